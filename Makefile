@@ -1,0 +1,54 @@
+# Everything is reached from here; `make help` lists the targets.
+SHELL := bash
+.DEFAULT_GOAL := help
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/centra/plasmacloud/cmd/internal/daemon.version=$(VERSION)
+ARGS ?=
+
+# Debian keeps daemons in /usr/sbin, which is not in every PATH.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the four binaries into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: ## the whole way, from Nix to BGP route, on this machine (ARGS=--keep goes on serving)
+	@.ci/install nix=nix-bin git=git
+	@$(MAKE) --no-print-directory build
+	@bin/plasmactl demo $(ARGS)
+
+.PHONY: test
+test: test-deps test-nix test-go ## all tests; installs what they need
+
+.PHONY: test-deps
+test-deps:
+	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr ip=iproute2
+
+.PHONY: test-go
+test-go: ## Go tests: units, and integration with real daemons (root, or a user namespace)
+	.ci/as-root go test ./...
+
+.PHONY: test-nix
+test-nix: ## Nix evaluation tests, on Debian's Nix and on a recent one
+	nix/tests/run
+
+.PHONY: bench
+bench: test-deps build ## measure, with peers side by side
+	.ci/as-root go run ./vmtests/bench $(ARGS)
+
+.PHONY: lint
+lint: ## gofmt, go vet, golangci-lint, and a check of the Nix files
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these"; exit 1; }
+	go vet ./...
+	go tool -modfile=.ci/lint/go.mod golangci-lint run
+	nix/tests/lint
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin .cache
