@@ -1,0 +1,296 @@
+// Package lab runs hosts on one machine: each is a network namespace with
+// links, addresses and real daemons of its own. Nothing of a lab outlives
+// [Lab.Close], and what an earlier lab of the same name left behind, because
+// it was killed, goes away when the next one starts.
+//
+// It needs iproute2 and root, or root of a user namespace.
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Lab is a set of hosts.
+type Lab struct {
+	name  string
+	dir   string // configurations, sockets and logs of the daemons
+	hosts []*Host
+}
+
+// New makes an empty lab. The name, at most 8 letters or digits, is part of
+// the names of its namespaces.
+func New(name string) (*Lab, error) {
+	if len(name) == 0 || len(name) > 8 {
+		return nil, fmt.Errorf("lab name %q: want 1 to 8 letters or digits", name)
+	}
+	l := &Lab{name: name}
+	out, err := run("ip", "-o", "netns", "list")
+	if err != nil {
+		return nil, fmt.Errorf("a lab needs iproute2 and root: %w", err)
+	}
+	for line := range strings.Lines(out) {
+		if namespace, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(namespace, l.prefix()) {
+			if err := removeNamespace(namespace); err != nil {
+				return nil, err
+			}
+		}
+	}
+	stale, err := filepath.Glob(filepath.Join(os.TempDir(), "plasmacloud-"+l.prefix()+"*"))
+	for _, dir := range stale {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if l.dir, err = os.MkdirTemp("", "plasmacloud-"+l.prefix()); err != nil {
+		return nil, err
+	}
+	return l, os.Chmod(l.dir, 0o755) // FRR's daemons run as a user of their own
+}
+
+func (l *Lab) prefix() string { return "lab-" + l.name + "-" }
+
+// Close ends every process and removes every namespace and file of the lab.
+func (l *Lab) Close() error {
+	var errs []error
+	for _, h := range l.hosts {
+		for _, p := range h.processes {
+			errs = append(errs, p.Kill())
+		}
+		errs = append(errs, removeNamespace(h.Namespace))
+	}
+	l.hosts = nil
+	return errors.Join(append(errs, os.RemoveAll(l.dir))...)
+}
+
+// removeNamespace ends what runs in the namespace before it removes the name,
+// since a namespace lives on as long as a process is in it.
+func removeNamespace(namespace string) error {
+	pids, err := run("ip", "netns", "pids", namespace)
+	if err == nil {
+		for pid := range strings.FieldsSeq(pids) {
+			_, _ = run("kill", "-9", pid) // it may have ended by itself
+		}
+	}
+	_, err = run("ip", "netns", "del", namespace)
+	return err
+}
+
+// Host is one network namespace with its loopback up.
+type Host struct {
+	Name      string
+	Namespace string // as in `ip netns`
+	Dir       string // folder of this host's files
+
+	processes []*Process
+}
+
+// Host makes a host. The name is at most 12 letters or digits.
+func (l *Lab) Host(name string) (*Host, error) {
+	h := &Host{Name: name, Namespace: l.prefix() + name, Dir: filepath.Join(l.dir, name)}
+	if err := os.MkdirAll(h.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	if _, err := run("ip", "netns", "add", h.Namespace); err != nil {
+		return nil, err
+	}
+	l.hosts = append(l.hosts, h)
+	_, err := h.IP("link", "set", "lo", "up")
+	return h, err
+}
+
+// Path is the namespace as a file, for programs that open one.
+func (h *Host) Path() string { return "/run/netns/" + h.Namespace }
+
+// IP runs iproute2's ip in the host.
+func (h *Host) IP(args ...string) (string, error) {
+	return run("ip", append([]string{"-n", h.Namespace}, args...)...)
+}
+
+// Run runs a command in the host until it ends and returns its stdout.
+func (h *Host) Run(args ...string) (string, error) {
+	return run("ip", append([]string{"netns", "exec", h.Namespace}, args...)...)
+}
+
+// Link joins two hosts by a veth pair. The interfaces are called eth-<other>.
+func (l *Lab) Link(a *Host, addrA []netip.Prefix, b *Host, addrB []netip.Prefix) error {
+	nameA, nameB := "eth-"+b.Name, "eth-"+a.Name
+	if _, err := run("ip", "link", "add", nameA, "netns", a.Namespace, "type", "veth",
+		"peer", "name", nameB, "netns", b.Namespace); err != nil {
+		return err
+	}
+	for _, end := range []struct {
+		host  *Host
+		iface string
+		addrs []netip.Prefix
+	}{{a, nameA, addrA}, {b, nameB, addrB}} {
+		if err := end.host.Addresses(end.iface, end.addrs...); err != nil {
+			return err
+		}
+		if _, err := end.host.IP("link", "set", end.iface, "up"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Addresses adds addresses to an interface, usable at once.
+func (h *Host) Addresses(iface string, addrs ...netip.Prefix) error {
+	for _, addr := range addrs {
+		args := []string{"addr", "add", addr.String(), "dev", iface}
+		if addr.Addr().Is6() {
+			args = append(args, "nodad")
+		}
+		if _, err := h.IP(args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// HasAddress tells whether an interface of the host has the address.
+func (h *Host) HasAddress(addr netip.Addr) (bool, error) {
+	out, err := h.IP("-o", "addr", "show")
+	return slices.ContainsFunc(strings.Fields(out), func(field string) bool {
+		prefix, err := netip.ParsePrefix(field)
+		return err == nil && prefix.Addr() == addr
+	}), err
+}
+
+// Process is a daemon in a host. Its output goes to <host dir>/<name>.log.
+type Process struct {
+	Name string
+	Log  string
+
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error
+}
+
+// Start starts a command in the host. It ends with the lab, also when the
+// lab's own process is killed.
+func (h *Host) Start(name string, args ...string) (*Process, error) {
+	p := &Process{Name: name, Log: filepath.Join(h.Dir, name+".log"), done: make(chan struct{})}
+	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	p.cmd = exec.CommandContext(context.Background(), "ip", append([]string{"netns", "exec", h.Namespace}, args...)...)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := startOnLastingThread(p.cmd); err != nil {
+		return nil, err
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	h.processes = append(h.processes, p)
+	return p, nil
+}
+
+var starter struct {
+	once sync.Once
+	jobs chan func()
+}
+
+// startOnLastingThread starts cmd from a thread that lives as long as we do:
+// the parent-death signal fires when the starting thread ends, not the process.
+func startOnLastingThread(cmd *exec.Cmd) error {
+	starter.once.Do(func() {
+		starter.jobs = make(chan func())
+		go func() {
+			runtime.LockOSThread()
+			for job := range starter.jobs {
+				job()
+			}
+		}()
+	})
+	result := make(chan error)
+	starter.jobs <- func() { result <- cmd.Start() }
+	return <-result
+}
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Signal sends sig to the process.
+func (p *Process) Signal(sig syscall.Signal) error { return p.cmd.Process.Signal(sig) }
+
+// Kill ends the process at once and waits for its end.
+func (p *Process) Kill() error {
+	_ = p.Signal(syscall.SIGCONT)
+	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-p.done
+	return nil
+}
+
+// Stop sends SIGTERM and waits for the end. A process that is not done in time
+// is killed, which is an error.
+func (p *Process) Stop(within time.Duration) error {
+	if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-p.done:
+		return p.err
+	case <-time.After(within):
+		return errors.Join(fmt.Errorf("%s still runs %s after SIGTERM", p.Name, within), p.Kill())
+	}
+}
+
+// Output is what the process has written so far.
+func (p *Process) Output() string {
+	out, err := os.ReadFile(p.Log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(out)
+}
+
+// Eventually calls check until it returns nil or the time is over, and returns
+// its last error then.
+func Eventually(within time.Duration, check func() error) error {
+	deadline := time.Now().Add(within)
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not so within %s: %w", within, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// commandTimeout bounds one call of ip, birdc, vtysh and the like.
+const commandTimeout = 10 * time.Second
+
+func run(name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}

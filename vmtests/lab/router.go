@@ -1,0 +1,278 @@
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Router is a real BGP daemon that learns routes from its neighbors and
+// announces none, as a data-centre router does towards the nodes.
+type Router interface {
+	// Routes is the router's own table of what it learned, ordered by prefix.
+	Routes() ([]Route, error)
+	// Established tells for how many neighbors the session is up.
+	Established() (int, error)
+}
+
+// Route is one learned path.
+type Route struct {
+	Prefix      netip.Prefix
+	NextHop     netip.Addr
+	ASPath      []uint32
+	Communities []string // 65001:100
+	MED         uint32   // 0 where there is none
+}
+
+// Neighbor is a session of a router.
+type Neighbor struct {
+	Address netip.Addr
+	ASN     uint32
+}
+
+// RouterConfig is the same description for each kind of router.
+type RouterConfig struct {
+	ASN       uint32
+	RouterID  netip.Addr
+	Passive   bool // wait for the neighbors to connect
+	Neighbors []Neighbor
+}
+
+// routerStart bounds the time until a daemon answers on its control socket.
+const routerStart = 10 * time.Second
+
+// bird is BIRD 2, driven by birdc.
+type bird struct {
+	host   *Host
+	socket string
+}
+
+// StartBIRD starts BIRD 2 in the host.
+func (h *Host) StartBIRD(cfg RouterConfig) (Router, error) {
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "router id %s;\nprotocol device {}\n", cfg.RouterID)
+	for i, n := range cfg.Neighbors {
+		passive := ""
+		if cfg.Passive {
+			passive = "passive on;"
+		}
+		fmt.Fprintf(&conf, `protocol bgp peer%d {
+  local as %d; neighbor %s as %d; %s
+  graceful restart on; connect retry time 1; error wait time 1, 2;
+  ipv4 { import all; export none; extended next hop on; };
+  ipv6 { import all; export none; };
+}
+`, i, cfg.ASN, n.Address, n.ASN, passive)
+	}
+	file := filepath.Join(h.Dir, "bird.conf")
+	if err := os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
+		return nil, err
+	}
+	b := &bird{host: h, socket: filepath.Join(h.Dir, "bird.ctl")}
+	if _, err := h.Start("bird", "bird", "-f", "-c", file, "-s", b.socket); err != nil {
+		return nil, err
+	}
+	return b, Eventually(routerStart, func() error { _, err := b.birdc("show status"); return err })
+}
+
+func (b *bird) birdc(command string) (string, error) {
+	return b.host.Run("birdc", "-s", b.socket, command)
+}
+
+var birdRoute = regexp.MustCompile(`^(\S+)?\s+unicast \[`)
+
+func (b *bird) Routes() ([]Route, error) {
+	out, err := b.birdc("show route all")
+	if err != nil {
+		return nil, err
+	}
+	var routes []Route
+	var prefix netip.Prefix
+	for line := range strings.Lines(out) {
+		if head := birdRoute.FindStringSubmatch(line); head != nil {
+			if head[1] != "" { // a further path of the same prefix has none
+				if prefix, err = netip.ParsePrefix(head[1]); err != nil {
+					return nil, err
+				}
+			}
+			routes = append(routes, Route{Prefix: prefix})
+			continue
+		}
+		name, value, ok := strings.Cut(strings.TrimSpace(line), ": ")
+		if !ok || len(routes) == 0 {
+			continue
+		}
+		route := &routes[len(routes)-1]
+		switch name {
+		case "BGP.next_hop": // for IPv6 the link-local one follows
+			route.NextHop, err = netip.ParseAddr(strings.Fields(value)[0])
+		case "BGP.as_path":
+			route.ASPath, err = asPath(value)
+		case "BGP.med":
+			var med uint64
+			med, err = strconv.ParseUint(value, 10, 32)
+			route.MED = uint32(med)
+		case "BGP.community":
+			for pair := range strings.FieldsSeq(value) {
+				route.Communities = append(route.Communities, strings.ReplaceAll(strings.Trim(pair, "()"), ",", ":"))
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("birdc: %q: %w", line, err)
+		}
+	}
+	sortRoutes(routes)
+	return routes, nil
+}
+
+func (b *bird) Established() (int, error) {
+	out, err := b.birdc("show protocols")
+	return strings.Count(out, "Established"), err
+}
+
+// frr is FRR's zebra and bgpd, driven by vtysh.
+type frr struct{ host *Host }
+
+// StartFRR starts FRR's zebra and bgpd in the host.
+func (h *Host) StartFRR(cfg RouterConfig) (Router, error) {
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "router bgp %d\n bgp router-id %s\n no bgp default ipv4-unicast\n no bgp ebgp-requires-policy\n bgp graceful-restart\n", cfg.ASN, cfg.RouterID)
+	for _, n := range cfg.Neighbors {
+		fmt.Fprintf(&conf, " neighbor %s remote-as %d\n neighbor %s timers connect 1\n", n.Address, n.ASN, n.Address)
+		if cfg.Passive {
+			fmt.Fprintf(&conf, " neighbor %s passive\n", n.Address)
+		}
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		fmt.Fprintf(&conf, " address-family %s unicast\n", family)
+		for _, n := range cfg.Neighbors {
+			fmt.Fprintf(&conf, "  neighbor %s activate\n", n.Address)
+		}
+		fmt.Fprint(&conf, " exit-address-family\n")
+	}
+	file := filepath.Join(h.Dir, "bgpd.conf")
+	if err := os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
+		return nil, err
+	}
+	empty := filepath.Join(h.Dir, "zebra.conf")
+	if err := os.WriteFile(empty, nil, 0o644); err != nil {
+		return nil, err
+	}
+	// Debian's FRR insists on a user that is in its group frrvty.
+	owner, err := user.Lookup("frr")
+	if err != nil {
+		return nil, fmt.Errorf("FRR is not installed: %w", err)
+	}
+	uid, _ := strconv.Atoi(owner.Uid)
+	if err := os.Chown(h.Dir, uid, -1); err != nil {
+		return nil, fmt.Errorf("give %s to user frr: %w (as another user than root, FRR needs the package uidmap)", h.Dir, err)
+	}
+	common := []string{"-u", "frr", "-g", "frr", "--vty_socket", h.Dir, "-z", filepath.Join(h.Dir, "zserv.api"), "-P", "0"}
+	for daemon, own := range map[string][]string{
+		"zebra": {"-f", empty, "-i", filepath.Join(h.Dir, "zebra.pid")},
+		"bgpd":  {"-f", file, "-i", filepath.Join(h.Dir, "bgpd.pid"), "-p", "179"},
+	} {
+		if _, err := h.Start(daemon, slices.Concat([]string{"/usr/lib/frr/" + daemon}, common, own)...); err != nil {
+			return nil, err
+		}
+	}
+	f := &frr{h}
+	return f, Eventually(routerStart, func() error { _, err := f.vtysh("show bgp summary json"); return err })
+}
+
+func (f *frr) vtysh(command string) (string, error) {
+	return f.host.Run("vtysh", "--vty_socket", f.host.Dir, "-d", "bgpd", "-c", command)
+}
+
+func (f *frr) Routes() ([]Route, error) {
+	var routes []Route
+	for _, family := range []string{"ipv4", "ipv6"} {
+		out, err := f.vtysh("show bgp " + family + " unicast json detail")
+		if err != nil {
+			return nil, err
+		}
+		// FRR 8: of each prefix an array, first a header and then the paths.
+		var table struct {
+			Routes map[string][]frrPath `json:"routes"`
+		}
+		if err := json.Unmarshal([]byte(out), &table); err != nil {
+			return nil, fmt.Errorf("vtysh: %w in %.200q", err, out)
+		}
+		for text, paths := range table.Routes {
+			for _, path := range paths {
+				if path.ASPath == nil {
+					continue
+				}
+				route, err := path.route(text)
+				if err != nil {
+					return nil, fmt.Errorf("vtysh: %s: %w", text, err)
+				}
+				routes = append(routes, route)
+			}
+		}
+	}
+	sortRoutes(routes)
+	return routes, nil
+}
+
+type frrPath struct {
+	ASPath    *struct{ String string } `json:"aspath"`
+	Community struct{ String string }  `json:"community"`
+	Metric    uint32                   `json:"metric"`
+	Nexthops  []struct {
+		IP    string `json:"ip"`
+		Scope string `json:"scope"`
+	} `json:"nexthops"`
+}
+
+func (p frrPath) route(prefix string) (Route, error) {
+	route := Route{MED: p.Metric}
+	if fields := strings.Fields(p.Community.String); len(fields) > 0 {
+		route.Communities = fields
+	}
+	var err error
+	if route.Prefix, err = netip.ParsePrefix(prefix); err != nil {
+		return route, err
+	}
+	for _, hop := range p.Nexthops {
+		if hop.Scope == "link-local" {
+			continue
+		}
+		if route.NextHop, err = netip.ParseAddr(hop.IP); err != nil {
+			return route, err
+		}
+	}
+	route.ASPath, err = asPath(p.ASPath.String)
+	return route, err
+}
+
+func (f *frr) Established() (int, error) {
+	out, err := f.vtysh("show bgp neighbors json")
+	return strings.Count(out, `"bgpState":"Established"`), err
+}
+
+func asPath(text string) ([]uint32, error) {
+	var path []uint32
+	for field := range strings.FieldsSeq(text) {
+		asn, err := strconv.ParseUint(field, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("AS path %q: %w", text, err)
+		}
+		path = append(path, uint32(asn))
+	}
+	return path, nil
+}
+
+func sortRoutes(routes []Route) {
+	slices.SortFunc(routes, func(a, b Route) int {
+		return strings.Compare(a.Prefix.String()+a.NextHop.String(), b.Prefix.String()+b.NextHop.String())
+	})
+}
