@@ -1,0 +1,69 @@
+package node
+
+import "time"
+
+// Reachability says whether a node has been heard lately.
+type Reachability string
+
+const (
+	Online  Reachability = "online"  // heard within OfflineAfter
+	Unknown Reachability = "unknown" // never heard, or the deployer has not listened long enough to tell
+	Offline Reachability = "offline" // silent for longer than OfflineAfter while the deployer listened
+)
+
+// Config compares the configuration that a node reports with the expected one.
+type Config string
+
+const (
+	InSync        Config = "in_sync"
+	Drifted       Config = "drifted"
+	ConfigUnknown Config = "unknown" // one of the two hashes is missing
+)
+
+// Rules are the policies that a lifecycle needs.
+type Rules struct {
+	ProvisioningTimeout time.Duration // from entering Provisioning to Failed
+	OfflineAfter        time.Duration // silence after which a node counts as offline
+	ListeningSince      time.Time     // when this deployer began to hear reports
+}
+
+// Reachability of n at now. A deployer that has just started has no right to call
+// anybody offline: until it has listened for OfflineAfter, silence is Unknown.
+func (r Rules) Reachability(n Node, now time.Time) Reachability {
+	switch {
+	case n.LastSeen.IsZero():
+		return Unknown
+	case now.Sub(n.LastSeen) <= r.OfflineAfter:
+		return Online
+	case now.Sub(r.ListeningSince) <= r.OfflineAfter:
+		return Unknown
+	default:
+		return Offline
+	}
+}
+
+// Config says whether n runs the configuration that the manifest expects.
+func (n Node) Config() Config {
+	switch {
+	case n.ConfigHash == "" || n.ReportedHash == "":
+		return ConfigUnknown
+	case n.ConfigHash == n.ReportedHash:
+		return InSync
+	default:
+		return Drifted
+	}
+}
+
+// Hold is the reason why n must not be installed now, "" when nothing stands
+// against it. A node that was Active once on its machine holds an installation
+// with data on it: booting the ISO again must not erase that.
+func (n Node) Hold() string {
+	switch {
+	case n.State == Decommissioned:
+		return "the node is decommissioned"
+	case n.Provisioned:
+		return "this machine is already provisioned as " + n.ID + " and is not installed again by itself"
+	default:
+		return ""
+	}
+}

@@ -1,0 +1,53 @@
+package node
+
+import (
+	"regexp"
+	"strings"
+)
+
+var (
+	label      = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	configHash = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	machineID  = regexp.MustCompile(`^[0-9a-z][0-9a-z._:-]{7,127}$`)
+	hex32      = regexp.MustCompile(`^[0-9a-f]{32}$`)
+)
+
+// ValidID says whether id may name a node: a lower-case host label (RFC 1123 section 2.1).
+func ValidID(id string) bool { return label.MatchString(id) }
+
+// ValidConfigHash says whether h is "sha256:" and 64 lower-case hex digits.
+func ValidConfigHash(h string) bool { return configHash.MatchString(h) }
+
+// vendorDefaults are machine ids that boards ship with when nobody wrote a real
+// one, so that many machines have the same.
+var vendorDefaults = map[string]bool{
+	"03000200-0400-0500-0006-000700080009": true, // AMI reference firmware
+	"00020003-0004-0005-0006-000700080009": true, // the same, in the byte order of SMBIOS 2.6
+	"01234567-89ab-cdef-0123-456789abcdef": true,
+	"12345678-1234-5678-90ab-cddeefaabbcc": true,
+	"12345678-1234-1234-1234-123456789abc": true,
+	"4c4c4544-0000-2010-8020-80c04f202020": true, // Dell with an empty service tag
+	"20202020-2020-2020-2020-202020202020": true, // spaces
+}
+
+// CanonicalMachineID brings a machine id to its one spelling, lower case with a
+// UUID's dashes. ok is false when the id cannot tell machines apart: empty, a
+// single byte repeated (SMBIOS 7.2.1 uses all 00 and all FF for "not present"),
+// a known vendor default, or not an id at all. Such an id must not bind a node.
+func CanonicalMachineID(raw string) (id string, ok bool) {
+	id = strings.ToLower(strings.TrimSpace(raw))
+	if !machineID.MatchString(id) {
+		return "", false
+	}
+	digits := strings.ReplaceAll(id, "-", "")
+	if digits == "" || strings.Count(digits, digits[:1]) == len(digits) {
+		return "", false
+	}
+	if hex32.MatchString(digits) {
+		if strings.Repeat(digits[:2], 16) == digits {
+			return "", false
+		}
+		id = digits[:8] + "-" + digits[8:12] + "-" + digits[12:16] + "-" + digits[16:20] + "-" + digits[20:]
+	}
+	return id, !vendorDefaults[id]
+}

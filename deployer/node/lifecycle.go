@@ -1,0 +1,243 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Event is what can happen to a node. Each phase that a node reports is one.
+type Event string
+
+const (
+	EventBooted       = Event(PhaseBooted)
+	EventInstalling   = Event(PhaseInstalling)
+	EventInstalled    = Event(PhaseInstalled)
+	EventReady        = Event(PhaseReady)
+	EventFailed       = Event(PhaseFailed)
+	EventTick         = Event("tick")         // time went by; matters to a node whose deadline passed
+	EventDeclared     = Event("declared")     // the manifest has it
+	EventUndeclared   = Event("undeclared")   // the manifest has it no longer
+	EventReplaced     = Event("replaced")     // another machine takes the place of one that is offline
+	EventReset        = Event("reset")        // an operator lets it be provisioned anew, on any machine
+	EventDecommission = Event("decommission") // an operator takes it out
+)
+
+// Events lists every event.
+var Events = []Event{
+	EventBooted, EventInstalling, EventInstalled, EventReady, EventFailed,
+	EventTick, EventDeclared, EventUndeclared, EventReplaced, EventReset, EventDecommission,
+}
+
+// Next is a cell of the lifecycle: the state that follows, or the code of the
+// refusal that the event meets.
+type Next struct {
+	To     State
+	Refuse string
+}
+
+// Lifecycle is the whole lifecycle. A cell with its own state as To keeps it.
+//
+// Two rules stand beside the table because they are about the machine and not
+// about the state: a report of a machine that is not the one bound is refused or
+// becomes EventReplaced first, and `installing` is refused in every state once
+// the machine was Active (Node.Provisioned), since a Failed node may hold data too.
+var Lifecycle = map[State]map[Event]Next{
+	Pending: {
+		EventBooted:       {To: Provisioning},
+		EventInstalling:   {To: Provisioning},
+		EventInstalled:    {To: Provisioning},
+		EventReady:        {To: Active}, // installed before this deployer knew it
+		EventFailed:       {To: Failed},
+		EventTick:         {To: Pending}, // a node may stay in its box for a year
+		EventDeclared:     {To: Pending},
+		EventUndeclared:   {To: Pending},
+		EventReplaced:     {To: Pending},
+		EventReset:        {To: Pending},
+		EventDecommission: {To: Decommissioned},
+	},
+	Provisioning: {
+		EventBooted:       {To: Provisioning},
+		EventInstalling:   {To: Provisioning},
+		EventInstalled:    {To: Provisioning},
+		EventReady:        {To: Active},
+		EventFailed:       {To: Failed},
+		EventTick:         {To: Failed}, // once the deadline has passed
+		EventDeclared:     {To: Provisioning},
+		EventUndeclared:   {To: Provisioning},
+		EventReplaced:     {To: Pending},
+		EventReset:        {To: Pending},
+		EventDecommission: {To: Decommissioned},
+	},
+	Active: {
+		EventBooted:       {To: Active}, // rebooted, or booted the ISO: the answer carries a hold
+		EventInstalling:   {Refuse: CodeAlreadyProvisioned},
+		EventInstalled:    {To: Active}, // a late message, or a hand at work: noted
+		EventReady:        {To: Active},
+		EventFailed:       {To: Failed},
+		EventTick:         {To: Active}, // silence is reachability, not a state
+		EventDeclared:     {To: Active},
+		EventUndeclared:   {To: Active},
+		EventReplaced:     {To: Pending},
+		EventReset:        {To: Pending},
+		EventDecommission: {To: Decommissioned},
+	},
+	Failed: {
+		EventBooted:       {To: Provisioning},
+		EventInstalling:   {To: Provisioning},
+		EventInstalled:    {To: Provisioning},
+		EventReady:        {To: Active},
+		EventFailed:       {To: Failed},
+		EventTick:         {To: Failed},
+		EventDeclared:     {To: Failed},
+		EventUndeclared:   {To: Failed},
+		EventReplaced:     {To: Pending},
+		EventReset:        {To: Pending},
+		EventDecommission: {To: Decommissioned},
+	},
+	Decommissioned: {
+		EventBooted:       {Refuse: CodeDecommissioned},
+		EventInstalling:   {Refuse: CodeDecommissioned},
+		EventInstalled:    {Refuse: CodeDecommissioned},
+		EventReady:        {Refuse: CodeDecommissioned},
+		EventFailed:       {Refuse: CodeDecommissioned},
+		EventTick:         {To: Decommissioned},
+		EventDeclared:     {To: Decommissioned}, // a manifest that still has it does not bring it back
+		EventUndeclared:   {To: Decommissioned},
+		EventReplaced:     {Refuse: CodeDecommissioned},
+		EventReset:        {To: Pending},
+		EventDecommission: {To: Decommissioned},
+	},
+}
+
+// Input is one event with what belongs to it.
+type Input struct {
+	Event       Event
+	Report      Report      // of the phase events
+	Declaration Declaration // of EventDeclared
+	Reason      string      // of EventReset and EventDecommission: the operator's words
+}
+
+// Reported is the input that a report makes.
+func Reported(r Report) Input { return Input{Event: Event(r.Phase), Report: r} }
+
+// Apply makes in happen to n at now. It returns the new node and the lines that
+// this added to its history. A *RefusedError means that nothing changed; so does
+// any other error, which stands for a state or an event that does not exist.
+func (r Rules) Apply(n Node, in Input, now time.Time) (Node, []Transition, error) {
+	next, ok := Lifecycle[n.State][in.Event]
+	if !ok {
+		return n, nil, fmt.Errorf("node %s: no event %q in state %q", n.ID, in.Event, n.State)
+	}
+	c := change{Rules: r, node: n, now: instant(now)}
+	var err error
+	switch in.Event {
+	case EventBooted, EventInstalling, EventInstalled, EventReady, EventFailed:
+		err = c.report(in.Report)
+	case EventTick:
+		c.tick(next)
+	case EventDeclared:
+		c.declare(in.Declaration)
+	case EventUndeclared:
+		if n.Declared {
+			c.node.Declared = false
+			c.note(in.Event, "no longer in the manifest")
+		}
+	default:
+		err = c.operate(in.Event, next, in.Reason)
+	}
+	if err != nil {
+		return n, nil, err
+	}
+	return c.node, c.made, nil
+}
+
+// change is one Apply at work.
+type change struct {
+	Rules
+	node Node
+	now  time.Time
+	made []Transition
+}
+
+// move enters state to, or notes the event when the node is there already.
+func (c *change) move(to State, event Event, reason string) {
+	t := Transition{At: c.now, From: c.node.State, To: to, Event: event, Reason: reason}
+	if to != c.node.State {
+		c.node.State, c.node.Since = to, c.now
+		c.node.Deadline = time.Time{}
+		switch to {
+		case Provisioning:
+			c.node.Attempt++
+			c.node.Deadline = c.now.Add(c.ProvisioningTimeout)
+		case Active:
+			c.node.Provisioned = true
+			c.node.Attempt = 0
+			c.node.LastError = nil
+		}
+	}
+	history := append(slices.Clone(c.node.History), t)
+	c.node.History = history[max(0, len(history)-MaxHistory):]
+	c.made = append(c.made, t)
+}
+
+func (c *change) note(event Event, reason string) { c.move(c.node.State, event, reason) }
+
+func (c *change) tick(next Next) {
+	n := &c.node
+	if n.Deadline.IsZero() || c.now.Before(n.Deadline) {
+		return
+	}
+	said := "said nothing"
+	if n.Phase != "" {
+		said = "last said " + string(n.Phase)
+	}
+	reason := fmt.Sprintf("not ready within %s (attempt %d, %s)", n.Deadline.Sub(n.Since), n.Attempt, said)
+	n.LastError = &Error{At: c.now, Phase: n.Phase, Message: reason}
+	c.move(next.To, EventTick, reason)
+}
+
+func (c *change) declare(d Declaration) {
+	n := &c.node
+	first := len(n.History) == 0
+	var reason string
+	switch {
+	case first:
+		reason = "declared in the manifest"
+	case !n.Declared:
+		reason = "in the manifest again"
+	case n.Role != d.Role:
+		reason = fmt.Sprintf("the manifest changes the role from %s to %s", n.Role, d.Role)
+	case n.IP != d.IP:
+		reason = fmt.Sprintf("the manifest changes the ip from %s to %s", n.IP, d.IP)
+	case n.ConfigHash != d.ConfigHash:
+		reason = "the manifest changes the expected configuration"
+	default:
+		return
+	}
+	n.Declared, n.Role, n.IP, n.ConfigHash = true, d.Role, d.IP, d.ConfigHash
+	c.note(EventDeclared, reason)
+}
+
+func (c *change) operate(event Event, next Next, reason string) error {
+	if next.Refuse != "" {
+		return refuse(next.Refuse, c.node, Report{})
+	}
+	if event == EventReset || event == EventReplaced {
+		c.forget()
+	}
+	if reason == "" {
+		reason = "by an operator"
+	}
+	c.move(next.To, event, reason)
+	return nil
+}
+
+// forget drops what belongs to the machine rather than to the node.
+func (c *change) forget() {
+	n := &c.node
+	n.MachineID, n.BootID, n.Hostname, n.ReportedHash, n.Phase = "", "", "", "", ""
+	n.ReportedIP = Node{}.ReportedIP
+	n.Facts, n.VIPs = nil, nil
+	n.Attempt, n.Provisioned = 0, false
+}

@@ -1,0 +1,147 @@
+// Package node says what a node is: its record, the lifecycle that its reports
+// drive, and who may speak as it. It is pure: no I/O and no clock of its own, so
+// every rule in it can be tested as a table.
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// State is where a node stands in its lifecycle. Whether it is reachable and
+// whether its configuration is current are separate axes: see [Rules.Reachability]
+// and [Node.Config].
+type State string
+
+const (
+	Pending        State = "pending"        // declared, and not a word from it yet
+	Provisioning   State = "provisioning"   // coming up; it has until Deadline
+	Active         State = "active"         // said ready
+	Failed         State = "failed"         // said failed, or missed its deadline
+	Decommissioned State = "decommissioned" // taken out by an operator; its reports are refused
+)
+
+// States lists every state in lifecycle order.
+var States = []State{Pending, Provisioning, Active, Failed, Decommissioned}
+
+// Phase is what a node says about itself in a report.
+type Phase string
+
+const (
+	PhaseBooted     Phase = "booted"     // the ISO or the installed system is up
+	PhaseInstalling Phase = "installing" // about to write the disk
+	PhaseInstalled  Phase = "installed"  // the disk is written
+	PhaseReady      Phase = "ready"      // does its work
+	PhaseFailed     Phase = "failed"     // cannot go on; Error says why
+)
+
+// Phases lists every phase in the order in which a node goes through them.
+var Phases = []Phase{PhaseBooted, PhaseInstalling, PhaseInstalled, PhaseReady, PhaseFailed}
+
+// Valid says whether p is a phase that a node may report.
+func (p Phase) Valid() bool { return p.order() >= 0 }
+
+func (p Phase) order() int {
+	for i, known := range Phases {
+		if p == known {
+			return i
+		}
+	}
+	return -1
+}
+
+// MaxHistory is how many transitions a node keeps; older ones are dropped.
+const MaxHistory = 32
+
+// Node is one record. Times are UTC with millisecond resolution.
+type Node struct {
+	ID string `json:"id"` // RFC 1123 label
+
+	// What the manifest says.
+	Declared   bool       `json:"declared"` // false: joined unknown, or no longer in the manifest
+	Role       string     `json:"role,omitempty"`
+	IP         netip.Addr `json:"ip,omitzero"`
+	ConfigHash string     `json:"config_hash,omitempty"` // expected: "sha256:" and 64 hex digits
+
+	// Where the node stands.
+	State       State        `json:"state"`
+	Since       time.Time    `json:"since"`                 // when State was entered
+	Deadline    time.Time    `json:"deadline,omitzero"`     // of Provisioning only
+	Attempt     int          `json:"attempt"`               // provisioning attempts since it was last Active
+	Provisioned bool         `json:"provisioned,omitempty"` // this machine was Active once: never install over it unasked
+	LastError   *Error       `json:"last_error,omitempty"`  // stays until the node is Active
+	History     []Transition `json:"history,omitempty"`     // oldest first, at most MaxHistory
+
+	// What the node said of itself in its last accepted report.
+	MachineID    string            `json:"machine_id,omitempty"` // the machine that this node is bound to
+	BootID       string            `json:"boot_id,omitempty"`
+	Hostname     string            `json:"hostname,omitempty"`
+	ReportedIP   netip.Addr        `json:"reported_ip,omitzero"`
+	ReportedHash string            `json:"reported_hash,omitempty"`
+	Phase        Phase             `json:"phase,omitempty"`
+	Facts        map[string]string `json:"facts,omitempty"`
+	VIPs         []string          `json:"vips,omitempty"`
+	LastSeen     time.Time         `json:"last_seen,omitzero"`
+}
+
+// Error is the last thing that went wrong on a node.
+type Error struct {
+	At      time.Time `json:"at"`
+	Phase   Phase     `json:"phase,omitempty"` // the phase that the node was in before
+	Message string    `json:"message"`
+}
+
+// Transition is one line of a node's history. From and To are equal when
+// something worth knowing happened that did not move the state.
+type Transition struct {
+	At     time.Time `json:"at"`
+	From   State     `json:"from"`
+	To     State     `json:"to"`
+	Event  Event     `json:"event"`
+	Reason string    `json:"reason"`
+}
+
+// Declaration is what the manifest says about one node.
+type Declaration struct {
+	ID         string
+	Role       string
+	IP         netip.Addr
+	ConfigHash string
+}
+
+// Check says what is wrong with d.
+func (d Declaration) Check() error {
+	switch {
+	case !ValidID(d.ID):
+		return fmt.Errorf("node %q: the id is not a lower-case host label (RFC 1123)", d.ID)
+	case d.Role == "":
+		return fmt.Errorf("node %s: no role is declared", d.ID)
+	case d.ConfigHash != "" && !ValidConfigHash(d.ConfigHash):
+		return fmt.Errorf("node %s: config hash %q is not sha256: and 64 hex digits", d.ID, d.ConfigHash)
+	}
+	return nil
+}
+
+// Report is what a node says about itself. It is a whole: what is empty in it is
+// not known, whatever an earlier report said. Its values are already validated.
+type Report struct {
+	MachineID string // canonical, see CanonicalMachineID; "" does not bind
+	BootID    string // differs for each boot of the machine; "" when not known
+	IP        netip.Addr
+	Role      string
+	Hostname  string
+	Hash      string
+	Phase     Phase
+	Error     string // with PhaseFailed
+	Facts     map[string]string
+	VIPs      []string
+}
+
+// New is a node that nobody has heard of before.
+func New(id string, now time.Time) Node {
+	return Node{ID: id, State: Pending, Since: instant(now)}
+}
+
+// instant gives t the resolution that survives being stored.
+func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

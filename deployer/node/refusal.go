@@ -1,0 +1,63 @@
+package node
+
+import "fmt"
+
+// Codes of refusals. They are stable: clients and runbooks may match them.
+const (
+	CodeUnknownNode        = "unknown_node"
+	CodeTooManyUnknown     = "too_many_unknown_nodes"
+	CodeMachineConflict    = "machine_conflict"
+	CodeRoleMismatch       = "role_mismatch"
+	CodeAlreadyProvisioned = "already_provisioned"
+	CodeDecommissioned     = "decommissioned"
+)
+
+// RefusedError is why a node may not do what it asked for.
+type RefusedError struct {
+	Code   string // one of the codes above
+	Title  string // what was refused, in a few words
+	Detail string // the reason, and what mends it
+}
+
+func (e *RefusedError) Error() string { return e.Title + ": " + e.Detail }
+
+func refuse(code string, n Node, r Report) *RefusedError {
+	e := &RefusedError{Code: code}
+	switch code {
+	case CodeMachineConflict:
+		e.Title = "Another machine is this node"
+		e.Detail = fmt.Sprintf("node %s is machine %s, last heard %s; this report comes from a machine %s. "+
+			"Give this machine a node id of its own, or switch the other one off: once it is offline this machine may take its place.",
+			n.ID, n.MachineID, n.LastSeen.Format("2006-01-02T15:04:05Z07:00"), machineName(r.MachineID))
+	case CodeRoleMismatch:
+		e.Title = "The role differs from the declared one"
+		e.Detail = fmt.Sprintf("node %s says %q and the manifest declares %q. "+
+			"Boot it from an image built from the same configuration as the deployer's manifest.", n.ID, r.Role, n.Role)
+	case CodeAlreadyProvisioned:
+		e.Title = "The node is already provisioned"
+		e.Detail = fmt.Sprintf("machine %s was active as %s and may hold data, so it is not installed again by itself. "+
+			"Boot it from its disk, or reset the node first.", machineName(n.MachineID), n.ID)
+	case CodeDecommissioned:
+		e.Title = "The node is decommissioned"
+		e.Detail = fmt.Sprintf("node %s was taken out at %s. Reset it to let it join again.", n.ID, n.Since.Format("2006-01-02T15:04:05Z07:00"))
+	}
+	return e
+}
+
+// UnknownNode refuses a node that the manifest does not have.
+func UnknownNode(id string) *RefusedError {
+	return &RefusedError{
+		Code: CodeUnknownNode, Title: "The node is not declared",
+		Detail: fmt.Sprintf("node %s is not in the manifest. Declare it in plasmacloud.cluster.nodes and load the new manifest, "+
+			"or set allow_unknown_nodes in the deployer's configuration.", id),
+	}
+}
+
+// TooManyUnknown refuses one undeclared node more than limit.
+func TooManyUnknown(id string, limit int) *RefusedError {
+	return &RefusedError{
+		Code: CodeTooManyUnknown, Title: "Too many undeclared nodes",
+		Detail: fmt.Sprintf("node %s is not in the manifest and %d undeclared nodes have joined already. "+
+			"Declare it in plasmacloud.cluster.nodes, or raise max_unknown_nodes in the deployer's configuration.", id, limit),
+	}
+}
