@@ -1,0 +1,257 @@
+// Package bolt keeps the deployer's nodes in one bbolt file.
+//
+// Writers that come at the same time share one transaction and one fsync, and a
+// write is on disk when its call returns. When a node was last heard lives in a
+// bucket of its own, so that noting it does not rewrite the record.
+package bolt
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/store"
+)
+
+// schemaVersion is what this package writes. It changes when an older deployer
+// would misread the file.
+const schemaVersion = "1"
+
+var (
+	bucketMeta  = []byte("meta")
+	bucketNodes = []byte("nodes")     // id -> JSON of node.Node
+	bucketSeen  = []byte("last_seen") // id -> Unix nanoseconds, 8 bytes big-endian
+	keySchema   = []byte("schema_version")
+)
+
+// Config says which file to open and how.
+type Config struct {
+	Path          string
+	LockTimeout   time.Duration // how long to wait for another process; 0: one second
+	MaxBatchDelay time.Duration // how long a lone write waits for company; 0: one millisecond
+}
+
+// Store is a store.Store in one file.
+type Store struct {
+	db *bbolt.DB
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the file, and makes it with mode 0600 when it is not there. Its
+// directory must exist. Another process that has it open is an error that says so.
+func Open(cfg Config) (*Store, error) {
+	if cfg.LockTimeout == 0 {
+		cfg.LockTimeout = time.Second
+	}
+	if cfg.MaxBatchDelay == 0 {
+		cfg.MaxBatchDelay = time.Millisecond
+	}
+	_, err := os.Stat(cfg.Path)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	db, err := bbolt.Open(cfg.Path, 0o600, &bbolt.Options{
+		Timeout:      cfg.LockTimeout,
+		FreelistType: bbolt.FreelistMapType, // constant time where the array is linear
+	})
+	if err != nil {
+		return nil, openError(cfg.Path, err)
+	}
+	db.MaxBatchDelay = cfg.MaxBatchDelay
+	if err := prepare(db, fresh); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", cfg.Path, err), db.Close())
+	}
+	return &Store{db: db}, nil
+}
+
+func openError(path string, err error) error {
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return fmt.Errorf("store: another deployer has %s open; stop it, or give this one a store.path of its own", path)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("store: the directory %s does not exist; create it, or set store.path elsewhere", filepath.Dir(path))
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrChecksum):
+		return fmt.Errorf("store: %s is not a deployer's store (%w); move it away, or set store.path elsewhere", path, err)
+	default:
+		return fmt.Errorf("store: open %s: %w", path, err)
+	}
+}
+
+// prepare checks the schema, or lays it in a fresh file.
+func prepare(db *bbolt.DB, fresh bool) error {
+	if err := os.Chmod(db.Path(), 0o600); err != nil {
+		return err
+	}
+	err := db.Update(func(tx *bbolt.Tx) error {
+		meta, err := tx.CreateBucketIfNotExists(bucketMeta)
+		if err != nil {
+			return err
+		}
+		switch found := string(meta.Get(keySchema)); found {
+		case schemaVersion:
+		case "":
+			if err := meta.Put(keySchema, []byte(schemaVersion)); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("schema version %s, and this deployer reads %s; run the deployer that wrote it", found, schemaVersion)
+		}
+		for _, name := range [][]byte{bucketNodes, bucketSeen} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || !fresh {
+		return err
+	}
+	return syncDir(filepath.Dir(db.Path()))
+}
+
+// syncDir makes a new file's name survive a power loss; bbolt syncs only the file.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = dir.Sync()
+	if errors.Is(err, syscall.EINVAL) { // a filesystem that cannot sync a directory
+		err = nil
+	}
+	return errors.Join(err, dir.Close())
+}
+
+// Get implements store.Store.
+func (s *Store) Get(ctx context.Context, id string) (n node.Node, err error) {
+	if err := ctx.Err(); err != nil {
+		return node.Node{}, err
+	}
+	err = s.db.View(func(tx *bbolt.Tx) (err error) {
+		n, err = read(tx, []byte(id))
+		return err
+	})
+	return n, closed(err)
+}
+
+// List implements store.Store.
+func (s *Store) List(ctx context.Context) (nodes []node.Node, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		var broken []error
+		cursor := tx.Bucket(bucketNodes).Cursor()
+		for id, _ := cursor.First(); id != nil; id, _ = cursor.Next() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			n, err := read(tx, id)
+			if err != nil {
+				broken = append(broken, err)
+				continue
+			}
+			nodes = append(nodes, n)
+		}
+		return errors.Join(broken...)
+	})
+	return nodes, closed(err)
+}
+
+// Update implements store.Store.
+func (s *Store) Update(ctx context.Context, id string, change store.Change) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// An error returned to Batch would roll back and run again everybody else's
+	// write, so what concerns this node alone stays in refused.
+	var refused error
+	err := s.db.Batch(func(tx *bbolt.Tx) error {
+		var old, changed node.Node
+		old, refused = read(tx, []byte(id))
+		found := refused == nil
+		if !found && !errors.Is(refused, store.ErrNotFound) {
+			return nil
+		}
+		if changed, refused = change(old, found); refused != nil {
+			return nil
+		}
+		var value []byte
+		if value, refused = json.Marshal(changed); refused != nil {
+			return nil
+		}
+		return tx.Bucket(bucketNodes).Put([]byte(id), value)
+	})
+	if err == nil {
+		err = refused
+	}
+	if errors.Is(err, store.ErrUnchanged) {
+		return nil
+	}
+	return closed(err)
+}
+
+// Seen implements store.Store.
+func (s *Store) Seen(ctx context.Context, heard map[string]time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return closed(s.db.Update(func(tx *bbolt.Tx) error {
+		nodes, seen := tx.Bucket(bucketNodes), tx.Bucket(bucketSeen)
+		for id, at := range heard {
+			key := []byte(id)
+			if nodes.Get(key) == nil || !at.After(lastSeen(seen, key)) {
+				continue
+			}
+			if err := seen.Put(key, binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano()))); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// Close implements store.Store.
+func (s *Store) Close() error { return s.db.Close() }
+
+func read(tx *bbolt.Tx, id []byte) (node.Node, error) {
+	value := tx.Bucket(bucketNodes).Get(id)
+	if value == nil {
+		return node.Node{}, store.ErrNotFound
+	}
+	var n node.Node
+	if err := json.Unmarshal(value, &n); err != nil {
+		return node.Node{}, &store.CorruptError{Key: "nodes/" + string(id), Err: err}
+	}
+	if n.ID != string(id) || node.Lifecycle[n.State] == nil {
+		return node.Node{}, &store.CorruptError{
+			Key: "nodes/" + string(id), Err: fmt.Errorf("it holds id %q in state %q", n.ID, n.State),
+		}
+	}
+	if at := lastSeen(tx.Bucket(bucketSeen), id); at.After(n.LastSeen) {
+		n.LastSeen = at
+	}
+	return n, nil
+}
+
+func lastSeen(seen *bbolt.Bucket, id []byte) time.Time {
+	value := seen.Get(id)
+	if len(value) != 8 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(binary.BigEndian.Uint64(value))).UTC()
+}
+
+func closed(err error) error {
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return store.ErrClosed
+	}
+	return err
+}

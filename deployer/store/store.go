@@ -1,0 +1,62 @@
+// Package store says what the deployer needs of the thing that keeps its nodes.
+// Every implementation passes the suite in storetest.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+var (
+	// ErrNotFound: no node has that id.
+	ErrNotFound = errors.New("no such node")
+	// ErrConflict: others kept changing the node for as long as Update tried.
+	ErrConflict = errors.New("the node kept changing under the update")
+	// ErrClosed: the store is closed.
+	ErrClosed = errors.New("the store is closed")
+)
+
+// CorruptError is a record that cannot be read. The others can.
+type CorruptError struct {
+	Key string // where the record is, in the store's own terms
+	Err error
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("record %s is corrupt: %v", e.Key, e.Err)
+}
+func (e *CorruptError) Unwrap() error { return e.Err }
+
+// Store keeps nodes. Its methods may be called concurrently.
+type Store interface {
+	// Get returns the node, or ErrNotFound.
+	Get(ctx context.Context, id string) (node.Node, error)
+
+	// List returns all nodes by ascending id. On an error it returns what could be
+	// read; each unreadable record is a *CorruptError within the error.
+	List(ctx context.Context) ([]node.Node, error)
+
+	// Update gives change the stored node, or a zero one and found false, and
+	// stores what it returns, as one step that no other Update interleaves with.
+	// What is stored is durable when Update returns. An error of change is returned
+	// as it is and nothing is written; ErrUnchanged writes nothing and is no error.
+	// change may be called more than once and must not have side effects.
+	Update(ctx context.Context, id string, change Change) error
+
+	// Seen records when nodes were last heard. An unknown id and a time before the
+	// recorded one are ignored. It changes nothing else about a node.
+	Seen(ctx context.Context, heard map[string]time.Time) error
+
+	// Close releases the store. Calls after it return ErrClosed.
+	Close() error
+}
+
+// Change computes the new record from the old one.
+type Change func(old node.Node, found bool) (node.Node, error)
+
+// ErrUnchanged is what a Change returns to leave the record as it is.
+var ErrUnchanged = errors.New("unchanged")
