@@ -1,0 +1,96 @@
+// Package api is what travels between the deployer and those who talk to it: the
+// JSON messages, in snake_case, and a client for them. It imports little, since
+// the phone-home client carries it into the ISO.
+package api
+
+import (
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+// Paths below the deployer's base URL.
+const (
+	PathPhoneHome = "/api/v1/phone-home"
+	PathNodes     = "/api/v1/nodes"
+	PathHealth    = "/health"
+)
+
+// Limits of a phone-home request. What is over them is refused with a problem
+// that names the field; Error alone is cut, since the news of a failure must not
+// be lost for being long.
+const (
+	MaxRequestBytes = 64 << 10
+	MaxErrorBytes   = 4 << 10
+	MaxHostname     = 253 // RFC 1123 section 2.1
+	MaxFacts        = 32
+	MaxFactKey      = 64
+	MaxFactValue    = 256
+	MaxVIPs         = 1024
+	MaxID           = 128 // machine_id and boot_id
+)
+
+// PhoneHomeRequest is what a node says about itself: POST /api/v1/phone-home.
+// NodeID and Phase are required. Each report is a whole: what is left out is not
+// known, whatever an earlier report said.
+type PhoneHomeRequest struct {
+	NodeID     string            `json:"node_id"`              // RFC 1123 label
+	MachineID  string            `json:"machine_id,omitempty"` // a UUID or another id of the hardware
+	BootID     string            `json:"boot_id,omitempty"`    // differs for each boot; tells a reboot from a heartbeat
+	IP         string            `json:"ip,omitempty"`
+	Role       string            `json:"role,omitempty"` // control-plane or worker
+	Hostname   string            `json:"hostname,omitempty"`
+	ConfigHash string            `json:"config_hash,omitempty"` // "sha256:" and 64 hex digits, of cluster-config.json
+	Phase      node.Phase        `json:"phase"`
+	Error      string            `json:"error,omitempty"` // only with phase "failed"
+	Facts      map[string]string `json:"facts,omitempty"`
+	VIPs       []string          `json:"vips,omitempty"` // addresses or prefixes that the node announces
+}
+
+// PhoneHomeResponse is the answer to an accepted report.
+type PhoneHomeResponse struct {
+	NodeID                   string     `json:"node_id"`
+	State                    node.State `json:"state"`
+	Message                  string     `json:"message"`
+	HeartbeatIntervalSeconds int        `json:"heartbeat_interval_seconds"`
+	ExpectedConfigHash       string     `json:"expected_config_hash,omitempty"`
+	Hold                     string     `json:"hold,omitempty"` // why the node must not be installed now; "" when it may
+}
+
+// Node is one node as GET /api/v1/nodes/{id} shows it.
+type Node struct {
+	ID           string            `json:"id"`
+	Role         string            `json:"role,omitempty"`
+	IP           string            `json:"ip,omitempty"`
+	Declared     bool              `json:"declared"` // in the deployer's manifest now
+	State        node.State        `json:"state"`
+	Since        time.Time         `json:"since"` // when State was entered
+	Deadline     *time.Time        `json:"deadline,omitempty"`
+	Attempt      int               `json:"attempt"`
+	Reachability node.Reachability `json:"reachability"`
+	LastSeen     *time.Time        `json:"last_seen,omitempty"`
+	Config       node.Config       `json:"config"`
+	ConfigHash   string            `json:"config_hash,omitempty"`   // expected
+	ReportedHash string            `json:"reported_hash,omitempty"` // what the node runs
+	ReportedIP   string            `json:"reported_ip,omitempty"`
+	Phase        node.Phase        `json:"phase,omitempty"`
+	Hold         string            `json:"hold,omitempty"`
+	LastError    *node.Error       `json:"last_error,omitempty"`
+	MachineID    string            `json:"machine_id,omitempty"`
+	Hostname     string            `json:"hostname,omitempty"`
+	VIPs         []string          `json:"vips,omitempty"`
+	Facts        map[string]string `json:"facts,omitempty"`
+	History      []node.Transition `json:"history,omitempty"` // oldest first; left out of a NodeList
+}
+
+// NodeList is GET /api/v1/nodes: all nodes by ascending id, without their history.
+type NodeList struct {
+	Nodes []Node `json:"nodes"`
+}
+
+// Health is GET /health. Its status code is 200 when Status is "ok", else 503.
+type Health struct {
+	Status  string `json:"status"`           // "ok" or "failing"
+	Version string `json:"version"`          // of the deployer
+	Reason  string `json:"reason,omitempty"` // what fails
+}

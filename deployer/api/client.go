@@ -1,0 +1,186 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// How much of an answer the client reads.
+const (
+	maxAnswerBytes  = 1 << 20   // about one node
+	maxListBytes    = 256 << 20 // about all of them
+	maxProblemBytes = 64 << 10
+)
+
+// Client talks to one deployer. Its zero value is not usable; see NewClient.
+type Client struct {
+	base *url.URL
+	http *http.Client
+}
+
+// NewClient is a client for the deployer at baseURL, for example
+// "http://deployer:8080". timeout bounds each request and its answer; 0 leaves
+// that to the context. transport nil is http.DefaultTransport.
+func NewClient(baseURL string, timeout time.Duration, transport http.RoundTripper) (*Client, error) {
+	base, err := ParseBaseURL(baseURL)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{base: base, http: &http.Client{
+		Transport: transport,
+		Timeout:   timeout,
+		// The deployer never redirects; following one would carry a node's report elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// ParseBaseURL checks the base URL of a deployer: http or https, a host, and
+// neither user, query nor fragment.
+func ParseBaseURL(raw string) (*url.URL, error) {
+	base, err := url.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("deployer URL: %w", err)
+	}
+	if base.Scheme != "http" && base.Scheme != "https" || base.Hostname() == "" ||
+		base.User != nil || base.RawQuery != "" || base.Fragment != "" {
+		return nil, fmt.Errorf("deployer URL %q: want a base URL like http://deployer:8080", base.Redacted())
+	}
+	return base, nil
+}
+
+// PhoneHome reports to the deployer. An answer that is no success is a *Error.
+func (c *Client) PhoneHome(ctx context.Context, request PhoneHomeRequest) (PhoneHomeResponse, error) {
+	var response PhoneHomeResponse
+	body, err := json.Marshal(request)
+	if err != nil {
+		return response, fmt.Errorf("encode the report: %w", err)
+	}
+	err = c.do(ctx, http.MethodPost, PathPhoneHome, body, maxAnswerBytes, &response)
+	return response, err
+}
+
+// List returns all nodes by ascending id, without their history.
+func (c *Client) List(ctx context.Context) ([]Node, error) {
+	var list NodeList
+	err := c.do(ctx, http.MethodGet, PathNodes, nil, maxListBytes, &list)
+	return list.Nodes, err
+}
+
+// Get returns one node with its history. See IsNotFound.
+func (c *Client) Get(ctx context.Context, id string) (Node, error) {
+	var n Node
+	err := c.do(ctx, http.MethodGet, PathNodes+"/"+url.PathEscape(id), nil, maxAnswerBytes, &n)
+	return n, err
+}
+
+// Health asks whether the deployer can do its work. A deployer that says that it
+// cannot is a Health with its reason and no error.
+func (c *Client) Health(ctx context.Context) (Health, error) {
+	var h Health
+	err := c.do(ctx, http.MethodGet, PathHealth, nil, maxAnswerBytes, &h)
+	return h, err
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body []byte, limit int64, into any) error {
+	request, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Accept", "application/json, "+ProblemContentType)
+	if method == http.MethodPost {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return err // names the method and the URL
+	}
+	defer response.Body.Close()
+	_, health := into.(*Health)
+	answered := response.StatusCode == http.StatusOK || health && response.StatusCode == http.StatusServiceUnavailable
+	if !answered || mediaType(response) != "application/json" {
+		return problem(response)
+	}
+	data, err := readLimited(response.Body, limit)
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: read the answer: %w", method, request.URL, err)
+	}
+	return nil
+}
+
+// problem turns an answer that is not what was asked for into an *Error. One that
+// is not a problem of the deployer, a proxy's page for instance, still says its status.
+func problem(response *http.Response) error {
+	e := &Error{RetryAfter: retryAfter(response.Header.Get("Retry-After"))}
+	if mediaType(response) == ProblemContentType {
+		data, err := readLimited(response.Body, maxProblemBytes)
+		if err == nil {
+			err = json.Unmarshal(data, &e.Problem)
+		}
+		if err != nil {
+			e.Problem = Problem{}
+		}
+		e.Title, e.Detail, e.Code = printable(e.Title), printable(e.Detail), printable(e.Code)
+	}
+	e.Status = response.StatusCode
+	if e.Title == "" {
+		e.Title = http.StatusText(response.StatusCode)
+	}
+	if e.Code == "" {
+		e.Code = "not_a_deployer"
+		e.Detail = fmt.Sprintf("the answer of %s is not a deployer's: status %d, %q; check the URL and any proxy on the way",
+			response.Request.URL.Host, response.StatusCode, response.Header.Get("Content-Type"))
+	}
+	return e
+}
+
+// printable keeps a server's words from driving the terminal that shows them.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return utf8.RuneError
+	}, s)
+}
+
+func mediaType(response *http.Response) string {
+	media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	return media
+}
+
+// retryAfter reads the header's seconds or date (RFC 9110 section 10.2.3).
+func retryAfter(value string) time.Duration {
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
+}
+
+func readLimited(r io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, errors.New("it is larger than " + strconv.FormatInt(limit, 10) + " bytes")
+	}
+	return data, nil
+}

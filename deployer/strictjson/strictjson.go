@@ -1,0 +1,185 @@
+// Package strictjson decodes what people and strangers write: a key that nobody
+// knows, a key twice, a key in the wrong case, bytes that are not UTF-8 and
+// anything after the value are errors, and each error names the key.
+// encoding/json lets all of these pass in silence or says only where they are.
+package strictjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// FieldError is a mistake in one key. Field is its path, for example "vips[3]"
+// or "store.path"; "" is the document as a whole.
+type FieldError struct {
+	Field  string
+	Reason string
+}
+
+func (e *FieldError) Error() string {
+	if e.Field == "" {
+		return e.Reason
+	}
+	return e.Field + ": " + e.Reason
+}
+
+// Decode reads data, one JSON object, into v, a pointer to a struct. Its errors
+// are *FieldError.
+func Decode(data []byte, v any) error {
+	if !utf8.Valid(data) {
+		return &FieldError{Reason: "not valid UTF-8"}
+	}
+	if start := bytes.TrimLeft(data, " \t\r\n"); len(start) == 0 {
+		return &FieldError{Reason: "empty; want a JSON object"}
+	} else if start[0] != '{' {
+		return &FieldError{Reason: "want a JSON object"}
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if err := dec.Decode(v); err != nil {
+		return decodeError(err)
+	}
+	end := dec.InputOffset()
+	if len(bytes.TrimLeft(data[end:], " \t\r\n")) > 0 {
+		return &FieldError{Reason: fmt.Sprintf("something follows the JSON object at byte %d", end)}
+	}
+	return checkKeys(json.NewDecoder(bytes.NewReader(data)), reflect.TypeOf(v), "")
+}
+
+func decodeError(err error) error {
+	var syntax *json.SyntaxError
+	var mismatch *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &mismatch):
+		return &FieldError{Field: mismatch.Field, Reason: fmt.Sprintf("want %s, found %s", typeName(mismatch.Type), mismatch.Value)}
+	case errors.As(err, &syntax):
+		return &FieldError{Reason: fmt.Sprintf("not JSON at byte %d: %s", syntax.Offset, strings.TrimPrefix(syntax.Error(), "json: "))}
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return &FieldError{Reason: "the JSON ends too early"}
+	default:
+		return &FieldError{Reason: strings.TrimPrefix(err.Error(), "json: ")}
+	}
+}
+
+func typeName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	case reflect.String:
+		return "a string"
+	case reflect.Pointer:
+		return typeName(t.Elem())
+	default:
+		return "a whole number in range"
+	}
+}
+
+// checkKeys walks one value of type t that is known to decode.
+func checkKeys(dec *json.Decoder, t reflect.Type, path string) error {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	token, err := dec.Token()
+	if err != nil {
+		return decodeError(err)
+	}
+	switch token {
+	case json.Delim('{'):
+		return checkObject(dec, t, path)
+	case json.Delim('['):
+		for i := 0; dec.More(); i++ {
+			if err := checkKeys(dec, elem(t), fmt.Sprintf("%s[%d]", path, i)); err != nil {
+				return err
+			}
+		}
+		_, err = dec.Token()
+		return err
+	}
+	return nil
+}
+
+func checkObject(dec *json.Decoder, t reflect.Type, path string) error {
+	known := fields(t)
+	seen := map[string]bool{}
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return decodeError(err)
+		}
+		key := token.(string) // a JSON object's keys are strings
+		field := key
+		if path != "" {
+			field = path + "." + key
+		}
+		if seen[key] {
+			return &FieldError{Field: field, Reason: "given twice"}
+		}
+		seen[key] = true
+		next := elem(t)
+		if known != nil {
+			var ok bool
+			if next, ok = known[key]; !ok {
+				return &FieldError{Field: field, Reason: unknown(key, known)}
+			}
+		}
+		if err := checkKeys(dec, next, field); err != nil {
+			return err
+		}
+	}
+	_, err := dec.Token()
+	return err
+}
+
+func unknown(key string, known map[string]reflect.Type) string {
+	names := make([]string, 0, len(known))
+	for name := range known {
+		if strings.EqualFold(name, key) {
+			return fmt.Sprintf("unknown; the name is %q", name)
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return "unknown; known are " + strings.Join(names, ", ")
+}
+
+// fields are the JSON names of struct t, nil when t is not a plain struct.
+func fields(t reflect.Type) map[string]reflect.Type {
+	if t == nil || t.Kind() != reflect.Struct {
+		return nil
+	}
+	names := map[string]reflect.Type{}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "-" || !f.IsExported() {
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		names[name] = f.Type
+	}
+	return names
+}
+
+func elem(t reflect.Type) reflect.Type {
+	if t == nil {
+		return nil
+	}
+	switch t.Kind() {
+	case reflect.Map, reflect.Slice, reflect.Array:
+		return t.Elem()
+	default:
+		return nil
+	}
+}
