@@ -1,0 +1,95 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+// When a node was last heard is kept in memory and stored in one write for all,
+// since a heartbeat of thousands of nodes would otherwise be that many writes. A
+// crash loses at most FlushInterval of it, and a deployer that has just started
+// judges nobody by it.
+
+func (r *Registry) hear(id string, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at.After(r.heard[id]) {
+		r.heard[id] = at
+	}
+}
+
+// refresh gives n the last_seen that the store may not have yet.
+func (r *Registry) refresh(n node.Node) node.Node {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at := r.heard[n.ID]; at.After(n.LastSeen) {
+		n.LastSeen = at
+	}
+	return n
+}
+
+// Flush stores when nodes were last heard.
+func (r *Registry) Flush(ctx context.Context) error {
+	r.mu.Lock()
+	heard := maps.Clone(r.heard)
+	r.mu.Unlock()
+	if len(heard) == 0 {
+		return nil
+	}
+	if err := r.write(r.cfg.Store.Seen(ctx, heard)); err != nil {
+		return fmt.Errorf("store when nodes were last heard: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, at := range heard {
+		if r.heard[id].Equal(at) {
+			delete(r.heard, id)
+		}
+	}
+	return nil
+}
+
+// Tick fails the nodes whose deadline has passed. It reads the deadlines from the
+// store, so those set before a restart count as well.
+func (r *Registry) Tick(ctx context.Context) error {
+	nodes, failure := r.cfg.Store.List(ctx)
+	now := r.cfg.Now()
+	for _, n := range nodes {
+		if n.Deadline.IsZero() || now.Before(n.Deadline) {
+			continue
+		}
+		if _, err := r.apply(ctx, n.ID, node.Input{Event: node.EventTick}, now, false); err != nil {
+			failure = errors.Join(failure, err)
+		}
+	}
+	return failure
+}
+
+// Run ticks and flushes until ctx ends, then flushes once more.
+func (r *Registry) Run(ctx context.Context) error {
+	every := min(max(r.cfg.ProvisioningTimeout/20, time.Second), 10*time.Second)
+	tick, flush := time.NewTicker(every), time.NewTicker(r.cfg.FlushInterval)
+	defer tick.Stop()
+	defer flush.Stop()
+	for {
+		var err error
+		select {
+		case <-tick.C:
+			err = r.Tick(ctx)
+		case <-flush.C:
+			err = r.Flush(ctx)
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+			return r.Flush(last)
+		}
+		if err != nil && ctx.Err() == nil {
+			r.cfg.Logger.ErrorContext(ctx, "registry upkeep failed", "error", err)
+		}
+	}
+}

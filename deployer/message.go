@@ -1,0 +1,68 @@
+package deployer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+// message tells a node in one line where it stands, for its own log.
+func message(v View) string {
+	var m string
+	switch {
+	case v.State == node.Provisioning:
+		m = fmt.Sprintf("provisioning, attempt %d, expected ready by %s", v.Attempt, v.Deadline.Format(time.RFC3339))
+	case v.State == node.Failed && v.LastError != nil:
+		m = "failed: " + v.LastError.Message
+	default:
+		m = string(v.State)
+	}
+	if !v.Declared {
+		m += "; not declared in the manifest"
+	}
+	if v.Config == node.Drifted {
+		m += "; runs another configuration than the manifest expects"
+	}
+	if v.Declared && v.ReportedIP.IsValid() && v.IP.IsValid() && v.ReportedIP != v.IP {
+		m += fmt.Sprintf("; reports ip %s where %s is declared", v.ReportedIP, v.IP)
+	}
+	return m
+}
+
+// refusalLog logs refusals, and counts those over its budget: a stranger who is
+// refused a thousand times a second must not fill the disk with it.
+type refusalLog struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	window time.Time // start of the current one
+	count  int
+}
+
+const (
+	refusalWindow = 10 * time.Second
+	refusalBudget = 50 // lines a window
+)
+
+func (l *refusalLog) add(ctx context.Context, now time.Time, id string, refused *node.RefusedError) {
+	l.mu.Lock()
+	suppressed := 0
+	if now.Sub(l.window) >= refusalWindow {
+		suppressed = max(0, l.count-refusalBudget)
+		l.window, l.count = now, 0
+	}
+	l.count++
+	quiet := l.count > refusalBudget
+	l.mu.Unlock()
+
+	if suppressed > 0 {
+		l.log.WarnContext(ctx, "more nodes were refused than logged", "count", suppressed)
+	}
+	if !quiet {
+		l.log.WarnContext(ctx, "node refused", "node", id, "code", refused.Code, "reason", refused.Detail)
+	}
+}

@@ -1,0 +1,274 @@
+// Package deployer is the node registry without a transport: which nodes there
+// are, what their reports do to them and what they are told. Servers of any kind
+// are thin layers over [Registry]; what a node is, is in deployer/node.
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/store"
+)
+
+// Config is what a Registry works with. Zero durations and limits mean the
+// defaults that stand beside them.
+type Config struct {
+	Store  store.Store
+	Logger *slog.Logger     // nil: slog.Default()
+	Now    func() time.Time // nil: time.Now
+
+	ProvisioningTimeout time.Duration // from the first report to Failed; 30m
+	HeartbeatInterval   time.Duration // what accepted nodes are told; 10s
+	OfflineAfter        time.Duration // silence that makes a node offline; three heartbeats
+	FlushInterval       time.Duration // how often liveness is stored; 10s
+
+	AllowUnknownNodes bool // let a node join that the manifest does not have
+	MaxUnknownNodes   int  // how many of those; 100
+}
+
+func (c *Config) setDefaults() {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	for _, d := range []struct {
+		at    *time.Duration
+		value time.Duration
+	}{
+		{&c.ProvisioningTimeout, 30 * time.Minute},
+		{&c.HeartbeatInterval, 10 * time.Second},
+		{&c.FlushInterval, 10 * time.Second},
+	} {
+		if *d.at == 0 {
+			*d.at = d.value
+		}
+	}
+	if c.OfflineAfter == 0 {
+		c.OfflineAfter = 3 * c.HeartbeatInterval
+	}
+	if c.MaxUnknownNodes == 0 {
+		c.MaxUnknownNodes = 100
+	}
+}
+
+// Registry is the deployer's core. Its methods may be called concurrently.
+type Registry struct {
+	cfg      Config
+	rules    node.Rules
+	refusals refusalLog
+
+	writeFailed atomic.Pointer[error] // of the last write, nil when it succeeded
+
+	mu      sync.Mutex
+	heard   map[string]time.Time // last_seen that the store does not have yet
+	unknown map[string]bool      // ids of the undeclared nodes
+}
+
+// New is a Registry over the nodes that cfg.Store already has. From this moment
+// on it counts as listening.
+func New(ctx context.Context, cfg Config) (*Registry, error) {
+	cfg.setDefaults()
+	r := &Registry{
+		cfg: cfg,
+		rules: node.Rules{
+			ProvisioningTimeout: cfg.ProvisioningTimeout,
+			OfflineAfter:        cfg.OfflineAfter,
+			ListeningSince:      cfg.Now(),
+		},
+		refusals: refusalLog{log: cfg.Logger},
+		heard:    map[string]time.Time{},
+		unknown:  map[string]bool{},
+	}
+	nodes, err := cfg.Store.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the nodes: %w", err)
+	}
+	for _, n := range nodes {
+		if !n.Declared {
+			r.unknown[n.ID] = true
+		}
+	}
+	return r, nil
+}
+
+// View is a node with what follows from its record at the time of asking.
+type View struct {
+	node.Node
+	Reachability node.Reachability
+	Config       node.Config
+	Hold         string
+}
+
+func (r *Registry) view(n node.Node) View {
+	return View{Node: n, Reachability: r.rules.Reachability(n, r.cfg.Now()), Config: n.Config(), Hold: n.Hold()}
+}
+
+// Answer is what an accepted report is told.
+type Answer struct {
+	View
+	Message           string
+	HeartbeatInterval time.Duration
+}
+
+// PhoneHome takes the report of the node id. A report that changes anything but
+// when the node was last heard is durable when PhoneHome returns. A refusal is a
+// *node.RefusedError and changes nothing.
+func (r *Registry) PhoneHome(ctx context.Context, id string, report node.Report) (Answer, error) {
+	n, err := r.phoneHome(ctx, id, report)
+	if err != nil {
+		var refused *node.RefusedError
+		if errors.As(err, &refused) {
+			r.refusals.add(ctx, r.cfg.Now(), id, refused)
+		}
+		return Answer{}, err
+	}
+	v := r.view(n)
+	return Answer{View: v, Message: message(v), HeartbeatInterval: r.cfg.HeartbeatInterval}, nil
+}
+
+func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report) (node.Node, error) {
+	now := r.cfg.Now()
+	old, err := r.cfg.Store.Get(ctx, id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		if err := r.admit(id); err != nil {
+			return node.Node{}, err
+		}
+	case err != nil:
+		return node.Node{}, fmt.Errorf("read node %s: %w", id, err)
+	default:
+		next, _, err := r.rules.Apply(r.refresh(old), node.Reported(report), now)
+		if err != nil {
+			return node.Node{}, err
+		}
+		if onlyHeard(old, next) { // a heartbeat: no write
+			r.hear(id, next.LastSeen)
+			return next, nil
+		}
+	}
+	n, err := r.apply(ctx, id, node.Reported(report), now, true)
+	if err != nil {
+		r.unadmit(ctx, id)
+	}
+	return n, err
+}
+
+// apply makes one event durable and logs what it moved.
+func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time.Time, create bool) (node.Node, error) {
+	var result node.Node
+	var made []node.Transition
+	err := r.write(r.cfg.Store.Update(ctx, id, func(old node.Node, found bool) (node.Node, error) {
+		if !found {
+			if !create {
+				return old, store.ErrNotFound
+			}
+			old = node.New(id, now)
+		}
+		var err error
+		result, made, err = r.rules.Apply(r.refresh(old), in, now)
+		if err == nil && found && reflect.DeepEqual(old, result) {
+			err = store.ErrUnchanged
+		}
+		return result, err
+	}))
+	if err != nil {
+		var refused *node.RefusedError
+		if !errors.As(err, &refused) {
+			err = fmt.Errorf("write node %s: %w", id, err)
+		}
+		return node.Node{}, err
+	}
+	for _, t := range made {
+		level := slog.LevelInfo
+		if t.To == node.Failed {
+			level = slog.LevelWarn
+		}
+		r.cfg.Logger.Log(ctx, level, "node event", "node", id, "event", t.Event, "from", t.From, "to", t.To, "reason", t.Reason)
+	}
+	return result, nil
+}
+
+// admit lets an undeclared node in, or says why not.
+func (r *Registry) admit(id string) error {
+	if !r.cfg.AllowUnknownNodes {
+		return node.UnknownNode(id)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.unknown[id] && len(r.unknown) >= r.cfg.MaxUnknownNodes {
+		return node.TooManyUnknown(id, r.cfg.MaxUnknownNodes)
+	}
+	r.unknown[id] = true
+	return nil
+}
+
+// unadmit gives back the place of a node whose record was not written.
+func (r *Registry) unadmit(ctx context.Context, id string) {
+	if _, err := r.cfg.Store.Get(ctx, id); errors.Is(err, store.ErrNotFound) {
+		r.mu.Lock()
+		delete(r.unknown, id)
+		r.mu.Unlock()
+	}
+}
+
+// Node returns one node, or store.ErrNotFound.
+func (r *Registry) Node(ctx context.Context, id string) (View, error) {
+	n, err := r.cfg.Store.Get(ctx, id)
+	if err != nil {
+		return View{}, err
+	}
+	return r.view(r.refresh(n)), nil
+}
+
+// Nodes returns all nodes by ascending id.
+func (r *Registry) Nodes(ctx context.Context) ([]View, error) {
+	nodes, err := r.cfg.Store.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	views := make([]View, len(nodes))
+	for i, n := range nodes {
+		views[i] = r.view(r.refresh(n))
+	}
+	return views, nil
+}
+
+// Health is an error when the registry cannot do its work.
+func (r *Registry) Health(ctx context.Context) error {
+	if failed := r.writeFailed.Load(); failed != nil {
+		return fmt.Errorf("the last write to the store failed: %w", *failed)
+	}
+	if _, err := r.cfg.Store.Get(ctx, "health"); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("the store does not answer: %w", err)
+	}
+	return nil
+}
+
+// write remembers for Health whether the store takes writes.
+func (r *Registry) write(err error) error {
+	var refused *node.RefusedError
+	switch {
+	case errors.As(err, &refused), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		r.writeFailed.Store(&err)
+	default:
+		r.writeFailed.Store(nil)
+	}
+	return err
+}
+
+// onlyHeard says whether a and b differ in nothing but LastSeen.
+func onlyHeard(a, b node.Node) bool {
+	a.LastSeen = b.LastSeen
+	return reflect.DeepEqual(a, b)
+}

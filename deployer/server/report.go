@@ -1,0 +1,190 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/strictjson"
+)
+
+// readReport reads and checks a phone-home request. What it returns is safe to
+// store, to log and to show.
+func readReport(w http.ResponseWriter, r *http.Request) (id string, report node.Report, problem *api.Problem) {
+	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	charset := params["charset"]
+	if err != nil || media != "application/json" || charset != "" && !strings.EqualFold(charset, "utf-8") || r.Header.Get("Content-Encoding") != "" {
+		return "", report, &api.Problem{
+			Status: http.StatusUnsupportedMediaType, Code: api.CodeUnsupportedMedia, Title: "The body is not plain JSON",
+			Detail: "send Content-Type: application/json, in UTF-8 and without Content-Encoding",
+		}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, api.MaxRequestBytes))
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return "", report, &api.Problem{
+				Status: http.StatusRequestEntityTooLarge, Code: api.CodeBodyTooLarge, Title: "The body is too large",
+				Detail: fmt.Sprintf("a report has at most %d bytes; send fewer facts or vips", tooLarge.Limit),
+			}
+		}
+		return "", report, badRequest("", "the body ended before its announced length")
+	}
+	id, report, err = parseReport(body)
+	if err != nil {
+		var field *strictjson.FieldError
+		if errors.As(err, &field) {
+			return "", report, badRequest(clean(field.Field), clean(field.Error()))
+		}
+		return "", report, badRequest("", clean(err.Error()))
+	}
+	return id, report, nil
+}
+
+func badRequest(field, detail string) *api.Problem {
+	return &api.Problem{
+		Status: http.StatusBadRequest, Code: api.CodeBadRequest, Title: "The report breaks a rule",
+		Field: field, Detail: detail,
+	}
+}
+
+var (
+	factKey = regexp.MustCompile(`^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$`)
+	roleRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+)
+
+// parseReport decodes and validates a body. Its errors are *strictjson.FieldError.
+func parseReport(body []byte) (string, node.Report, error) {
+	var request api.PhoneHomeRequest
+	if err := strictjson.Decode(body, &request); err != nil {
+		return "", node.Report{}, err
+	}
+	report := node.Report{
+		BootID: request.BootID, Role: request.Role, Hostname: request.Hostname, Hash: request.ConfigHash,
+		Phase: request.Phase, Facts: request.Facts,
+	}
+	bad := func(field, format string, args ...any) (string, node.Report, error) {
+		return "", node.Report{}, &strictjson.FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case request.NodeID == "":
+		return bad("node_id", "required; it is the node's name in plasmacloud.cluster.nodes")
+	case !node.ValidID(request.NodeID):
+		return bad("node_id", "want a lower-case host label (RFC 1123): letters, digits and inner dashes, at most 63")
+	case request.Phase == "":
+		return bad("phase", "required; one of %s", phases())
+	case !request.Phase.Valid():
+		return bad("phase", "want one of %s", phases())
+	case request.Error != "" && request.Phase != node.PhaseFailed:
+		return bad("error", "goes only with the phase failed")
+	case request.Role != "" && !roleRE.MatchString(request.Role):
+		return bad("role", "want control-plane or worker")
+	case request.ConfigHash != "" && !node.ValidConfigHash(request.ConfigHash):
+		return bad("config_hash", "want sha256: and 64 lower-case hex digits, of the bytes of cluster-config.json")
+	case len(request.Hostname) > api.MaxHostname || !printable(request.Hostname):
+		return bad("hostname", "want at most %d printable characters", api.MaxHostname)
+	case len(request.MachineID) > api.MaxID || !printable(request.MachineID):
+		return bad("machine_id", "want at most %d printable characters", api.MaxID)
+	case len(request.BootID) > api.MaxID || !printable(request.BootID):
+		return bad("boot_id", "want at most %d printable characters", api.MaxID)
+	}
+	if request.IP != "" {
+		ip, err := netip.ParseAddr(request.IP)
+		if err != nil || ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() {
+			return bad("ip", "want the node's IPv4 or IPv6 address, without prefix length or zone")
+		}
+		report.IP = ip.Unmap()
+	}
+	if field, reason := checkFacts(request.Facts); reason != "" {
+		return bad(field, "%s", reason)
+	}
+	if len(request.VIPs) > api.MaxVIPs {
+		return bad("vips", "want at most %d", api.MaxVIPs)
+	}
+	for i, vip := range request.VIPs {
+		canonical, ok := canonicalVIP(vip)
+		if !ok {
+			return bad(fmt.Sprintf("vips[%d]", i), "want an address, or a prefix of one address such as 203.0.113.10/32")
+		}
+		report.VIPs = append(report.VIPs, canonical)
+	}
+	report.Error = cleanText(request.Error, api.MaxErrorBytes)
+	if id, ok := node.CanonicalMachineID(request.MachineID); ok {
+		report.MachineID = id
+	}
+	return request.NodeID, report, nil
+}
+
+func checkFacts(facts map[string]string) (field, reason string) {
+	if len(facts) > api.MaxFacts {
+		return "facts", fmt.Sprintf("want at most %d", api.MaxFacts)
+	}
+	for key, value := range facts {
+		switch {
+		case len(key) > api.MaxFactKey || !factKey.MatchString(key):
+			return "facts", fmt.Sprintf("want keys of a-z, 0-9, dot, dash and underscore, at most %d", api.MaxFactKey)
+		case len(value) > api.MaxFactValue || !printable(value):
+			return "facts." + key, fmt.Sprintf("want at most %d printable characters", api.MaxFactValue)
+		}
+	}
+	return "", ""
+}
+
+// canonicalVIP is the host prefix that vip means, as the manifest spells it.
+func canonicalVIP(vip string) (string, bool) {
+	if addr, err := netip.ParseAddr(vip); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()).String(), true
+	}
+	prefix, err := netip.ParsePrefix(vip)
+	return prefix.String(), err == nil && prefix.IsSingleIP()
+}
+
+func phases() string {
+	names := make([]string, len(node.Phases))
+	for i, p := range node.Phases {
+		names[i] = string(p)
+	}
+	return strings.Join(names, ", ")
+}
+
+func printable(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+}
+
+// clean makes a short text of a stranger safe to show and to log.
+func clean(s string) string { return strings.ReplaceAll(cleanText(s, 512), "\n", " ") }
+
+// cleanText drops what drives a terminal, keeps lines, and cuts at limit bytes.
+func cleanText(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || unicode.IsPrint(r):
+			return r
+		case r == '\t':
+			return ' '
+		case r == '\r':
+			return -1
+		default:
+			return utf8.RuneError
+		}
+	}, s)
+	if len(s) <= limit {
+		return s
+	}
+	const mark = "…"
+	cut := limit - len(mark)
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + mark
+}
