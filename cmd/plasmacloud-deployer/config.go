@@ -1,0 +1,106 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	process "github.com/centra/plasmacloud/cmd/internal/daemon"
+	"github.com/centra/plasmacloud/deployer/strictjson"
+)
+
+const defaultConfigPath = "/etc/plasmacloud/deployer.json"
+
+// config is deployer.json. What is left out keeps its default.
+type config struct {
+	Listen string `json:"listen"` // host:port; port 0 takes a free one
+	Store  struct {
+		Path string `json:"path"`
+	} `json:"store"`
+	Manifest            string `json:"manifest"` // "": none, only with AllowUnknownNodes
+	AllowUnknownNodes   bool   `json:"allow_unknown_nodes"`
+	MaxUnknownNodes     int    `json:"max_unknown_nodes"`
+	ProvisioningTimeout string `json:"provisioning_timeout"` // durations with a unit: 30m
+	HeartbeatInterval   string `json:"heartbeat_interval"`
+	OfflineAfter        string `json:"offline_after"` // "": three heartbeats
+
+	provisioningTimeout, heartbeatInterval, offlineAfter time.Duration
+}
+
+func defaultConfig() config {
+	c := config{
+		Listen:              ":8080",
+		Manifest:            "/etc/plasmacloud/manifest.json",
+		MaxUnknownNodes:     100,
+		ProvisioningTimeout: "30m",
+		HeartbeatInterval:   "10s",
+	}
+	c.Store.Path = "/var/lib/plasmacloud-deployer/state.db"
+	return c
+}
+
+// readConfig reads the file at path over the defaults. Without must, a file that
+// is not there leaves them.
+func readConfig(path string, must bool) (config, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) && !must {
+		return defaultConfig(), nil
+	}
+	if err != nil {
+		return config{}, process.ConfigError(fmt.Errorf("configuration: %w", err))
+	}
+	c, err := parseConfig(data)
+	if err != nil {
+		return c, process.ConfigError(fmt.Errorf("configuration %s: %w", path, err))
+	}
+	return c, nil
+}
+
+func parseConfig(data []byte) (config, error) {
+	c := defaultConfig()
+	err := strictjson.Decode(data, &c)
+	return c, err
+}
+
+// check validates c and reads its durations. Errors name the key.
+func (c *config) check() error {
+	bad := func(field, format string, args ...any) error {
+		return process.ConfigError(&strictjson.FieldError{Field: field, Reason: fmt.Sprintf(format, args...)})
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return bad("listen", "want host:port such as 127.0.0.1:8080 or :8080, found %q", c.Listen)
+	}
+	if c.Store.Path == "" {
+		return bad("store.path", "required")
+	}
+	if c.Manifest == "" && !c.AllowUnknownNodes {
+		return bad("manifest", "without one no node can join; name the file, or set allow_unknown_nodes")
+	}
+	if c.MaxUnknownNodes < 1 || c.MaxUnknownNodes > 100_000 {
+		return bad("max_unknown_nodes", "want 1 to 100000, found %d", c.MaxUnknownNodes)
+	}
+	for _, d := range []struct {
+		field, text string
+		into        *time.Duration
+		least, most time.Duration
+	}{
+		{"provisioning_timeout", c.ProvisioningTimeout, &c.provisioningTimeout, time.Second, 30 * 24 * time.Hour},
+		{"heartbeat_interval", c.HeartbeatInterval, &c.heartbeatInterval, time.Second, time.Hour},
+		{"offline_after", c.OfflineAfter, &c.offlineAfter, time.Second, 24 * time.Hour},
+	} {
+		if d.text == "" && d.field == "offline_after" {
+			c.offlineAfter = 3 * c.heartbeatInterval
+			continue
+		}
+		var err error
+		if *d.into, err = time.ParseDuration(d.text); err != nil || *d.into < d.least || *d.into > d.most {
+			return bad(d.field, "want a duration from %s to %s such as 90s or 30m, found %q", d.least, d.most, d.text)
+		}
+	}
+	if c.offlineAfter <= c.heartbeatInterval {
+		return bad("offline_after", "want more than heartbeat_interval (%s), or every node is offline between two heartbeats", c.heartbeatInterval)
+	}
+	return nil
+}

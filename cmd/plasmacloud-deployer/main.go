@@ -1,0 +1,84 @@
+// plasmacloud-deployer keeps the registry of a cluster's nodes: who is declared,
+// who phoned home, and where each one stands.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	process "github.com/centra/plasmacloud/cmd/internal/daemon"
+)
+
+const name = "plasmacloud-deployer"
+
+func main() {
+	ctx, stop := process.SignalContext(context.Background())
+	defer stop()
+	process.Exit(name, run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	root := &cobra.Command{
+		Use:   name,
+		Short: "Keep the registry of a cluster's nodes",
+		Long: `plasmacloud-deployer keeps the registry of a cluster's nodes. Nodes phone home to it,
+operators ask it who is there, and it survives a crash with nothing lost.`,
+		Version:       process.Version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return process.UsageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
+	})
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(serveCommand(), checkCommand())
+	return root.ExecuteContext(ctx)
+}
+
+// usageArgs gives a wrong number of arguments the exit status of a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return process.UsageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
+		}
+		return nil
+	}
+}
+
+func checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Check a configuration file and the manifest that it names",
+		Long: `Check a configuration file and the manifest that it names, as serve would, without
+serving and without touching the store. Exit status 78 means a mistake in one of them.`,
+		Example: "  plasmacloud-deployer check /etc/plasmacloud/deployer.json",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := readConfig(args[0], true)
+			if err != nil {
+				return err
+			}
+			if err := cfg.check(); err != nil {
+				return process.ConfigError(fmt.Errorf("configuration %s: %w", args[0], err))
+			}
+			cluster, nodes, err := readManifest(cfg.Manifest)
+			if err != nil {
+				return err
+			}
+			if cfg.Manifest == "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, no manifest, up to %d nodes may join\n", args[0], cfg.MaxUnknownNodes)
+				return nil
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, cluster %s with %d nodes\n", args[0], cluster, len(nodes))
+			return nil
+		},
+	}
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	process "github.com/centra/plasmacloud/cmd/internal/daemon"
+	"github.com/centra/plasmacloud/deployer"
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/server"
+	"github.com/centra/plasmacloud/deployer/store/bolt"
+)
+
+// shutdownTime is how long requests under way may take after a signal.
+const shutdownTime = 10 * time.Second
+
+func serveCommand() *cobra.Command {
+	var (
+		logs                            process.LogOptions
+		path, listen, storePath, source string
+		allow                           bool
+	)
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the node registry",
+		Long: `Serve the node registry over HTTP. Everything is checked before the store is touched:
+configuration, manifest, listening address.
+
+SIGTERM and SIGINT end it after the requests under way; SIGHUP reads the manifest
+again, and a bad one leaves the old in force.`,
+		Example: `  plasmacloud-deployer serve
+  plasmacloud-deployer serve --config ./deployer.json --listen 127.0.0.1:0 --log-format json`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logs.Logger(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			flags := cmd.Flags()
+			cfg, err := readConfig(path, flags.Changed("config"))
+			if err != nil {
+				return err
+			}
+			for flag, value := range map[string]struct {
+				into *string
+				from string
+			}{
+				"listen":   {&cfg.Listen, listen},
+				"store":    {&cfg.Store.Path, storePath},
+				"manifest": {&cfg.Manifest, source},
+			} {
+				if flags.Changed(flag) {
+					*value.into = value.from
+				}
+			}
+			if flags.Changed("allow-unknown-nodes") {
+				cfg.AllowUnknownNodes = allow
+			}
+			if err := cfg.check(); err != nil {
+				return fmt.Errorf("configuration: %w", err)
+			}
+			return serve(cmd.Context(), cfg, log)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&path, "config", defaultConfigPath, "configuration `FILE`; the default one may be missing")
+	flags.StringVar(&listen, "listen", "", "`ADDRESS` to listen on, over the file's listen; port 0 takes a free one")
+	flags.StringVar(&storePath, "store", "", "store `FILE`, over the file's store.path")
+	flags.StringVar(&source, "manifest", "", "manifest `FILE`, over the file's manifest")
+	flags.BoolVar(&allow, "allow-unknown-nodes", false, "let nodes join that the manifest does not have")
+	logs.Register(flags)
+	return cmd
+}
+
+// serve runs the deployer until ctx ends. The store comes last, so that a mistake
+// in anything else leaves no file behind.
+func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+
+	cluster, nodes, err := readManifest(cfg.Manifest)
+	if err != nil {
+		return err
+	}
+	listener, err := listen(ctx, cfg.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() // for the returns before Serve owns it
+	nodeStore, err := bolt.Open(bolt.Config{Path: cfg.Store.Path})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, nodeStore.Close()) }()
+
+	registry, err := deployer.New(ctx, deployer.Config{
+		Store: nodeStore, Logger: log,
+		ProvisioningTimeout: cfg.provisioningTimeout,
+		HeartbeatInterval:   cfg.heartbeatInterval,
+		OfflineAfter:        cfg.offlineAfter,
+		AllowUnknownNodes:   cfg.AllowUnknownNodes,
+		MaxUnknownNodes:     cfg.MaxUnknownNodes,
+	})
+	if err != nil {
+		return fmt.Errorf("store %s: %w", cfg.Store.Path, err)
+	}
+	if err := declare(ctx, registry, log, cluster, nodes); err != nil {
+		return err
+	}
+
+	upkeep := make(chan error, 1)
+	upkeepCtx, stopUpkeep := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { upkeep <- registry.Run(upkeepCtx) }()
+	defer func() { // after the last request, before the store closes
+		stopUpkeep()
+		err = errors.Join(err, <-upkeep)
+	}()
+
+	httpServer := server.NewHTTP(server.New(server.Config{Registry: registry, Logger: log, Version: process.Version()}))
+	httpServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	served := make(chan error, 1)
+	go func() { served <- httpServer.Serve(server.LimitListener(listener)) }()
+	log.Info("listening", "addr", listener.Addr().String())
+	notify(log, daemon.SdNotifyReady)
+
+	for {
+		select {
+		case err := <-served:
+			return fmt.Errorf("serve: %w", err)
+		case <-hup:
+			reload(ctx, cfg, registry, log)
+		case <-ctx.Done():
+			log.Info("stopping")
+			notify(log, daemon.SdNotifyStopping)
+			return shutdown(ctx, httpServer, log)
+		}
+	}
+}
+
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen: another process has %s; stop it, or set listen to another address", addr)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("listen: no permission for %s; take a port from 1024 on, or give the service CAP_NET_BIND_SERVICE", addr)
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	return listener, nil
+}
+
+// declare makes the manifest's nodes the registry's. Without a manifest the
+// registry stays as it is.
+func declare(ctx context.Context, registry *deployer.Registry, log *slog.Logger, cluster string, nodes []node.Declaration) error {
+	if nodes == nil {
+		log.Info("no manifest; nodes join as they come")
+		return nil
+	}
+	done, err := registry.Declare(ctx, nodes)
+	if err != nil {
+		return fmt.Errorf("declare the manifest's nodes: %w", err)
+	}
+	log.Info("manifest declared", "cluster", cluster, "nodes", done.Nodes, "added", done.Added,
+		"changed", done.Changed, "undeclared", done.Undeclared)
+	return nil
+}
+
+func reload(ctx context.Context, cfg config, registry *deployer.Registry, log *slog.Logger) {
+	notify(log, daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec())
+	defer notify(log, daemon.SdNotifyReady)
+	cluster, nodes, err := readManifest(cfg.Manifest)
+	if err == nil {
+		err = declare(ctx, registry, log, cluster, nodes)
+	}
+	if err != nil {
+		log.Error("manifest not loaded, the old one stays", "error", err)
+	}
+}
+
+func shutdown(ctx context.Context, s *http.Server, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	err := s.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.Warn("requests cut off at shutdown", "after", shutdownTime)
+		return s.Close()
+	}
+	return err
+}
+
+// notify tells systemd; outside of it there is nobody to tell, and no error.
+func notify(log *slog.Logger, states ...string) {
+	state := states[0]
+	for _, s := range states[1:] {
+		state += "\n" + s
+	}
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd not notified", "error", err)
+	}
+}

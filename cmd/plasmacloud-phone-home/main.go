@@ -1,0 +1,153 @@
+// plasmacloud-phone-home tells the deployer that this node is here: once from the
+// ISO and the installer, and as a service for as long as the node runs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/pflag"
+
+	process "github.com/centra/plasmacloud/cmd/internal/daemon"
+	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/phonehome"
+)
+
+const name = "plasmacloud-phone-home"
+
+// exitRefused is the status after a refusal of the deployer, EX_NOPERM of
+// sysexits(3): trying again does not help until somebody mends something.
+const exitRefused = 77
+
+const usage = `Usage: plasmacloud-phone-home [flags]
+
+Reports this node to the deployer named in its cluster-config.json and shows the
+answer. With --heartbeat it stays and goes on reporting.
+
+Examples:
+  # from the ISO, before the disk is touched; a non-zero status means: do not install
+  plasmacloud-phone-home --phase installing
+
+  # an installation that went wrong
+  plasmacloud-phone-home --phase failed --error "no disk larger than 20 GB"
+
+  # the service of an installed node
+  plasmacloud-phone-home --heartbeat
+
+  # by hand, against a deployer on this machine
+  plasmacloud-phone-home --config ./cluster-config.json --deployer-url http://127.0.0.1:8080
+
+Flags:
+%s
+Exit status:
+  0   the deployer accepted the report; with --heartbeat: ended by a signal
+  1   the deployer was not reached in the given attempts
+  64  the command line is wrong
+  77  the deployer refused; its reason is printed
+  78  cluster-config.json is wrong, or cannot be read
+`
+
+func main() {
+	process.Exit(name, run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdout, stderr io.Writer) error {
+	var (
+		cfg     phonehome.Config
+		logs    process.LogOptions
+		phase   string
+		version bool
+	)
+	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&cfg.ConfigPath, "config", phonehome.DefaultConfigPath, "the node's cluster-config.json, a `FILE`")
+	flags.StringVar(&cfg.DeployerURL, "deployer-url", "", "the deployer's base `URL`, in place of the one in --config")
+	flags.StringVar(&phase, "phase", string(node.PhaseReady), "what to report, a `PHASE`: "+phases())
+	flags.StringVar(&cfg.Error, "error", "", "what went wrong, a `TEXT`; with --phase failed")
+	flags.IntVar(&cfg.Attempts, "attempts", 5, "give up after `N` attempts; 0 goes on without end (with --heartbeat the default is 0)")
+	flags.DurationVar(&cfg.Timeout, "timeout", 10*time.Second, "`TIME` for one attempt")
+	flags.BoolVar(&cfg.Heartbeat, "heartbeat", false, "stay, and report at the interval that the deployer tells")
+	flags.StringVar(&cfg.MachineID, "machine-id", "", "the `ID` of this machine, in place of the mainboard's UUID or /etc/machine-id")
+	logs.Register(flags)
+	flags.BoolVar(&version, "version", false, "print the version and exit")
+
+	flags.Usage = func() { fmt.Fprintf(stdout, usage, flags.FlagUsages()) }
+	switch err := flags.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		return nil
+	case err != nil:
+		return process.UsageError(fmt.Errorf("%w; see --help", err))
+	case version:
+		_, err := fmt.Fprintln(stdout, name, process.Version())
+		return err
+	}
+	cfg.Phase = node.Phase(phase)
+	if err := check(cfg, flags.Args()); err != nil {
+		return process.UsageError(err)
+	}
+	if cfg.Heartbeat && !flags.Changed("attempts") {
+		cfg.Attempts = 0
+	}
+	var err error
+	if cfg.Logger, err = logs.Logger(stderr); err != nil {
+		return err
+	}
+	cfg.Accepted = func(answer api.PhoneHomeResponse) {
+		fmt.Fprintf(stdout, "%s: %s\n", answer.NodeID, answer.Message)
+		// Outside systemd there is nobody to notify, and no error.
+		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+			cfg.Logger.Warn("systemd not notified", "error", err)
+		}
+	}
+	ctx, stop := process.SignalContext(context.Background())
+	defer stop()
+	return status(phonehome.Run(ctx, cfg))
+}
+
+func check(cfg phonehome.Config, rest []string) error {
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %q; see --help", rest[0])
+	case !cfg.Phase.Valid():
+		return fmt.Errorf("--phase %q: want one of %s", cfg.Phase, phases())
+	case cfg.Phase == node.PhaseFailed && cfg.Error == "":
+		return errors.New("--phase failed needs --error TEXT: the reason is what an operator looks for")
+	case cfg.Phase != node.PhaseFailed && cfg.Error != "":
+		return errors.New("--error goes only with --phase failed")
+	case cfg.Attempts < 0:
+		return fmt.Errorf("--attempts %d: want 0 or more", cfg.Attempts)
+	case cfg.Timeout <= 0:
+		return fmt.Errorf("--timeout %s: want more than 0", cfg.Timeout)
+	}
+	return nil
+}
+
+// status gives err the exit status that --help promises.
+func status(err error) error {
+	var config *phonehome.ConfigError
+	var answered *api.Error
+	switch {
+	case errors.As(err, &config):
+		return process.ConfigError(err)
+	case errors.As(err, &answered) && !answered.Temporary():
+		return &process.ExitError{Code: exitRefused, Err: err}
+	default:
+		return err
+	}
+}
+
+func phases() string {
+	names := make([]string, len(node.Phases))
+	for i, p := range node.Phases {
+		names[i] = string(p)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,137 @@
+package phonehome
+
+import (
+	"bufio"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+// Machine is what this machine can say about itself.
+type Machine struct {
+	ID       string // "" when the machine has nothing that tells it from others
+	IDSource string // where ID comes from, for the log
+	BootID   string
+	Hostname string
+	Facts    map[string]string // kernel, arch, cpus, memory_bytes
+}
+
+const (
+	productUUID   = "/sys/class/dmi/id/product_uuid" // readable by root alone
+	etcMachineID  = "/etc/machine-id"
+	kernelRelease = "/proc/sys/kernel/osrelease"
+	bootID        = "/proc/sys/kernel/random/boot_id"
+	meminfo       = "/proc/meminfo"
+)
+
+// ReadMachine collects from the file system under root ("/" but for tests).
+//
+// The machine id is the mainboard's UUID. Where that is missing or a vendor's
+// default it is derived from machine-id(5), which an installation makes for
+// itself: the ISO and the installed system then look like two machines. Where the
+// UUID exists and may not be read this is an error, not a reason to fall back:
+// the same machine would be two, depending on who runs this program.
+func ReadMachine(root string) (Machine, error) {
+	m := Machine{Facts: map[string]string{
+		"arch": runtime.GOARCH,
+		"cpus": strconv.Itoa(runtime.NumCPU()),
+	}}
+	var err error
+	if m.ID, m.IDSource, err = readMachineID(root); err != nil {
+		return m, err
+	}
+	m.BootID, _ = readLine(filepath.Join(root, bootID))
+	if kernel, _ := readLine(filepath.Join(root, kernelRelease)); kernel != "" {
+		m.Facts["kernel"] = kernel
+	}
+	if memory := memTotal(filepath.Join(root, meminfo)); memory > 0 {
+		m.Facts["memory_bytes"] = strconv.FormatUint(memory, 10)
+	}
+	if name, err := os.Hostname(); err == nil {
+		m.Hostname = name
+	}
+	return m, nil
+}
+
+func readMachineID(root string) (id, source string, err error) {
+	raw, err := readLine(filepath.Join(root, productUUID))
+	if errors.Is(err, fs.ErrPermission) {
+		return "", "", fmt.Errorf("machine id: %w; run as root, or pass --machine-id", err)
+	}
+	if id, ok := node.CanonicalMachineID(raw); ok {
+		return id, productUUID, nil
+	}
+	raw, err = readLine(filepath.Join(root, etcMachineID))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", "", fmt.Errorf("machine id: %w", err)
+	}
+	if key, err := hex.DecodeString(raw); err == nil && len(key) == 16 {
+		return appSpecificID(key), etcMachineID, nil
+	}
+	return "", "", nil
+}
+
+// appID makes our derived machine ids differ from every other program's.
+var appID = []byte("\x3c\x1e\x8a\x52\x0d\x4b\x4f\x6e\x9a\x27\x51\xc8\x70\xb3\x16\xfd")
+
+// appSpecificID derives an id from a machine-id, which should not leave its
+// machine as it is (machine-id(5)): HMAC-SHA256 keyed with it, in the form of a
+// random UUID, as sd_id128_get_machine_app_specific(3) does.
+func appSpecificID(machineID []byte) string {
+	mac := hmac.New(sha256.New, machineID)
+	mac.Write(appID)
+	sum := mac.Sum(nil)
+	sum[6] = sum[6]&0x0f | 0x40
+	sum[8] = sum[8]&0x3f | 0x80
+	id, _ := node.CanonicalMachineID(hex.EncodeToString(sum[:16]))
+	return id
+}
+
+// readLine is the first line of a small file, without what cannot be shown.
+func readLine(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, 256))
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, line)), nil
+}
+
+// memTotal is the machine's memory in bytes, 0 when unknown (proc_meminfo(5)).
+func memTotal(path string) uint64 {
+	file, err := os.Open(path)
+	if err != nil {
+		return 0
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) >= 2 && fields[0] == "MemTotal:" {
+			kib, _ := strconv.ParseUint(fields[1], 10, 54)
+			return kib << 10
+		}
+	}
+	return 0
+}

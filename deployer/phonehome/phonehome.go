@@ -1,0 +1,284 @@
+// Package phonehome is the node's side of joining a cluster: it reports to the
+// deployer until it is heard, and keeps saying that it is alive when asked to.
+package phonehome
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+// DefaultConfigPath is where a node and the ISO keep their cluster-config.json.
+const DefaultConfigPath = "/etc/nixos/secrets/cluster-config.json"
+
+// Config says what to report and how hard to try.
+type Config struct {
+	ConfigPath  string     // cluster-config.json; "" is DefaultConfigPath
+	DeployerURL string     // "" is the one in cluster-config.json
+	Phase       node.Phase // "" is ready
+	Error       string     // why, with phase failed
+	MachineID   string     // "" is what the machine says
+
+	Attempts  int           // of the first report; 0 goes on without end
+	Timeout   time.Duration // of one attempt; 0 is 10s
+	Heartbeat bool          // stay and report at the interval that the deployer tells
+
+	Root      string                             // where /sys, /proc and /etc are; "" is "/"
+	Transport http.RoundTripper                  // nil is http.DefaultTransport
+	Logger    *slog.Logger                       // nil is slog.Default()
+	Accepted  func(answer api.PhoneHomeResponse) // called at the first accepted report; may be nil
+}
+
+// How long to wait. Waits are random within their bounds (full jitter), so that
+// nodes which lost the deployer together do not come back together.
+const (
+	backoffBase = 500 * time.Millisecond
+	backoffMax  = 30 * time.Second
+
+	minInterval     = time.Second // of heartbeats, whatever the deployer says
+	maxInterval     = time.Hour
+	refusedInterval = time.Minute // between heartbeats while they are refused
+
+	maxRetryAfter = 5 * time.Minute // a server that asks for more is not believed
+)
+
+// ErrGaveUp is wrapped by the error of a Run that used up its attempts.
+var ErrGaveUp = errors.New("the deployer was not reached")
+
+// Run reports until the deployer accepts, refuses (*api.Error, final), the
+// attempts are used up (ErrGaveUp) or ctx ends. With Heartbeat it then stays until
+// ctx ends, which is no error: it outlives restarts of the deployer, and a refusal
+// of a node that was accepted before is logged and asked again once a minute.
+func Run(ctx context.Context, cfg Config) error {
+	a, err := newAgent(cfg)
+	if err != nil {
+		return err
+	}
+	answer, err := a.join(ctx)
+	if err != nil {
+		if cfg.Heartbeat && ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	if a.cfg.Accepted != nil {
+		a.cfg.Accepted(answer)
+	}
+	if cfg.Heartbeat {
+		a.beat(ctx, answer)
+	}
+	return nil
+}
+
+type agent struct {
+	cfg     Config
+	log     *slog.Logger
+	client  *api.Client
+	machine Machine
+	cluster ClusterConfig
+	said    string // the last state of affairs that was logged
+}
+
+func newAgent(cfg Config) (*agent, error) {
+	cfg.ConfigPath = cmp.Or(cfg.ConfigPath, DefaultConfigPath)
+	cfg.Phase = cmp.Or(cfg.Phase, node.PhaseReady)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
+	cfg.Root = cmp.Or(cfg.Root, "/")
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	a := &agent{cfg: cfg, log: cfg.Logger}
+	var err error
+	if a.cluster, err = ReadClusterConfig(cfg.ConfigPath); err != nil {
+		return nil, &ConfigError{err}
+	}
+	url := cmp.Or(cfg.DeployerURL, a.cluster.DeployerURL)
+	if url == "" {
+		return nil, &ConfigError{fmt.Errorf("cluster config %s has no deployer_url; set it, or pass --deployer-url", cfg.ConfigPath)}
+	}
+	if a.client, err = api.NewClient(url, cfg.Timeout, cfg.Transport); err != nil {
+		return nil, &ConfigError{err}
+	}
+	if err := a.identify(); err != nil {
+		return nil, err
+	}
+	a.log = a.log.With("node", a.cluster.NodeID, "deployer", url)
+	return a, nil
+}
+
+// ConfigError is a mistake in the configuration: trying again does not mend it.
+type ConfigError struct{ Err error }
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// identify settles what this machine is.
+func (a *agent) identify() error {
+	if a.cfg.MachineID != "" {
+		id, ok := node.CanonicalMachineID(a.cfg.MachineID)
+		if !ok {
+			return &ConfigError{fmt.Errorf("machine id %q cannot tell this machine from others; want a UUID or a serial number", a.cfg.MachineID)}
+		}
+		a.cfg.MachineID = id
+	}
+	var err error
+	a.machine, err = ReadMachine(a.cfg.Root)
+	switch {
+	case a.cfg.MachineID != "":
+		a.machine.ID, a.machine.IDSource = a.cfg.MachineID, "given"
+	case err != nil:
+		return err
+	case a.machine.ID == "":
+		a.log.Warn("no usable machine id; the deployer cannot tell this machine from another that claims its node")
+	}
+	return nil
+}
+
+func (a *agent) request() api.PhoneHomeRequest {
+	return api.PhoneHomeRequest{
+		NodeID:     a.cluster.NodeID,
+		MachineID:  a.machine.ID,
+		BootID:     a.machine.BootID,
+		IP:         a.cluster.NodeIP,
+		Role:       a.cluster.NodeRole,
+		Hostname:   a.machine.Hostname,
+		ConfigHash: a.cluster.Hash,
+		Phase:      a.cfg.Phase,
+		Error:      a.cfg.Error,
+		Facts:      a.machine.Facts,
+	}
+}
+
+// join reports until there is an answer that counts.
+func (a *agent) join(ctx context.Context) (api.PhoneHomeResponse, error) {
+	for attempt := 1; ; attempt++ {
+		answer, err := a.client.PhoneHome(ctx, a.request())
+		if err == nil {
+			a.log.Info("accepted", "phase", a.cfg.Phase, "state", answer.State, "message", answer.Message,
+				"machine_id", a.machine.ID, "machine_id_source", a.machine.IDSource)
+			if answer.Hold != "" && a.cfg.Phase == node.PhaseBooted {
+				a.log.Warn("do not install", "reason", answer.Hold)
+			}
+			return answer, nil
+		}
+		if ctx.Err() != nil {
+			return answer, fmt.Errorf("interrupted at attempt %d: %w", attempt, context.Cause(ctx))
+		}
+		var refused *api.Error
+		if errors.As(err, &refused) && !refused.Temporary() {
+			return answer, err
+		}
+		if a.cfg.Attempts > 0 && attempt >= a.cfg.Attempts {
+			return answer, fmt.Errorf("%w in %d attempts: %w", ErrGaveUp, attempt, err)
+		}
+		wait := backoff(attempt, err)
+		a.log.Warn("not reached, trying again", "attempt", attempt, "of", a.cfg.Attempts, "wait", wait.Round(time.Millisecond), "error", err)
+		if !sleep(ctx, wait) {
+			return answer, fmt.Errorf("interrupted at attempt %d: %w", attempt, context.Cause(ctx))
+		}
+	}
+}
+
+// beat reports until ctx ends. It logs when something becomes different and not
+// each time.
+func (a *agent) beat(ctx context.Context, answer api.PhoneHomeResponse) {
+	a.said = state(answer)
+	failures := 0
+	wait := interval(answer)
+	for sleep(ctx, wait) {
+		a.reload()
+		next, err := a.client.PhoneHome(ctx, a.request())
+		var refused *api.Error
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			failures = 0
+			wait = interval(next)
+			a.say(state(next), slog.LevelInfo, "heartbeat", "state", next.State, "message", next.Message)
+		case errors.As(err, &refused) && !refused.Temporary():
+			failures = 0
+			wait = jitter(refusedInterval)
+			a.say(refused.Code, slog.LevelError, "heartbeat refused", "code", refused.Code, "title", refused.Title, "reason", refused.Detail)
+		default:
+			failures++
+			wait = backoff(failures, err)
+			a.say("unreachable", slog.LevelWarn, "deployer not reached, trying again without end", "error", err)
+		}
+	}
+}
+
+// reload looks at cluster-config.json again, so that the deployer learns of a new
+// configuration without a restart of this service. Who the node is does not change
+// under way.
+func (a *agent) reload() {
+	fresh, err := ReadClusterConfig(a.cfg.ConfigPath)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return // the ISO may unmount it
+	case err == nil && fresh.NodeID != a.cluster.NodeID:
+		err = fmt.Errorf("cluster config %s is now that of node %s", a.cfg.ConfigPath, fresh.NodeID)
+	}
+	if err != nil {
+		a.say("config "+err.Error(), slog.LevelError, "cluster config not read again, reporting the old one", "error", err)
+		return
+	}
+	a.cluster = fresh
+}
+
+// say logs what is not what was logged last.
+func (a *agent) say(what string, level slog.Level, message string, fields ...any) {
+	if a.said != what {
+		a.said = what
+		a.log.Log(context.Background(), level, message, fields...)
+	}
+}
+
+func state(answer api.PhoneHomeResponse) string {
+	return string(answer.State) + " " + answer.Message
+}
+
+// backoff is a random time up to a bound that doubles with each failure, and not
+// less than what the server asked for.
+func backoff(failures int, err error) time.Duration {
+	bound := backoffMax
+	if failures < 10 {
+		bound = min(bound, backoffBase<<failures)
+	}
+	wait := rand.N(bound)
+	var answered *api.Error
+	if errors.As(err, &answered) {
+		wait += min(answered.RetryAfter, maxRetryAfter)
+	}
+	return wait
+}
+
+// interval is the time to the next heartbeat: what the deployer tells, within
+// reason, give or take a tenth.
+func interval(answer api.PhoneHomeResponse) time.Duration {
+	seconds := min(max(answer.HeartbeatIntervalSeconds, int(minInterval/time.Second)), int(maxInterval/time.Second))
+	return jitter(time.Duration(seconds) * time.Second)
+}
+
+func jitter(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5) }
+
+// sleep waits for d and says whether ctx still runs.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
