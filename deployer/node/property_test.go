@@ -1,0 +1,162 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func drawInput(t *rapid.T) Input {
+	in := Input{Event: rapid.SampledFrom(Events).Draw(t, "event")}
+	if in.Event == EventReplaced {
+		in.Event = EventTick // only Apply itself makes it
+	}
+	in.Declaration = declaration()
+	in.Declaration.ConfigHash = rapid.SampledFrom([]string{hash1, hash2}).Draw(t, "hash")
+	if phase := Phase(in.Event); phase.Valid() {
+		in.Report = Report{
+			Phase:     phase,
+			MachineID: rapid.SampledFrom([]string{"", machineA, machineA, machineB}).Draw(t, "machine"),
+			BootID:    rapid.SampledFrom([]string{"", "boot1", "boot2"}).Draw(t, "boot"),
+			Role:      rapid.SampledFrom([]string{"", "worker", "worker", "control-plane"}).Draw(t, "role"),
+			Facts:     map[string]string{"cpus": rapid.SampledFrom([]string{"2", "4"}).Draw(t, "cpus")},
+		}
+		if phase == PhaseFailed {
+			in.Report.Error = rapid.SampledFrom([]string{"", "no disk", "no net"}).Draw(t, "error")
+		}
+	}
+	return in
+}
+
+// TestInvariants drives a node through any sequence of events.
+func TestInvariants(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n, now := New("node01", start), start
+		for range rapid.IntRange(1, 80).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 10, 31, 600, 1800}).Draw(t, "seconds")) * time.Second)
+			in := drawInput(t)
+			before := clone(t, n)
+			next, made, err := rules.Apply(n, in, now)
+			if !reflect.DeepEqual(clone(t, n), before) {
+				t.Fatalf("%s changed the node that it was given", in.Event)
+			}
+			checkStep(t, n, next, in, now, made, err)
+			n = next
+		}
+	})
+}
+
+func checkStep(t *rapid.T, old, next Node, in Input, now time.Time, made []Transition, err error) {
+	if err != nil {
+		var refused *RefusedError
+		if !errors.As(err, &refused) {
+			t.Fatalf("%s in %s: %v", in.Event, old.State, err)
+		}
+		if !reflect.DeepEqual(old, next) || len(made) > 0 {
+			t.Fatalf("the refusal %s changed the node", refused.Code)
+		}
+		return
+	}
+	has := func(e Event) bool {
+		return slices.ContainsFunc(made, func(tr Transition) bool { return tr.Event == e })
+	}
+	if next.State == Active && old.State != Active && in.Event != EventReady {
+		t.Fatalf("became active by %s", in.Event)
+	}
+	if old.LastError != nil && next.LastError == nil && !(in.Event == EventReady && next.State == Active) {
+		t.Fatalf("%s lost the last error", in.Event)
+	}
+	if next.State == Failed && next.LastError == nil {
+		t.Fatal("failed without a reason")
+	}
+	if next.State == Active && next.LastError != nil {
+		t.Fatal("active with an error")
+	}
+	if next.Deadline.IsZero() != (next.State != Provisioning) {
+		t.Fatalf("%s has deadline %s", next.State, next.Deadline)
+	}
+	if next.State == Provisioning && old.State == Provisioning && !has(EventReplaced) && !next.Deadline.Equal(old.Deadline) {
+		t.Fatalf("%s moved the deadline", in.Event)
+	}
+	if in.Event == EventTick && !old.Deadline.IsZero() && !now.Before(old.Deadline) && next.State != Failed {
+		t.Fatalf("past its deadline and %s", next.State)
+	}
+	if old.MachineID != "" && next.MachineID != old.MachineID && !has(EventReplaced) && !has(EventReset) {
+		t.Fatalf("%s changed the machine in silence", in.Event)
+	}
+	if old.Provisioned && in.Event == EventInstalling && !has(EventReplaced) {
+		t.Fatal("installed over a provisioned machine")
+	}
+	if old.State == Decommissioned && next.State != Decommissioned && in.Event != EventReset {
+		t.Fatalf("%s brought a decommissioned node back", in.Event)
+	}
+	if len(next.History) > MaxHistory {
+		t.Fatalf("%d lines of history", len(next.History))
+	}
+	at := old.State
+	for _, tr := range made {
+		if tr.From != at || tr.Reason == "" {
+			t.Fatalf("history jumps from %s: %+v", at, made)
+		}
+		at = tr.To
+	}
+	if at != next.State {
+		t.Fatalf("history ends in %s, the node is %s", at, next.State)
+	}
+	if (next.State != old.State) != (!next.Since.Equal(old.Since)) && now.After(old.Since) && !has(EventReplaced) {
+		t.Fatalf("since %s -> %s for %s -> %s", old.Since, next.Since, old.State, next.State)
+	}
+	if back := clone(t, next); !reflect.DeepEqual(back, next) {
+		t.Fatalf("stored and read again:\n%+v\nwas\n%+v", back, next)
+	}
+}
+
+// clone is n as a store gives it back.
+func clone(t *rapid.T, n Node) Node {
+	data, err := json.Marshal(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Node
+	if err := json.Unmarshal(data, &back); err != nil {
+		t.Fatal(err)
+	}
+	return back
+}
+
+// TestHeartbeatIsNoEvent: what a node repeats changes nothing but last_seen, in
+// any state that it can be brought to.
+func TestHeartbeatIsNoEvent(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n, now := New("node01", start), start
+		for range rapid.IntRange(0, 10).Draw(t, "steps") {
+			if next, _, err := rules.Apply(n, drawInput(t), now); err == nil {
+				n = next
+			}
+		}
+		in := drawInput(t)
+		if !Phase(in.Event).Valid() {
+			return
+		}
+		first, _, err := rules.Apply(n, in, now)
+		if err != nil {
+			return
+		}
+		second, made, err := rules.Apply(first, in, now.Add(time.Second))
+		if in.Report.Phase == PhaseInstalling && err != nil {
+			t.Fatalf("refused the second time: %v", err)
+		}
+		if err != nil || len(made) > 0 {
+			t.Fatalf("the heartbeat %s made %v, %v", in.Event, made, err)
+		}
+		second.LastSeen = first.LastSeen
+		if !reflect.DeepEqual(first, second) {
+			t.Fatalf("the heartbeat changed\n%+v\nto\n%+v", first, second)
+		}
+	})
+}
