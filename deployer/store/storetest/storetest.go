@@ -1,0 +1,344 @@
+// Package storetest is what every store.Store must do, as one suite of tests.
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/store"
+)
+
+var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// Run tests the stores that open makes: each call gives an empty one, and reopen
+// gives its content again as another process would see it.
+func Run(t *testing.T, open func(t *testing.T) (s store.Store, reopen func() store.Store)) {
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, store.Store, func() store.Store)
+	}{
+		{"nothing there", nothingThere},
+		{"written and read", writtenAndRead},
+		{"list is in order", listIsInOrder},
+		{"an error of the change writes nothing", changeFails},
+		{"unchanged writes nothing", changeUnchanged},
+		{"an ended context does nothing", endedContext},
+		{"updates of one node do not interleave", noInterleaving},
+		{"updates of many nodes at once", manyAtOnce},
+		{"one bad change among many", oneBadAmongMany},
+		{"seen moves last_seen forward only", seen},
+		{"seen and update at once", seenAndUpdate},
+		{"it is all there after opening again", openAgain},
+		{"closed", closed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, reopen := open(t)
+			test.run(t, s, reopen)
+		})
+	}
+}
+
+// Full is a node with a value in every field.
+func Full(id string) node.Node {
+	return node.Node{
+		ID: id, Declared: true, Role: "worker", IP: netip.MustParseAddr("2001:db8::11"), ConfigHash: "sha256:aa",
+		State: node.Provisioning, Since: start, Deadline: start.Add(time.Hour), Attempt: 3, Provisioned: true,
+		LastError: &node.Error{At: start, Phase: node.PhaseInstalling, Message: "no \"disk\"\nat all \u2028 \x00"},
+		History:   []node.Transition{{At: start, From: node.Pending, To: node.Failed, Event: node.EventTick, Reason: "late"}},
+		MachineID: "m1", BootID: "b1", Hostname: "host", ReportedIP: netip.MustParseAddr("10.0.0.1"), ReportedHash: "sha256:bb",
+		Phase: node.PhaseBooted, Facts: map[string]string{"cpus": "2"}, VIPs: []string{"203.0.113.10/32"},
+		LastSeen: start.Add(123 * time.Millisecond),
+	}
+}
+
+func put(t *testing.T, s store.Store, n node.Node) {
+	t.Helper()
+	if err := s.Update(t.Context(), n.ID, func(node.Node, bool) (node.Node, error) { return n, nil }); err != nil {
+		t.Fatalf("put %s: %v", n.ID, err)
+	}
+}
+
+func get(t *testing.T, s store.Store, id string) node.Node {
+	t.Helper()
+	n, err := s.Get(t.Context(), id)
+	if err != nil {
+		t.Fatalf("get %s: %v", id, err)
+	}
+	return n
+}
+
+func list(t *testing.T, s store.Store) []node.Node {
+	t.Helper()
+	nodes, err := s.List(t.Context())
+	if err != nil {
+		t.Fatalf("list: %v", err)
+	}
+	return nodes
+}
+
+func nothingThere(t *testing.T, s store.Store, _ func() store.Store) {
+	if _, err := s.Get(t.Context(), "node01"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("get: %v, want ErrNotFound", err)
+	}
+	if nodes := list(t, s); len(nodes) != 0 {
+		t.Errorf("list: %v", nodes)
+	}
+	if err := s.Seen(t.Context(), map[string]time.Time{"node01": start}); err != nil {
+		t.Errorf("seen of an unknown node: %v", err)
+	}
+	err := s.Update(t.Context(), "node01", func(old node.Node, found bool) (node.Node, error) {
+		if found || !reflect.DeepEqual(old, node.Node{}) {
+			t.Errorf("the change got %+v, found %v", old, found)
+		}
+		return node.New("node01", start), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := get(t, s, "node01"); !n.LastSeen.IsZero() {
+		t.Errorf("seen of a node before it was there counts: %s", n.LastSeen)
+	}
+}
+
+func writtenAndRead(t *testing.T, s store.Store, _ func() store.Store) {
+	want := Full("node01")
+	put(t, s, want)
+	if got := get(t, s, "node01"); !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+	err := s.Update(t.Context(), "node01", func(old node.Node, found bool) (node.Node, error) {
+		if !found || !reflect.DeepEqual(old, want) {
+			t.Errorf("the change got %+v, found %v", old, found)
+		}
+		old.Role = "control-plane"
+		return old, nil
+	})
+	if err != nil || get(t, s, "node01").Role != "control-plane" {
+		t.Errorf("update: %v, %+v", err, get(t, s, "node01"))
+	}
+}
+
+func listIsInOrder(t *testing.T, s store.Store, _ func() store.Store) {
+	for _, id := range []string{"b", "node10", "a", "node2"} {
+		put(t, s, Full(id))
+	}
+	var ids []string
+	for _, n := range list(t, s) {
+		ids = append(ids, n.ID)
+		if !reflect.DeepEqual(n, Full(n.ID)) {
+			t.Errorf("listed %+v", n)
+		}
+	}
+	if want := []string{"a", "b", "node10", "node2"}; !slices.Equal(ids, want) {
+		t.Errorf("listed %v, want %v", ids, want)
+	}
+}
+
+func changeFails(t *testing.T, s store.Store, _ func() store.Store) {
+	put(t, s, Full("node01"))
+	refused := errors.New("refused")
+	err := s.Update(t.Context(), "node01", func(old node.Node, _ bool) (node.Node, error) {
+		old.Role = "other"
+		return old, refused
+	})
+	if !errors.Is(err, refused) {
+		t.Errorf("update: %v, want the error of the change", err)
+	}
+	err = s.Update(t.Context(), "node02", func(node.Node, bool) (node.Node, error) { return Full("node02"), refused })
+	if !errors.Is(err, refused) {
+		t.Errorf("update: %v, want the error of the change", err)
+	}
+	if nodes := list(t, s); len(nodes) != 1 || !reflect.DeepEqual(nodes[0], Full("node01")) {
+		t.Errorf("a failed change wrote: %+v", nodes)
+	}
+}
+
+func changeUnchanged(t *testing.T, s store.Store, _ func() store.Store) {
+	err := s.Update(t.Context(), "node01", func(node.Node, bool) (node.Node, error) {
+		return Full("node01"), store.ErrUnchanged
+	})
+	if err != nil || len(list(t, s)) != 0 {
+		t.Errorf("unchanged: %v, %d nodes", err, len(list(t, s)))
+	}
+}
+
+func endedContext(t *testing.T, s store.Store, _ func() store.Store) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Get(ctx, "node01"); !errors.Is(err, context.Canceled) {
+		t.Errorf("get: %v", err)
+	}
+	err := s.Update(ctx, "node01", func(node.Node, bool) (node.Node, error) { return Full("node01"), nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("update: %v", err)
+	}
+	if err := s.Seen(ctx, map[string]time.Time{"node01": start}); !errors.Is(err, context.Canceled) {
+		t.Errorf("seen: %v", err)
+	}
+	if nodes := list(t, s); len(nodes) != 0 {
+		t.Errorf("written all the same: %v", nodes)
+	}
+}
+
+func noInterleaving(t *testing.T, s store.Store, _ func() store.Store) {
+	const writers, times = 16, 25
+	n := node.New("node01", start)
+	put(t, s, n)
+	atOnce(t, writers, func(int) error {
+		for range times {
+			err := s.Update(t.Context(), "node01", func(old node.Node, _ bool) (node.Node, error) {
+				old.Attempt++
+				return old, nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if got := get(t, s, "node01").Attempt; got != writers*times {
+		t.Errorf("%d of %d increments are there", got, writers*times)
+	}
+}
+
+func manyAtOnce(t *testing.T, s store.Store, _ func() store.Store) {
+	const many = 300
+	atOnce(t, many, func(i int) error {
+		id := fmt.Sprintf("node%03d", i)
+		if err := s.Update(t.Context(), id, func(node.Node, bool) (node.Node, error) { return Full(id), nil }); err != nil {
+			return err
+		}
+		_, err := s.Get(t.Context(), id)
+		return err
+	})
+	if got := len(list(t, s)); got != many {
+		t.Errorf("%d nodes, want %d", got, many)
+	}
+}
+
+func oneBadAmongMany(t *testing.T, s store.Store, _ func() store.Store) {
+	const many = 100
+	refused := errors.New("refused")
+	atOnce(t, many, func(i int) error {
+		id := fmt.Sprintf("node%03d", i)
+		err := s.Update(t.Context(), id, func(node.Node, bool) (node.Node, error) {
+			if i%10 == 0 {
+				return node.Node{}, refused
+			}
+			return Full(id), nil
+		})
+		if i%10 == 0 != errors.Is(err, refused) {
+			return fmt.Errorf("%s: %w", id, err)
+		}
+		return nil
+	})
+	if got := len(list(t, s)); got != many-many/10 {
+		t.Errorf("%d nodes, want %d", got, many-many/10)
+	}
+}
+
+func seen(t *testing.T, s store.Store, _ func() store.Store) {
+	n := Full("node01")
+	put(t, s, n)
+	put(t, s, Full("node02"))
+	for _, step := range []struct{ heard, want time.Duration }{
+		{time.Minute, time.Minute},
+		{2 * time.Minute, 2 * time.Minute},
+		{time.Second, 2 * time.Minute},
+	} {
+		if err := s.Seen(t.Context(), map[string]time.Time{"node01": start.Add(step.heard), "unknown": start}); err != nil {
+			t.Fatal(err)
+		}
+		want := n
+		want.LastSeen = start.Add(step.want)
+		if got := get(t, s, "node01"); !reflect.DeepEqual(got, want) {
+			t.Errorf("heard at %s: got\n%+v\nwant\n%+v", step.heard, got, want)
+		}
+		if nodes := list(t, s); len(nodes) != 2 || !reflect.DeepEqual(nodes[0], want) || !reflect.DeepEqual(nodes[1], Full("node02")) {
+			t.Errorf("heard at %s: listed %+v", step.heard, nodes)
+		}
+	}
+	n.LastSeen = start.Add(time.Hour)
+	put(t, s, n)
+	if got := get(t, s, "node01").LastSeen; !got.Equal(n.LastSeen) {
+		t.Errorf("an update with a later last_seen gives %s", got)
+	}
+}
+
+func seenAndUpdate(t *testing.T, s store.Store, _ func() store.Store) {
+	put(t, s, Full("node01"))
+	const times = 20
+	atOnce(t, 2, func(writer int) error {
+		for i := range times {
+			var err error
+			if writer == 0 {
+				err = s.Seen(t.Context(), map[string]time.Time{"node01": start.Add(time.Duration(i+1) * time.Minute)})
+			} else {
+				err = s.Update(t.Context(), "node01", func(old node.Node, _ bool) (node.Node, error) {
+					old.Attempt++
+					return old, nil
+				})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	got := get(t, s, "node01")
+	if got.Attempt != Full("").Attempt+times || !got.LastSeen.Equal(start.Add(times*time.Minute)) {
+		t.Errorf("attempt %d, last seen %s", got.Attempt, got.LastSeen)
+	}
+}
+
+func openAgain(t *testing.T, s store.Store, reopen func() store.Store) {
+	put(t, s, Full("node01"))
+	put(t, s, Full("node02"))
+	if err := s.Seen(t.Context(), map[string]time.Time{"node02": start.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	want := list(t, s)
+	if got := list(t, reopen()); !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+func closed(t *testing.T, s store.Store, _ func() store.Store) {
+	put(t, s, Full("node01"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Get(t.Context(), "node01")
+	_, listErr := s.List(t.Context())
+	for what, err := range map[string]error{
+		"get": err, "list": listErr,
+		"update": s.Update(t.Context(), "node01", func(n node.Node, _ bool) (node.Node, error) { return n, nil }),
+		"seen":   s.Seen(t.Context(), map[string]time.Time{"node01": start}),
+	} {
+		if !errors.Is(err, store.ErrClosed) {
+			t.Errorf("%s: %v, want ErrClosed", what, err)
+		}
+	}
+}
+
+// atOnce runs work n times at the same time.
+func atOnce(t *testing.T, n int, work func(i int) error) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if err := work(i); err != nil {
+				t.Errorf("worker %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+}
