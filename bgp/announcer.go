@@ -1,0 +1,242 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/health"
+	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
+)
+
+// Options is what an Announcer works with.
+type Options struct {
+	Config  *Config
+	Speaker speaker.Speaker
+	Holder  vip.Holder
+	Probe   func(context.Context, health.Check) error // nil: health.Probe
+	Logger  *slog.Logger                              // nil: silent
+}
+
+// Announcer keeps the VIPs of one host announced. See the package's comment.
+type Announcer struct {
+	speaker speaker.Speaker
+	holder  vip.Holder
+	monitor *health.Monitor
+	log     *slog.Logger
+	wake    chan struct{}
+
+	mu     sync.Mutex // guards cfg and status
+	cfg    *Config
+	status Status
+
+	// Used by Run alone.
+	drains    drains
+	reported  reports
+	rewritten rewrites
+}
+
+// New makes an Announcer; Run starts it.
+func New(o Options) *Announcer {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &Announcer{
+		speaker: o.Speaker, holder: o.Holder, cfg: o.Config,
+		log:    o.Logger.With("part", "announcer"),
+		wake:   make(chan struct{}, 1),
+		drains: drains{}, reported: newReports(), rewritten: rewrites{},
+	}
+	a.monitor = health.NewMonitor(health.Config{OnChange: a.trigger, Probe: o.Probe, Logger: o.Logger.With("part", "health")})
+	return a
+}
+
+// Open makes an Announcer with the speaker and the host that cfg names. The
+// speaker may come later; what the host lacks is an error.
+func Open(cfg *Config, logger *slog.Logger) (*Announcer, error) {
+	holder, err := vip.Open(vip.Config{Interface: cfg.Hold.Interface, NetNS: cfg.Hold.NetNS})
+	if err != nil {
+		return nil, err
+	}
+	sp, err := speaker.DialGoBGPv3(speaker.Config{Address: cfg.Speaker.Address, ASN: cfg.ASN, Timeout: cfg.Speaker.Timeout})
+	if err != nil {
+		return nil, errors.Join(err, holder.Close())
+	}
+	return New(Options{Config: cfg, Speaker: sp, Holder: holder, Logger: logger}), nil
+}
+
+// Close frees the connections. Paths and addresses stay as they are, so a new
+// announcer takes them over; to take them down, end Run's context and wait for Run.
+func (a *Announcer) Close() error {
+	a.monitor.Close()
+	return errors.Join(a.speaker.Close(), a.holder.Close())
+}
+
+// Reload replaces the configuration; what did not change is not touched. A
+// configuration that would need another speaker or another interface is refused
+// as a whole, and the old one stays.
+func (a *Announcer) Reload(cfg *Config) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch old := a.cfg; {
+	case old.Speaker != cfg.Speaker:
+		return needsRestart("speaker", old.Speaker.Address, cfg.Speaker.Address)
+	case old.ASN != cfg.ASN:
+		return needsRestart("asn", old.ASN, cfg.ASN)
+	case old.Hold != cfg.Hold:
+		return needsRestart("hold", old.Hold, cfg.Hold)
+	}
+	a.cfg = cfg
+	a.monitor.Update(checks(cfg))
+	a.trigger()
+	return nil
+}
+
+func needsRestart(what string, from, to any) error {
+	return fmt.Errorf("%s changed from %v to %v, which a reload cannot do; restart the announcer", what, from, to)
+}
+
+func checks(cfg *Config) []health.Check {
+	var all []health.Check
+	for _, v := range cfg.VIPs {
+		all = append(all, v.Checks...)
+	}
+	return all
+}
+
+func (a *Announcer) config() *Config {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cfg
+}
+
+// trigger starts a pass soon; many triggers at once start one.
+func (a *Announcer) trigger() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	minGap     = 20 * time.Millisecond  // between two passes, whatever happens
+	firstRetry = 250 * time.Millisecond // after a pass that failed; doubles
+	lastRetry  = 5 * time.Second
+	// patience times the speaker's timeout is how long a withdraw may take to leave
+	// Adj-RIB-Out, and how long, beyond the drain, stopping may take.
+	patience = 5
+)
+
+// Run keeps the VIPs announced until ctx ends. Then it withdraws them all, waits
+// for the drain, releases the addresses, and returns nil; where it cannot know
+// that a VIP is withdrawn it leaves the address held and returns an error.
+func (a *Announcer) Run(ctx context.Context) error {
+	// A request under way is not cut off by the signal to stop; each has its own deadline.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	defer cancel()
+	watchers.Go(func() { a.watch(work, a.speaker.Watch) })
+	watchers.Go(func() { a.watch(work, a.holder.Watch) })
+
+	a.monitor.Update(checks(a.config()))
+	a.log.Info("started", "vips", len(a.config().VIPs))
+	var deadline time.Time
+	stopping := false
+	retry := firstRetry
+	for {
+		if !stopping && ctx.Err() != nil {
+			stopping = true
+			cfg := a.config()
+			deadline = time.Now().Add(cfg.DrainDelay + patience*cfg.Speaker.Timeout)
+			a.log.Info("stopping", "deadline", deadline)
+		}
+		start := time.Now()
+		result := a.pass(work, stopping)
+		if stopping {
+			if result.clean {
+				a.log.Info("stopped: nothing of ours is announced or held")
+				return nil
+			}
+			// A drain that is under way without trouble may end.
+			late := time.Since(deadline)
+			if late > 0 && (result.err != nil || result.next.IsZero()) || late > a.config().DrainDelay {
+				return a.gaveUp(result)
+			}
+		}
+		wait := a.config().ReconcileInterval
+		if result.err != nil {
+			wait = min(wait, retry)
+			retry = min(2*retry, lastRetry)
+		} else {
+			retry = firstRetry
+		}
+		if stopping {
+			wait = min(wait, firstRetry)
+		}
+		if !result.next.IsZero() {
+			wait = min(wait, time.Until(result.next))
+		}
+		a.sleep(ctx, stopping, max(minGap, time.Since(start)), wait)
+	}
+}
+
+// sleep returns after wait, or earlier for a trigger or the end of ctx, but not before gap.
+func (a *Announcer) sleep(ctx context.Context, stopping bool, gap, wait time.Duration) {
+	done := ctx.Done()
+	if stopping {
+		done = nil
+	}
+	timer := time.NewTimer(gap)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-done:
+		return
+	}
+	timer.Reset(max(0, wait-gap))
+	select {
+	case <-timer.C:
+	case <-a.wake:
+	case <-done:
+	}
+}
+
+func (a *Announcer) gaveUp(r result) error {
+	err := fmt.Errorf("stopped with %d paths and %d addresses left as they are", r.paths, r.held)
+	if r.err != nil {
+		err = fmt.Errorf("%w: %w", err, r.err)
+	}
+	return err
+}
+
+// watch keeps f running. Its end is news, so it starts a pass, but not again and
+// again while nothing changes.
+func (a *Announcer) watch(ctx context.Context, f func(context.Context, func()) error) {
+	const first, last = 100 * time.Millisecond, time.Second
+	pause, before := first, ""
+	for ctx.Err() == nil {
+		var worked atomic.Bool
+		err := f(ctx, func() { worked.Store(true); a.trigger() })
+		if ctx.Err() != nil {
+			return
+		}
+		if worked.Load() {
+			pause = first
+		}
+		if text := fmt.Sprint(err); worked.Load() || text != before {
+			before = text
+			a.trigger()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(pause*3/2, last)
+	}
+}

@@ -1,0 +1,210 @@
+// Package bgp keeps a host's VIPs announced: it decides from configuration and
+// health what should be announced, and makes it so, in the order that loses no packet.
+//
+// The Announcer is level-triggered. Each pass reads what the BGP daemon announces
+// and what the host holds, compares both with what is wanted, and acts on the
+// difference. It remembers nothing but since when a VIP drains.
+package bgp
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/health"
+	"github.com/centra/plasmacloud/bgp/speaker"
+)
+
+// SchemaVersion is the version of announcer.json that this package reads.
+const SchemaVersion = 1
+
+// Limits on announcer.json; beyond them it is refused.
+const (
+	MaxConfigBytes = 32 << 20
+	MaxVIPs        = 100_000
+	MaxChecks      = 16 // of one VIP
+)
+
+// Config is announcer.json, validated: whoever has one need not check it again.
+type Config struct {
+	NodeID            string
+	Speaker           SpeakerConfig
+	ASN               uint32 // what the speaker must say of itself before it counts as ready
+	NextHop           NextHop
+	Hold              Hold
+	DrainDelay        time.Duration // from the withdraw being out to letting go of the address
+	ReconcileInterval time.Duration // of the periodic pass; events start one at once
+	VIPs              []VIP         // in the file's order, each address once
+}
+
+// SpeakerConfig is how to reach the BGP daemon.
+type SpeakerConfig struct {
+	Address string        // host:port, or unix:///path
+	Timeout time.Duration // of one request
+}
+
+// NextHop is the next hop of our paths by family; the zero Addr is the speaker's own address.
+type NextHop struct{ IPv4, IPv6 netip.Addr }
+
+// Hold is where VIPs are bound.
+type Hold struct {
+	Interface string
+	NetNS     string // path of a network namespace; "" is our own
+}
+
+// VIP is one address to announce.
+type VIP struct {
+	Address          netip.Addr // never IPv4-mapped, never with a zone
+	Communities      []speaker.Community
+	LargeCommunities []speaker.LargeCommunity
+	MED, LocalPref   *uint32 // nil: not set
+	Checks           []health.Check
+}
+
+// Path is what is announced for v.
+func (c *Config) Path(v VIP) speaker.Path {
+	nextHop := c.NextHop.IPv6
+	if v.Address.Is4() {
+		nextHop = c.NextHop.IPv4
+	}
+	return speaker.Path{Prefix: speaker.HostPrefix(v.Address), NextHop: nextHop,
+		Communities: v.Communities, LargeCommunities: v.LargeCommunities, MED: v.MED, LocalPref: v.LocalPref}
+}
+
+// LoadConfig reads and validates the file. Its error is one line that names the
+// file, the place in it, and the mend.
+func LoadConfig(file string) (*Config, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxConfigBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := ParseConfig(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return cfg, nil
+}
+
+// ParseConfig is LoadConfig for bytes; its error names no file.
+func ParseConfig(data []byte) (*Config, error) {
+	if len(data) > MaxConfigBytes {
+		return nil, fmt.Errorf("is larger than %d MiB", MaxConfigBytes>>20)
+	}
+	tree, err := parseJSON(data)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{}
+	cfg := r.config(tree)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+func (r *reader) config(tree any) *Config {
+	o := r.object("", tree)
+	cfg := &Config{}
+	if v := o.number("schema_version", 1<<16); o.has("schema_version") && v != SchemaVersion {
+		r.add("schema_version", "is %d, and this program reads %d; use an announcer and a configuration of the same release", v, SchemaVersion)
+	}
+	cfg.NodeID = o.text("node_id")
+	cfg.ASN = uint32(o.number("asn", 1<<32-1))
+	if o.has("asn") && cfg.ASN == 0 {
+		r.add("asn", "is 0, which is no ASN")
+	}
+	cfg.DrainDelay = o.duration("drain_delay", 5*time.Second)
+	cfg.ReconcileInterval = o.duration("reconcile_interval", 10*time.Second)
+
+	sp := o.optionalObject("speaker")
+	cfg.Speaker.Address = sp.textOr("address", "127.0.0.1:50051")
+	if err := checkDialAddress(cfg.Speaker.Address, true); err != nil {
+		r.add("speaker.address", "%v", err)
+	}
+	cfg.Speaker.Timeout = sp.duration("timeout", 2*time.Second)
+	sp.end()
+
+	nh := o.optionalObject("next_hop")
+	cfg.NextHop.IPv4 = nh.optionalAddr("ipv4", netip.Addr.Is4, "an IPv4 address, such as \"10.0.0.11\"")
+	cfg.NextHop.IPv6 = nh.optionalAddr("ipv6", netip.Addr.Is6, "an IPv6 address, such as \"2001:db8::11\"")
+	nh.end()
+
+	hold := o.optionalObject("hold")
+	cfg.Hold.Interface = hold.textOr("interface", "lo")
+	if n := len(cfg.Hold.Interface); n == 0 || n > 15 {
+		r.add("hold.interface", "%q is no interface name: want 1 to 15 characters", cfg.Hold.Interface)
+	}
+	cfg.Hold.NetNS = hold.textOr("netns", "")
+	hold.end()
+
+	first := map[netip.Addr]int{}
+	vips := o.list("vips")
+	if len(vips) > MaxVIPs {
+		r.add("vips", "has %d entries; at most %d are allowed", len(vips), MaxVIPs)
+		vips = nil
+	}
+	for i, item := range vips {
+		path := fmt.Sprintf("vips[%d]", i)
+		vip := r.vip(path, item)
+		if !vip.Address.IsValid() {
+			continue
+		}
+		if j, dup := first[vip.Address]; dup {
+			r.add(path+".address", "%s is already vips[%d]; remove one", vip.Address, j)
+		}
+		first[vip.Address] = i
+		cfg.VIPs = append(cfg.VIPs, vip)
+	}
+	o.end()
+	return cfg
+}
+
+func (r *reader) vip(path string, item any) VIP {
+	o := r.object(path, item)
+	var v VIP
+	if s := o.text("address"); s != "" {
+		addr, err := parseAddr(s)
+		if err == nil {
+			err = speaker.Path{Prefix: speaker.HostPrefix(addr)}.Validate()
+		}
+		if err != nil {
+			r.add(o.at("address"), "%v", err)
+		} else {
+			v.Address = addr
+		}
+	}
+	for i, item := range o.optionalList("communities") {
+		at := fmt.Sprintf("%s[%d]", o.at("communities"), i)
+		s, ok := item.(string)
+		if !ok {
+			r.add(at, "is %s; want a string, such as \"65001:100\"", kindOf(item))
+			continue
+		}
+		if c, err := speaker.ParseCommunity(s); err == nil {
+			v.Communities = append(v.Communities, c)
+		} else if large, largeErr := speaker.ParseLargeCommunity(s); largeErr == nil {
+			v.LargeCommunities = append(v.LargeCommunities, large)
+		} else {
+			r.add(at, "%v", err)
+		}
+	}
+	v.MED = o.optionalNumber("med", 1<<32-1)
+	v.LocalPref = o.optionalNumber("local_pref", 1<<32-1)
+	checks := o.optionalList("checks")
+	if len(checks) > MaxChecks {
+		r.add(o.at("checks"), "has %d entries; at most %d are allowed", len(checks), MaxChecks)
+		checks = nil
+	}
+	for i, item := range checks {
+		v.Checks = append(v.Checks, r.check(fmt.Sprintf("%s.checks[%d]", path, i), item, v.Address))
+	}
+	o.end()
+	return v
+}

@@ -1,0 +1,72 @@
+package bgp
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/centra/plasmacloud/bgp/health"
+	"github.com/centra/plasmacloud/bgp/speaker"
+)
+
+// Want is what should become of a VIP.
+type Want int
+
+const (
+	Leave    Want = iota // not known yet: as the live state has it
+	Announce             // held, and announced
+	Withdraw             // not announced, and after the drain not held
+)
+
+func (w Want) String() string {
+	switch w {
+	case Announce:
+		return "announce"
+	case Withdraw:
+		return "withdraw"
+	default:
+		return "leave"
+	}
+}
+
+// wish is what should become of one VIP, and why.
+type wish struct {
+	want Want
+	path speaker.Path
+	why  string
+}
+
+// desired decides what should become of every configured VIP: configuration,
+// health, and the gate, which is shut once the announcer stops.
+func desired(cfg *Config, state func(health.Check) health.State, stopping bool) map[netip.Addr]wish {
+	wishes := make(map[netip.Addr]wish, len(cfg.VIPs))
+	for _, v := range cfg.VIPs {
+		w := wish{path: cfg.Path(v)}
+		if stopping {
+			w.want, w.why = Withdraw, "the announcer stops"
+		} else {
+			w.want, w.why = healthOf(v, state)
+		}
+		wishes[v.Address] = w
+	}
+	return wishes
+}
+
+// healthOf is Withdraw if any check is down, Leave if any is unknown, else Announce.
+func healthOf(v VIP, state func(health.Check) health.State) (Want, string) {
+	if len(v.Checks) == 0 {
+		return Announce, "has no checks"
+	}
+	want, why := Announce, "all checks are up"
+	if len(v.Checks) == 1 {
+		why = "its check is up"
+	}
+	for _, c := range v.Checks {
+		switch s := state(c); s.Status {
+		case health.Down:
+			return Withdraw, fmt.Sprintf("check %s is down: %s", c.Target(), s.Reason)
+		case health.Unknown:
+			want, why = Leave, fmt.Sprintf("check %s is unknown: %s", c.Target(), s.Reason)
+		}
+	}
+	return want, why
+}

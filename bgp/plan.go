@@ -1,0 +1,64 @@
+package bgp
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
+)
+
+// live is what a pass has read. What could not be read is not guessed: no step
+// follows from it.
+type live struct {
+	table      speaker.Table
+	tableKnown bool
+	addrs      vip.Addresses
+	addrsKnown bool
+}
+
+// steps are in the order in which they are done. A VIP that is to be announced is
+// bound before; one that is not is released only after its path is gone, so plan
+// names it in unwanted and the drain decides when.
+type steps struct {
+	withdraw []netip.Prefix
+	bind     []netip.Addr
+	announce []speaker.Path
+	unwanted []netip.Addr // addresses of ours that should go
+}
+
+// plan compares what should be with what is. It looks at nothing else, and nothing
+// that is not ours appears in a step that takes away.
+func plan(wishes map[netip.Addr]wish, now live) steps {
+	var s steps
+	for addr, w := range wishes {
+		path, announced := now.table.Own[w.path.Prefix]
+		held := now.addrs.Holds(addr)
+		switch {
+		case w.want == Announce:
+			if now.addrsKnown && !held {
+				s.bind = append(s.bind, addr)
+			}
+			if now.tableKnown && now.addrsKnown && !(announced && path.Equal(w.path)) {
+				s.announce = append(s.announce, w.path)
+			}
+		case w.want == Leave && announced && now.addrsKnown && !held:
+			s.bind = append(s.bind, addr) // traffic comes for it
+		}
+	}
+	for prefix := range now.table.Own {
+		if w, ok := wishes[prefix.Addr()]; !ok || w.want == Withdraw {
+			s.withdraw = append(s.withdraw, prefix)
+		}
+	}
+	for addr := range now.addrs.Own {
+		if w, ok := wishes[addr]; !ok || w.want == Withdraw {
+			s.unwanted = append(s.unwanted, addr)
+		}
+	}
+	slices.SortFunc(s.withdraw, netip.Prefix.Compare)
+	slices.SortFunc(s.bind, netip.Addr.Compare)
+	slices.SortFunc(s.announce, func(a, b speaker.Path) int { return a.Prefix.Compare(b.Prefix) })
+	slices.SortFunc(s.unwanted, netip.Addr.Compare)
+	return s
+}

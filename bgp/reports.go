@@ -1,0 +1,149 @@
+package bgp
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/centra/plasmacloud/bgp/speaker"
+)
+
+// reports keeps what the log has said already, so that a lasting state is said once.
+type reports struct {
+	speaker string
+	err     string
+	foreign map[netip.Addr]string
+}
+
+func newReports() reports { return reports{foreign: map[netip.Addr]string{}} }
+
+// speakerState is what counts as the same trouble, whatever its detail.
+func speakerState(err error) string {
+	for _, state := range []error{speaker.ErrGone, speaker.ErrNoAnswer, speaker.ErrNotConfigured, speaker.ErrWrongASN, speaker.ErrWrongAPI} {
+		if errors.Is(err, state) {
+			return state.Error()
+		}
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return "ready"
+}
+
+func (a *Announcer) reportSpeaker(err error) {
+	state := speakerState(err)
+	if state == a.reported.speaker {
+		return
+	}
+	a.reported.speaker = state
+	if err != nil {
+		a.log.Warn("speaker not ready", "error", err)
+		return
+	}
+	a.log.Info("speaker ready")
+}
+
+func (a *Announcer) reportError(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text == a.reported.err {
+		return
+	}
+	a.reported.err = text
+	if err != nil {
+		a.log.Error("pass failed", "error", err)
+		return
+	}
+	a.log.Info("pass works again")
+}
+
+func (a *Announcer) reportForeign(wishes map[netip.Addr]wish, now live) {
+	for addr := range wishes {
+		var what []string
+		if now.addrs.Foreign[addr] {
+			what = append(what, "the address")
+		}
+		if now.table.Foreign[speaker.HostPrefix(addr)] > 0 {
+			what = append(what, "a path")
+		}
+		// What could not be read this time is not news.
+		if !now.tableKnown || !now.addrsKnown {
+			continue
+		}
+		text := strings.Join(what, " and ")
+		if text == a.reported.foreign[addr] {
+			continue
+		}
+		if text == "" {
+			delete(a.reported.foreign, addr)
+			continue
+		}
+		a.reported.foreign[addr] = text
+		a.log.Warn("somebody else's; left alone", "vip", addr, "foreign", text)
+	}
+	maps.DeleteFunc(a.reported.foreign, func(addr netip.Addr, _ string) bool { _, ok := wishes[addr]; return !ok })
+}
+
+func (a *Announcer) reportRewrite(p speaker.Path) {
+	a.log.Warn("speaker changes the attributes of the path; is there an import policy?", "prefix", p.Prefix)
+}
+
+// rewrites tells a daemon's policy that changes our paths from a change of the
+// configuration. Without it every pass would see a difference, and send an UPDATE.
+type rewrites map[netip.Prefix]*rewrite
+
+type rewrite struct {
+	sent speaker.Path
+	seen *speaker.Path // what the daemon made of sent, once known
+}
+
+func (r rewrites) sent(paths []speaker.Path) {
+	for _, p := range paths {
+		r[p.Prefix] = &rewrite{sent: p}
+	}
+}
+
+// filter drops the paths that the daemon holds in the form that it gave them before.
+func (r rewrites) filter(paths []speaker.Path, own map[netip.Prefix]speaker.Path, report func(speaker.Path)) []speaker.Path {
+	maps.DeleteFunc(r, func(p netip.Prefix, _ *rewrite) bool { _, ok := own[p]; return !ok })
+	return slices.DeleteFunc(paths, func(p speaker.Path) bool {
+		live, there := own[p.Prefix]
+		known := r[p.Prefix]
+		if !there || known == nil || !known.sent.Equal(p) {
+			return false
+		}
+		if known.seen == nil {
+			known.seen = &live
+			report(p)
+			return true
+		}
+		return known.seen.Equal(live)
+	})
+}
+
+// some shows the first few of a list, for a log that thousands of VIPs cannot flood.
+func some[T fmt.Stringer](items []T) string {
+	const most = 8
+	texts := make([]string, 0, most+1)
+	for i, item := range items {
+		if i == most {
+			texts = append(texts, "…")
+			break
+		}
+		texts = append(texts, item.String())
+	}
+	return strings.Join(texts, " ")
+}
+
+func somePaths(paths []speaker.Path) string {
+	prefixes := make([]netip.Prefix, len(paths))
+	for i, p := range paths {
+		prefixes[i] = p.Prefix
+	}
+	return some(prefixes)
+}

@@ -1,0 +1,361 @@
+package bgp
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// parseJSON reads one JSON value into maps, slices, strings, json.Number, bool and
+// nil. Unlike encoding/json it refuses a key that is written twice, and says where
+// in the file a mistake is.
+func parseJSON(data []byte) (any, error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	tree, err := parseValue(d, "", 0)
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows after the end of the JSON object; remove it")
+		}
+	}
+	var problem *fieldError
+	if err == nil || errors.As(err, &problem) {
+		return tree, err
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("ends too early; is it cut off?")
+	}
+	offset := d.InputOffset()
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		offset = syntax.Offset
+	}
+	offset = min(max(offset, 0), int64(len(data)))
+	line := 1 + bytes.Count(data[:offset], []byte("\n"))
+	return nil, fmt.Errorf("line %d: not valid JSON: %w", line, err)
+}
+
+const maxDepth = 16
+
+func parseValue(d *json.Decoder, path string, depth int) (any, error) {
+	token, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	delim, ok := token.(json.Delim)
+	if !ok {
+		return token, nil
+	}
+	if depth == maxDepth {
+		return nil, errors.New("is nested too deeply")
+	}
+	if delim == '[' {
+		list := []any{}
+		for d.More() {
+			item, err := parseValue(d, fmt.Sprintf("%s[%d]", path, len(list)), depth+1)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, item)
+		}
+		_, err := d.Token()
+		return list, err
+	}
+	object := map[string]any{}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		key, _ := token.(string)
+		at := join(path, key)
+		if _, twice := object[key]; twice {
+			return nil, &fieldError{at, "is written twice; remove one"}
+		}
+		if object[key], err = parseValue(d, at, depth+1); err != nil {
+			return nil, err
+		}
+	}
+	_, err = d.Token()
+	return object, err
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// fieldError is a mistake at one place of the file.
+type fieldError struct{ path, text string }
+
+func (e *fieldError) Error() string {
+	if e.path == "" {
+		return e.text
+	}
+	return e.path + ": " + e.text
+}
+
+// reader collects every mistake, so that a file is mended in one go.
+type reader struct{ problems []*fieldError }
+
+func (r *reader) add(path, format string, args ...any) {
+	r.problems = append(r.problems, &fieldError{path, fmt.Sprintf(format, args...)})
+}
+
+// err is one line with the first few mistakes, or nil.
+func (r *reader) err() error {
+	const most = 5
+	if len(r.problems) == 0 {
+		return nil
+	}
+	texts := make([]string, 0, most+1)
+	for i, p := range r.problems {
+		if i == most {
+			texts = append(texts, fmt.Sprintf("and %d more", len(r.problems)-most))
+			break
+		}
+		texts = append(texts, p.Error())
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
+// object is one JSON object that is being read; end reports the keys that nobody read.
+type object struct {
+	r      *reader
+	path   string
+	fields map[string]any
+	read   map[string]bool
+	bad    bool // not an object at all, which is reported already
+}
+
+func (r *reader) object(path string, value any) *object {
+	o := &object{r: r, path: path, read: map[string]bool{}}
+	fields, ok := value.(map[string]any)
+	if !ok {
+		r.add(path, "is %s; want an object in braces", kindOf(value))
+		o.bad = true
+	}
+	o.fields = fields
+	return o
+}
+
+func (o *object) optionalObject(key string) *object {
+	o.read[key] = true
+	value, ok := o.fields[key]
+	if !ok || value == nil {
+		return &object{r: o.r, path: o.at(key), read: map[string]bool{}}
+	}
+	return o.r.object(o.at(key), value)
+}
+
+func (o *object) at(key string) string { return join(o.path, key) }
+
+func (o *object) has(key string) bool { _, ok := o.fields[key]; return ok }
+
+// need returns the value of a key that must be there.
+func (o *object) need(key string) (any, bool) {
+	o.read[key] = true
+	value, ok := o.fields[key]
+	if !ok && !o.bad {
+		o.r.add(o.at(key), "is missing")
+	}
+	return value, ok
+}
+
+// optional returns the value of a key unless it is absent or null.
+func (o *object) optional(key string) (any, bool) {
+	o.read[key] = true
+	value, ok := o.fields[key]
+	return value, ok && value != nil
+}
+
+func (o *object) text(key string) string {
+	value, ok := o.need(key)
+	if !ok {
+		return ""
+	}
+	s := o.asText(key, value)
+	if _, isText := value.(string); isText && s == "" {
+		o.r.add(o.at(key), "is empty")
+	}
+	return s
+}
+
+func (o *object) textOr(key, otherwise string) string {
+	value, ok := o.optional(key)
+	if !ok {
+		return otherwise
+	}
+	return o.asText(key, value)
+}
+
+func (o *object) asText(key string, value any) string {
+	s, ok := value.(string)
+	if !ok {
+		o.r.add(o.at(key), "is %s; want a string", kindOf(value))
+	}
+	return s
+}
+
+// number reads a whole number from 0 to most.
+func (o *object) number(key string, most uint64) uint64 {
+	value, ok := o.need(key)
+	if !ok {
+		return 0
+	}
+	return o.asNumber(key, value, most)
+}
+
+func (o *object) optionalNumber(key string, most uint64) *uint32 {
+	value, ok := o.optional(key)
+	if !ok {
+		return nil
+	}
+	n := uint32(o.asNumber(key, value, most))
+	return &n
+}
+
+func (o *object) asNumber(key string, value any, most uint64) uint64 {
+	number, ok := value.(json.Number)
+	if ok {
+		if n, err := strconv.ParseUint(number.String(), 10, 64); err == nil && n <= most {
+			return n
+		}
+		o.r.add(o.at(key), "%s is not a whole number from 0 to %d", number, most)
+		return 0
+	}
+	o.r.add(o.at(key), "is %s; want a number", kindOf(value))
+	return 0
+}
+
+// count reads a number of answers in a row, at least one.
+func (o *object) count(key string, otherwise int) int {
+	value, ok := o.optional(key)
+	if !ok {
+		return otherwise
+	}
+	before := len(o.r.problems)
+	n := o.asNumber(key, value, 1000)
+	if n == 0 && len(o.r.problems) == before {
+		o.r.add(o.at(key), "is 0; want at least 1")
+	}
+	return int(n)
+}
+
+const maxDuration = 24 * time.Hour
+
+// duration reads a string with a unit, above zero and at most a day.
+func (o *object) duration(key string, otherwise time.Duration) time.Duration {
+	value, ok := o.optional(key)
+	if !ok {
+		return otherwise
+	}
+	const want = "want a number with a unit, such as \"500ms\", \"5s\" or \"1m\""
+	s, ok := value.(string)
+	if !ok {
+		o.r.add(o.at(key), "is %s; %s, as a string", kindOf(value), want)
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		o.r.add(o.at(key), "%q is not a duration; %s", s, want)
+		return 0
+	case d < time.Millisecond || d > maxDuration:
+		o.r.add(o.at(key), "%q is out of range; want from 1ms to %s", s, "24h")
+		return 0
+	}
+	return d
+}
+
+func (o *object) optionalAddr(key string, is func(netip.Addr) bool, want string) netip.Addr {
+	value, ok := o.optional(key)
+	if !ok {
+		return netip.Addr{}
+	}
+	s := o.asText(key, value)
+	if s == "" {
+		if _, isText := value.(string); isText {
+			o.r.add(o.at(key), "is empty; want %s, or null for the speaker's own", want)
+		}
+		return netip.Addr{}
+	}
+	a, err := parseAddr(s)
+	switch {
+	case err != nil:
+		o.r.add(o.at(key), "%v", err)
+	case !is(a) || a.IsUnspecified() || a.IsMulticast():
+		o.r.add(o.at(key), "%q is no next hop; want %s, or null for the speaker's own", s, want)
+	default:
+		return a
+	}
+	return netip.Addr{}
+}
+
+func (o *object) list(key string) []any {
+	value, ok := o.need(key)
+	if !ok {
+		return nil
+	}
+	return o.asList(key, value)
+}
+
+func (o *object) optionalList(key string) []any {
+	value, ok := o.optional(key)
+	if !ok {
+		return nil
+	}
+	return o.asList(key, value)
+}
+
+func (o *object) asList(key string, value any) []any {
+	list, ok := value.([]any)
+	if !ok {
+		o.r.add(o.at(key), "is %s; want a list in brackets", kindOf(value))
+	}
+	return list
+}
+
+// ignoreRest keeps end from reporting keys whose meaning is not known either.
+func (o *object) ignoreRest() {
+	for key := range o.fields {
+		o.read[key] = true
+	}
+}
+
+// end reports every key that was not read.
+func (o *object) end() {
+	for _, key := range slices.Sorted(maps.Keys(o.fields)) {
+		if !o.read[key] {
+			known := slices.Sorted(maps.Keys(o.read))
+			o.r.add(o.at(key), "is not known here; known are %s", strings.Join(known, ", "))
+		}
+	}
+}
+
+func kindOf(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return strconv.FormatBool(v)
+	case json.Number:
+		return "the number " + v.String()
+	case string:
+		return "the string " + strconv.Quote(v)
+	case []any:
+		return "a list"
+	default:
+		return "an object"
+	}
+}

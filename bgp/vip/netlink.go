@@ -1,0 +1,343 @@
+package vip
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	ifaProto = 11         // IFA_PROTO of linux/if_addr.h, which x/sys/unix does not have
+	forever  = 0xffffffff // INFINITY_LIFE_TIME of the kernel, in seconds
+	// listTries is how often a dump that changed under our eyes is read again.
+	listTries = 20
+)
+
+// Config says where VIPs are held.
+type Config struct {
+	Interface string // must exist, in the namespace
+	NetNS     string // path of a network namespace, such as /run/netns/edge; "" is our own
+}
+
+// Netlink is a Holder on one interface.
+type Netlink struct {
+	cfg    Config
+	handle *netlink.Handle // keeps the interface's index up to date
+	ns     netns.NsHandle  // netns.None() for our own
+
+	mu   sync.Mutex // guards sock
+	sock *nl.SocketHandle
+}
+
+var _ Holder = (*Netlink)(nil)
+
+// Open finds the interface and makes sure that the kernel can carry our mark. It
+// needs CAP_NET_ADMIN only later, to bind; with NetNS set it needs CAP_SYS_ADMIN.
+func Open(cfg Config) (*Netlink, error) {
+	n := &Netlink{cfg: cfg, ns: netns.None()}
+	if cfg.NetNS != "" {
+		ns, err := netns.GetFromPath(cfg.NetNS)
+		if err != nil {
+			return nil, fmt.Errorf("network namespace %s: %w", cfg.NetNS, err)
+		}
+		n.ns = ns
+	}
+	if err := n.open(); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Netlink) open() error {
+	var err error
+	if n.handle, err = netlink.NewHandleAt(n.ns, unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("netlink %s: %w", n.where(), err)
+	}
+	sock, err := nl.GetNetlinkSocketAt(n.ns, netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("netlink %s: %w", n.where(), err)
+	}
+	n.sock = &nl.SocketHandle{Socket: sock}
+	if err := sock.SetReceiveTimeout(&nl.SocketTimeoutTv); err != nil {
+		return fmt.Errorf("netlink %s: %w", n.where(), err)
+	}
+	if _, err := n.index(); err != nil {
+		return err
+	}
+	return n.checkKernel()
+}
+
+// checkKernel refuses a kernel that takes our mark and forgets it (before Linux
+// 5.18): every VIP of ours would look foreign there, and stay bound for ever.
+func (n *Netlink) checkKernel() error {
+	var marked bool
+	if err := n.dump(func(a address) { marked = marked || a.proto != 0 }); err != nil {
+		return err
+	}
+	if marked {
+		return nil
+	}
+	// No address tells, not even that of a loopback interface that is up.
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return fmt.Errorf("uname: %w", err)
+	}
+	return checkRelease(unix.ByteSliceToString(uts.Release[:]))
+}
+
+func checkRelease(release string) error {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		return fmt.Errorf("kernel release %q: %w", release, err)
+	}
+	if major < 5 || major == 5 && minor < 18 {
+		return fmt.Errorf("kernel %s does not keep the protocol of an address (IFA_PROTO), by which VIPs are told from other addresses; Linux 5.18 or newer is needed", release)
+	}
+	return nil
+}
+
+func (n *Netlink) where() string {
+	if n.cfg.NetNS == "" {
+		return n.cfg.Interface
+	}
+	return n.cfg.Interface + " in " + n.cfg.NetNS
+}
+
+// index is looked up each time: an interface made anew has another one.
+func (n *Netlink) index() (int, error) {
+	link, err := n.handle.LinkByName(n.cfg.Interface)
+	if err != nil {
+		return 0, fmt.Errorf("interface %s: %w", n.where(), err)
+	}
+	return link.Attrs().Index, nil
+}
+
+// Close frees the sockets; addresses stay as they are.
+func (n *Netlink) Close() error {
+	if n.handle != nil {
+		n.handle.Close()
+	}
+	n.mu.Lock()
+	if n.sock != nil {
+		n.sock.Close()
+	}
+	n.mu.Unlock()
+	if n.ns.IsOpen() {
+		return n.ns.Close()
+	}
+	return nil
+}
+
+// List implements Holder.
+func (n *Netlink) List(ctx context.Context) (Addresses, error) {
+	index, err := n.index()
+	if err != nil {
+		return Addresses{}, err
+	}
+	for try := range listTries {
+		if err := ctx.Err(); err != nil {
+			return Addresses{}, err
+		}
+		found := Addresses{Own: map[netip.Addr]bool{}, Foreign: map[netip.Addr]bool{}}
+		err = n.dump(func(a address) {
+			switch {
+			case a.index != index || !a.local.IsValid():
+			case a.proto == Protocol && a.bits == a.local.BitLen():
+				found.Own[a.local] = true
+			default:
+				found.Foreign[a.local] = true
+			}
+		})
+		if err == nil {
+			// The same address may be there twice, with two prefix lengths.
+			for a := range found.Own {
+				delete(found.Foreign, a)
+			}
+			return found, nil
+		}
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == listTries-1 {
+			break
+		}
+	}
+	return Addresses{}, fmt.Errorf("list addresses of %s: %w", n.where(), err)
+}
+
+// address is one entry of a dump.
+type address struct {
+	index int
+	bits  int // prefix length
+	proto uint8
+	local netip.Addr
+}
+
+// dump reads every address of the namespace. On ErrDumpInterrupted each has seen a part.
+func (n *Netlink) dump(each func(address)) error {
+	req := n.request(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+	req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
+	messages, err := n.execute(req, unix.RTM_NEWADDR)
+	for _, m := range messages {
+		a, parseErr := parseAddress(m)
+		if parseErr != nil {
+			return parseErr
+		}
+		each(a)
+	}
+	return err
+}
+
+func parseAddress(message []byte) (address, error) {
+	if len(message) < unix.SizeofIfAddrmsg {
+		return address{}, fmt.Errorf("netlink: address message of %d bytes", len(message))
+	}
+	header := nl.DeserializeIfAddrmsg(message)
+	a := address{index: int(header.Index), bits: int(header.Prefixlen)}
+	attributes, err := nl.ParseRouteAttr(message[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return address{}, fmt.Errorf("netlink: address message: %w", err)
+	}
+	var peer netip.Addr
+	for _, attribute := range attributes {
+		switch attribute.Attr.Type {
+		case unix.IFA_LOCAL:
+			a.local, _ = netip.AddrFromSlice(attribute.Value)
+		case unix.IFA_ADDRESS:
+			peer, _ = netip.AddrFromSlice(attribute.Value)
+		case ifaProto:
+			if len(attribute.Value) > 0 {
+				a.proto = attribute.Value[0]
+			}
+		}
+	}
+	if !a.local.IsValid() { // IPv6 without a peer has IFA_ADDRESS only
+		a.local = peer
+	}
+	return a, nil
+}
+
+// Bind implements Holder.
+func (n *Netlink) Bind(ctx context.Context, addrs []netip.Addr) error {
+	return n.each(ctx, "bind", addrs, func(index int, a netip.Addr) error {
+		// EXCL: an address that somebody else added keeps its mark, or lack of one.
+		req := n.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+		addAddress(req, index, a)
+		req.AddData(nl.NewRtAttr(ifaProto, []byte{Protocol}))
+		if a.Is6() {
+			// No source of ours: a connection from this host would die with the VIP.
+			// And no duplicate detection: several nodes hold the VIP by design.
+			lifetimes := make([]byte, 16) // struct ifa_cacheinfo: preferred, valid, and two stamps
+			binary.NativeEndian.PutUint32(lifetimes[4:], forever)
+			req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetimes))
+			req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
+		}
+		_, err := n.execute(req, 0)
+		if errors.Is(err, unix.EEXIST) {
+			return nil
+		}
+		return err
+	})
+}
+
+// Release implements Holder. It reads the marks again, right before.
+func (n *Netlink) Release(ctx context.Context, addrs []netip.Addr) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	held, err := n.List(ctx)
+	if err != nil {
+		return err
+	}
+	return n.each(ctx, "release", addrs, func(index int, a netip.Addr) error {
+		if !held.Own[a] {
+			return nil
+		}
+		req := n.request(unix.RTM_DELADDR, unix.NLM_F_ACK)
+		addAddress(req, index, a)
+		_, err := n.execute(req, 0)
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			return nil
+		}
+		return err
+	})
+}
+
+func (n *Netlink) each(ctx context.Context, do string, addrs []netip.Addr, f func(index int, a netip.Addr) error) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	index, err := n.index()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range addrs {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if err := f(index, a); err != nil {
+			errs = append(errs, &AddrError{a, do, err})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// addAddress adds the header and the address itself as a host prefix.
+func addAddress(req *nl.NetlinkRequest, index int, a netip.Addr) {
+	header := &nl.IfAddrmsg{}
+	header.Family = unix.AF_INET6
+	header.Scope = unix.RT_SCOPE_UNIVERSE
+	if a.Is4() {
+		header.Family = unix.AF_INET
+		// IPv4 has no preferred lifetime that counts; host scope keeps the kernel
+		// from choosing the VIP as the source of a packet.
+		header.Scope = unix.RT_SCOPE_HOST
+	}
+	header.Prefixlen = uint8(a.BitLen())
+	header.Index = uint32(index)
+	req.AddData(header)
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, a.AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, a.AsSlice()))
+}
+
+func (n *Netlink) request(kind, flags int) *nl.NetlinkRequest {
+	return nl.NewNetlinkRequest(kind, flags)
+}
+
+func (n *Netlink) execute(req *nl.NetlinkRequest, answer uint16) ([][]byte, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: n.sock}
+	return req.Execute(unix.NETLINK_ROUTE, answer)
+}
+
+// Watch implements Holder. It calls changed once at the start, when it listens.
+func (n *Netlink) Watch(ctx context.Context, changed func()) error {
+	sock, err := nl.SubscribeAt(n.ns, netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	if err != nil {
+		return fmt.Errorf("watch addresses of %s: %w", n.where(), err)
+	}
+	var closing sync.Once
+	closeSock := func() { closing.Do(sock.Close) }
+	defer closeSock()
+	defer context.AfterFunc(ctx, closeSock)()
+	changed()
+	for {
+		_, _, err := sock.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil, errors.Is(err, unix.ENOBUFS): // ENOBUFS: more than we could read; something changed
+			changed()
+		default:
+			return fmt.Errorf("watch addresses of %s: %w", n.where(), err)
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/centra/plasmacloud/bgp"
+	"github.com/centra/plasmacloud/cmd/internal/daemon"
+)
+
+const defaultConfig = "/etc/plasmacloud/announcer.json"
+
+const long = `plasmacloud-announcer runs beside a BGP daemon (gobgpd 3.x) and keeps the VIPs
+of this host announced.
+
+A VIP whose health checks are all up is first bound to an interface, then
+announced. One with a check that is down, or that left the configuration, is first
+withdrawn; when no peer is offered the route any more the drain delay begins, and
+only after it the address is released. What the daemon announces and what the host
+holds is read anew in every pass, so a crash of either side is mended, and nothing
+is kept on disk. Paths and addresses that others made are reported and left alone.
+
+Signals:
+  SIGHUP            read the configuration again; what did not change is not
+                    touched, and a file with a mistake changes nothing
+  SIGTERM, SIGINT   withdraw all VIPs, wait for the drain, release them, end;
+                    a second one ends at once and leaves everything as it is
+
+Exit statuses:
+  0    done; nothing of ours is announced or held
+  1    the work failed, or stopping left VIPs that may still be announced
+  64   the command line is wrong
+  78   the configuration file is wrong
+
+Files:
+  ` + defaultConfig + `   what to announce; see "check"
+
+The daemon's address need not answer at the start: the announcer waits for it.
+It needs CAP_NET_ADMIN, Linux 5.18, and a daemon that holds its own configuration.`
+
+func newCommand(stderr io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "plasmacloud-announcer",
+		Short:         "Keep the VIPs of this host announced over BGP",
+		Long:          long,
+		Version:       daemon.Version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return daemon.UsageError(fmt.Errorf("name a command: run or check; see %s --help", cmd.CommandPath()))
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return daemon.UsageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
+	})
+	root.SetErr(stderr)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(runCommand(stderr), checkCommand())
+	return root
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return daemon.UsageError(fmt.Errorf("unexpected %q; see %s --help", args[0], cmd.CommandPath()))
+	}
+	return nil
+}
+
+func runCommand(stderr io.Writer) *cobra.Command {
+	var file string
+	var logging daemon.LogOptions
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Announce the VIPs until told to stop",
+		Long:  "Announce the VIPs of the configuration until SIGTERM; see the signals and exit statuses of plasmacloud-announcer --help.",
+		Example: `  plasmacloud-announcer run
+  plasmacloud-announcer run --config ./announcer.json --log-level debug --log-format json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger, err := logging.Logger(stderr)
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), file, logger)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", defaultConfig, "read the configuration from `FILE`")
+	logging.Register(cmd.Flags())
+	return cmd
+}
+
+func checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Say whether a configuration file is right",
+		Long: `Read FILE as "run" would, and say what is wrong with it: the place, as in
+vips[2].checks[0].interval, and the mend. Nothing else is touched or asked.
+
+Exit status 0: the file is right. 78: it is not.`,
+		Example: "  plasmacloud-announcer check " + defaultConfig,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return daemon.UsageError(fmt.Errorf("want one FILE, got %d; see %s --help", len(args), cmd.CommandPath()))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := bgp.LoadConfig(args[0])
+			if err != nil {
+				return daemon.ConfigError(err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: right; node %s, AS %d, %d VIPs\n", args[0], cfg.NodeID, cfg.ASN, len(cfg.VIPs))
+			return nil
+		},
+	}
+}
+
+// run wires signals to an announcer.
+func run(parent context.Context, file string, logger *slog.Logger) error {
+	cfg, err := bgp.LoadConfig(file)
+	if err != nil {
+		return daemon.ConfigError(err)
+	}
+	logger = logger.With("node", cfg.NodeID)
+	announcer, err := bgp.Open(cfg, logger)
+	if err != nil {
+		return err
+	}
+	defer announcer.Close()
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, stop := daemon.SignalContext(parent)
+	defer stop()
+
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hup:
+				reload(announcer, file, logger)
+			}
+		}
+	}()
+	context.AfterFunc(ctx, func() { notify(logger, sd.SdNotifyStopping) })
+	notify(logger, sd.SdNotifyReady)
+	return announcer.Run(ctx)
+}
+
+func reload(announcer *bgp.Announcer, file string, logger *slog.Logger) {
+	// MONOTONIC_USEC is part of systemd's Type=notify-reload; see sd_notify(3).
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	notify(logger, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/int64(time.Microsecond)))
+	defer notify(logger, sd.SdNotifyReady)
+	cfg, err := bgp.LoadConfig(file)
+	if err == nil {
+		err = announcer.Reload(cfg)
+	}
+	if err != nil {
+		logger.Error("reload refused; the old configuration stays", "error", err)
+		return
+	}
+	logger.Info("reloaded", "vips", len(cfg.VIPs))
+}
+
+// notify tells systemd, where systemd started us; see sd_notify(3).
+func notify(logger *slog.Logger, state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		logger.Warn("sd_notify failed", "state", strings.TrimSpace(state), "error", err)
+	}
+}
