@@ -1,0 +1,172 @@
+/*
+  From the options plasmacloud.{cluster,network} to the data of a cluster and
+  of each node. The manifest and the NixOS modules both take it from here, so
+  that they cannot differ. What all nodes share is computed once.
+
+  The options are expected to have passed their assertions; before that, only
+  `speakers`, `vips` and `vipsOf` may be used.
+*/
+{ lib }:
+{ cluster, network, ... }:
+let
+  ip = import ../nix-nos/lib/ip.nix;
+  bgp = network.fiberlbBgp;
+
+  lbNodes = lib.filter (id: lib.elem "fiberlb" cluster.nodes.${id}.services) (
+    lib.attrNames cluster.nodes
+  );
+
+  # VIPs that are an address, each with its announcing nodes.
+  vips =
+    if bgp.enable then
+      lib.filter (v: v.host != null) (
+        map (
+          v:
+          v
+          // {
+            host = ip.parseHost v.address;
+            everywhere = v.nodes == null;
+            nodes =
+              if v.nodes == null then
+                lbNodes
+              else
+                lib.filter (id: lib.elem id v.nodes) (lib.attrNames cluster.nodes);
+          }
+        ) bgp.vips
+      )
+    else
+      [ ];
+
+  chosen = lib.listToAttrs (
+    lib.concatMap (v: map (id: lib.nameValuePair id true) v.nodes) (lib.filter (v: !v.everywhere) vips)
+  );
+  isSpeaker =
+    id: bgp.enable && (chosen ? ${id} || lib.elem "fiberlb" cluster.nodes.${id}.services);
+
+  entries = map (v: {
+    inherit v;
+    only = if v.everywhere then null else lib.genAttrs v.nodes (_: true);
+    announcement = {
+      inherit (v.host) prefix;
+      inherit (v) communities med localPref;
+      nextHop = null;
+    };
+    announced = {
+      inherit (v.host) address;
+      inherit (v) communities med;
+      local_pref = v.localPref;
+      checks = map (
+        c:
+        {
+          inherit (c)
+            type
+            interval
+            timeout
+            rise
+            fall
+            ;
+        }
+        // (if c.type == "http" then { inherit (c) url; } else { inherit (c) address; })
+      ) v.checks;
+    };
+  }) vips;
+  runsLb = lib.genAttrs lbNodes (_: true);
+  entriesOf = id: lib.filter (e: if e.only == null then runsLb ? ${id} else e.only ? ${id}) entries;
+
+  peers = lib.mapAttrs (_: peer) cluster.bgp.peers;
+  peer = p: p // { address = ip.canonical p.address; };
+
+  bootstraps = lib.genAttrs cluster.bootstrap.initialPeers (_: true);
+
+  node =
+    id:
+    let
+      n = cluster.nodes.${id};
+      address = ip.canonical n.ip;
+      isIPv4 = ip.isIPv4 n.ip;
+      mine = entriesOf id;
+      nextHop = {
+        ipv4 = if isIPv4 then address else null;
+        ipv6 = if isIPv4 then ip.canonical n.ipv6 else address;
+      };
+      clusterConfig =
+        builtins.toJSON {
+          schema_version = 1;
+          cluster_name = cluster.name;
+          node_id = id;
+          node_role = n.role;
+          node_ip = address;
+          inherit (n) services;
+          bootstrap = bootstraps ? ${id};
+          initial_peers = cluster.bootstrap.initialPeers;
+          bgp_asn = cluster.bgp.asn;
+          deployer_url = cluster.deployer.url;
+        }
+        + "\n";
+    in
+    {
+      inherit (n) role services;
+      ip = address;
+      ipv6 = ip.canonical n.ipv6;
+      inherit clusterConfig;
+      configHash = "sha256:${builtins.hashString "sha256" clusterConfig}";
+      bgp =
+        if isSpeaker id then
+          {
+            backend = "gobgp";
+            inherit (cluster.bgp) asn;
+            routerId = if n.bgp.routerId != null then n.bgp.routerId else address;
+            peers = peers // lib.mapAttrs (_: peer) n.bgp.peers;
+            announcements = map (
+              e:
+              e.announcement
+              // {
+                nextHop = nextHop.${"ipv${toString e.v.host.family}"};
+              }
+            ) mine;
+          }
+        else
+          null;
+      announcer =
+        if isSpeaker id then
+          {
+            schema_version = 1;
+            node_id = id;
+            speaker = {
+              address = "127.0.0.1:50051";
+              timeout = "2s";
+            };
+            inherit (cluster.bgp) asn;
+            next_hop = nextHop;
+            hold = {
+              interface = bgp.holdInterface;
+              netns = "";
+            };
+            drain_delay = bgp.drainDelay;
+            reconcile_interval = bgp.reconcileInterval;
+            vips = map (e: e.announced) mine;
+          }
+        else
+          null;
+    };
+in
+{
+  inherit vips node;
+  speakers = lib.filter isSpeaker (lib.attrNames cluster.nodes);
+  vipsOf = id: map (e: e.v) (entriesOf id);
+
+  # The `data` of the manifest.
+  manifest = {
+    schemaVersion = 1;
+    cluster = {
+      inherit (cluster) name;
+      inherit (cluster.bgp) asn;
+      inherit (cluster.bootstrap) initialPeers;
+      deployerUrl = cluster.deployer.url;
+    };
+    vips = lib.listToAttrs (
+      map (v: lib.nameValuePair v.host.prefix { inherit (v) nodes; }) vips
+    );
+    nodes = lib.genAttrs (lib.attrNames cluster.nodes) node;
+  };
+}

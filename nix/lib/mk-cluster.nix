@@ -1,0 +1,74 @@
+{
+  # nixpkgs' lib, of a flake: with nixosSystem.
+  lib,
+  # The NixOS module that turns plasmacloud options into a machine.
+  nixosModule,
+}:
+/*
+  mkCluster { modules; } -> { nixosConfigurations; plasmacloud; }
+
+  modules: what says what the cluster is, in options plasmacloud.*; evaluated
+  once without NixOS, whatever the number of nodes, and again in each node.
+  nixosModules: further modules of every node's NixOS configuration.
+  nodeModules: { <node id> = module; }, further modules of one.
+*/
+{
+  modules,
+  nixosModules ? [ ],
+  nodeModules ? { },
+  system ? "x86_64-linux",
+}:
+let
+  light = lib.evalModules {
+    modules = [
+      ../modules/options/assertions.nix
+      ../modules/options/network.nix
+      {
+        _file = ./mk-cluster.nix;
+        _module.args.pkgs = throw "a cluster module takes nothing from pkgs, since it is evaluated without a machine: move what needs packages into nixosModules or nodeModules of mkCluster";
+      }
+    ]
+    ++ modules;
+  };
+  inherit (light.config.plasmacloud) cluster;
+
+  failedAssertions =
+    lib.optional (cluster.nodes == { })
+      "plasmacloud.cluster.nodes: the cluster has no nodes; define at least one, a control plane."
+    ++ map (a: a.message) (lib.filter (a: !a.assertion) light.config.assertions);
+
+  strangers = lib.subtractLists (lib.attrNames cluster.nodes) (lib.attrNames nodeModules);
+
+  nodeSystem =
+    id: _:
+    lib.nixosSystem {
+      modules = [
+        nixosModule
+        {
+          _file = ./mk-cluster.nix;
+          nixpkgs.hostPlatform = lib.mkDefault system;
+          plasmacloud.node.id = id;
+        }
+      ]
+      ++ modules
+      ++ nixosModules
+      ++ lib.optional (nodeModules ? ${id}) nodeModules.${id};
+    };
+in
+{
+  nixosConfigurations = lib.throwIf (
+    strangers != [ ]
+  ) "mkCluster: nodeModules has ${toString strangers}, which plasmacloud.cluster.nodes does not have" (
+    lib.mapAttrs nodeSystem cluster.nodes
+  );
+
+  plasmacloud.${cluster.name} = {
+    inherit failedAssertions;
+    inherit (light.config) warnings;
+    data =
+      if failedAssertions == [ ] then
+        (import ./cluster-data.nix { inherit lib; } light.config.plasmacloud).manifest
+      else
+        null;
+  };
+}

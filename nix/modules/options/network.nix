@@ -1,0 +1,320 @@
+# plasmacloud.network: the VIPs of a cluster and who announces them. Evaluated
+# once for the whole cluster, and again in the NixOS configuration of each node.
+{ lib, config, ... }:
+let
+  inherit (lib) mkOption types;
+  ip = import ../../nix-nos/lib/ip.nix;
+  cluster = config.plasmacloud.cluster;
+  cfg = config.plasmacloud.network.fiberlbBgp;
+  option = "plasmacloud.network.fiberlbBgp.vips";
+
+  duration =
+    default: description:
+    mkOption {
+      type = types.strMatching "([0-9]+(\\.[0-9]+)?(ms|s|m|h))+";
+      inherit default;
+      example = "500ms";
+      inherit description;
+    };
+
+  check = {
+    options = {
+      type = mkOption {
+        type = types.enum [
+          "http"
+          "tcp"
+        ];
+        example = "http";
+        description = "http: the URL answers with a status of success. tcp: the address accepts a connection.";
+      };
+      url = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "http://127.0.0.1:8080/healthz";
+        description = "What an http check asks for.";
+      };
+      address = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "127.0.0.1:80";
+        description = "What a tcp check connects to, as HOST:PORT.";
+      };
+      interval = duration "2s" "Time from one try to the next.";
+      timeout = duration "1s" "How long one try may take.";
+      rise = mkOption {
+        type = types.ints.positive;
+        default = 2;
+        example = 3;
+        description = "Tries in a row that must succeed until the check is up.";
+      };
+      fall = mkOption {
+        type = types.ints.positive;
+        default = 3;
+        example = 2;
+        description = "Tries in a row that must fail until the check is down.";
+      };
+    };
+  };
+
+  vip = {
+    options = {
+      address = mkOption {
+        type = types.str;
+        example = "203.0.113.10";
+        description = "The address that clients connect to, IPv4 or IPv6.";
+      };
+      nodes = mkOption {
+        type = types.nullOr (types.listOf types.str);
+        default = null;
+        example = [ "node01" ];
+        description = "The nodes that announce it; null: every node with fiberlb among its services.";
+      };
+      checks = mkOption {
+        type = types.listOf (types.submodule check);
+        default = [ ];
+        example = lib.literalExpression ''[ { type = "tcp"; address = "127.0.0.1:80"; } ]'';
+        description = "A node announces the VIP while all of these are up there; with none, while its announcer runs.";
+      };
+      communities = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "65001:100" ];
+        description = "BGP communities of the route (RFC 1997).";
+      };
+      med = mkOption {
+        type = types.nullOr types.ints.u32;
+        default = null;
+        example = 100;
+        description = "BGP multi-exit discriminator; null: none is sent.";
+      };
+      localPref = mkOption {
+        type = types.nullOr types.ints.u32;
+        default = null;
+        example = 200;
+        description = "BGP local preference towards internal peers; null: the speaker's default.";
+      };
+    };
+  };
+
+  # "127.0.0.1:80" or "[::1]:80" -> the host, or null.
+  hostOf =
+    endpoint:
+    let
+      parts = builtins.match "(\\[([0-9a-fA-F:.]+)]|[0-9A-Za-z._-]+):[0-9]{1,5}" endpoint;
+    in
+    if parts == null then
+      null
+    else if lib.last parts != null then
+      lib.last parts
+    else
+      lib.head parts;
+  hostOfUrl =
+    url:
+    let
+      parts = builtins.match "https?://(\\[([0-9a-fA-F:.]+)]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?([/?#].*)?" url;
+    in
+    if parts == null then
+      null
+    else if lib.elemAt parts 1 != null then
+      lib.elemAt parts 1
+    else
+      lib.head parts;
+
+  checkProblems =
+    v: c:
+    let
+      key = if c.type == "http" then "url" else "address";
+      other = if c.type == "http" then "address" else "url";
+      value = c.${key};
+      host = if c.type == "http" then hostOfUrl value else hostOf value;
+      example = if c.type == "http" then "http://127.0.0.1:8080/healthz" else "127.0.0.1:80";
+      name = "${option}: the ${c.type} check of ${v.address}";
+      own = ip.parseHost v.address;
+    in
+    if value == null then
+      [
+        {
+          assertion = false;
+          message = "${name} has no ${key}; set ${key} to one such as ${example}.";
+        }
+      ]
+    else
+      [
+        {
+          assertion = c.${other} == null;
+          message = "${name} takes no ${other}; remove it, or change its type.";
+        }
+        {
+          assertion = host != null;
+          message = "${name}: \"${value}\" is not ${if c.type == "http" then "a URL" else "HOST:PORT"}; write one such as ${example}.";
+        }
+        {
+          assertion = host == null || own == null || ip.canonical host != own.address;
+          message = "${name} dials the VIP itself, which a node holds only while the check is up; dial 127.0.0.1, or the node's own address.";
+        }
+      ];
+
+  isCommunity =
+    text:
+    let
+      parts = builtins.match "(0|[1-9][0-9]{0,4}):(0|[1-9][0-9]{0,4})" text;
+    in
+    parts != null && lib.all (n: builtins.fromJSON n <= 65535) parts;
+
+  vipProblems =
+    v:
+    let
+      host = ip.parseHost v.address;
+    in
+    [
+      {
+        assertion = host != null && ip.isUnicast host.address && !(ip.isLoopback host.address);
+        message =
+          if host == null then
+            "${option}: \"${v.address}\" is not a single IP address; write one such as 203.0.113.10 or 2001:db8::10."
+          else
+            "${option}: \"${v.address}\" cannot be announced; take a unicast address that is not loopback.";
+      }
+      {
+        assertion = host == null || !(nodeAddresses ? ${host.address});
+        message = "${option}: ${v.address} is the address of node ${
+          nodeAddresses.${host.address} or ""
+        }; a VIP needs an address of its own.";
+      }
+    ]
+    ++ map (id: {
+      assertion = cluster.nodes ? ${id};
+      message = "${option}: ${v.address} names the node \"${id}\", which plasmacloud.cluster.nodes does not have; name one that it has.";
+    }) (if v.nodes == null then [ ] else v.nodes)
+    ++ map (community: {
+      assertion = isCommunity community;
+      message = "${option}: \"${community}\" of ${v.address} is not a community; write two numbers up to 65535, such as 65001:100.";
+    }) v.communities
+    ++ lib.concatMap (checkProblems v) v.checks;
+
+  nodeAddresses = lib.listToAttrs (
+    lib.concatLists (
+      lib.mapAttrsToList (
+        id: n:
+        map (address: {
+          name = address;
+          value = id;
+        }) (
+          lib.filter (address: address != null) [
+            (ip.canonical n.ip)
+            (ip.canonical n.ipv6)
+          ]
+        )
+      ) cluster.nodes
+    )
+  );
+
+  repeated = lib.filterAttrs (_: same: lib.length same > 1) (
+    lib.groupBy (v: v.prefix) (
+      lib.filter (host: host != null) (map (v: ip.parseHost v.address) cfg.vips)
+    )
+  );
+
+  # What only a speaker needs of its node.
+  speakerProblems =
+    id:
+    let
+      n = cluster.nodes.${id};
+      peers = cluster.bgp.peers // n.bgp.peers;
+      name = "plasmacloud.cluster.nodes.${id}";
+      hasIPv6 =
+        n.ipv6 != null || ip.isIPv6 n.ip || lib.any (p: ip.isIPv6 p.address) (lib.attrValues peers);
+      hasIPv4 = ip.isIPv4 n.ip || lib.any (p: ip.isIPv4 p.address) (lib.attrValues peers);
+      ownFamilies = families.${id} or { };
+    in
+    [
+      {
+        assertion = n.bgp.routerId != null || !(ip.isIPv6 n.ip);
+        message = "${name}.bgp.routerId: not set, and ip is an IPv6 address; take a number that no other node has, written as an IPv4 address.";
+      }
+      {
+        assertion = !(ownFamilies ? v6) || hasIPv6;
+        message = "${name}.ipv6: not set, so the IPv6 VIP ${ownFamilies.v6 or ""} has no next hop there; set it, or peer over IPv6.";
+      }
+      {
+        assertion = !(ownFamilies ? v4) || hasIPv4;
+        message = "${name}.ip: not IPv4, so the IPv4 VIP ${ownFamilies.v4 or ""} has no next hop there; set an IPv4 ip, or peer over IPv4.";
+      }
+    ];
+  data = import ../../lib/cluster-data.nix { inherit lib; } config.plasmacloud;
+  families = lib.genAttrs data.speakers (
+    id:
+    lib.foldl' (
+      found: v: found // { ${"v${toString v.host.family}"} = v.host.address; }
+    ) { } (data.vipsOf id)
+  );
+in
+{
+  imports = [ ./cluster.nix ];
+
+  options.plasmacloud.network = {
+    fiberlbBgp = {
+      enable = lib.mkEnableOption "announcing FiberLB's VIPs over BGP";
+      vips = mkOption {
+        type = types.listOf (
+          types.coercedTo types.str (address: { inherit address; }) (types.submodule vip)
+        );
+        default = [ ];
+        example = lib.literalExpression ''
+          [
+            "203.0.113.10"
+            {
+              address = "203.0.113.20";
+              checks = [ { type = "http"; url = "http://127.0.0.1:8080/healthz"; } ];
+            }
+          ]
+        '';
+        description = "The VIPs, each an address or a set with more about it.";
+      };
+      holdInterface = mkOption {
+        type = types.strMatching "[^/[:space:]]{1,15}";
+        default = "lo";
+        example = "br0";
+        description = "The network interface that holds the VIPs on a node.";
+      };
+      drainDelay = duration "5s" "Time from withdrawing a VIP to letting go of its address, for what is still on its way.";
+      reconcileInterval = duration "10s" "Time between two comparisons of what should be announced with what is; events start one at once.";
+    };
+
+    prismnetIntegration.enable = lib.mkEnableOption ''
+      what PrismNET needs of the host: the Open vSwitch daemons
+      ({option}`virtualisation.vswitch.enable`) and the kernel modules
+      openvswitch and geneve. No bridge and no port is made: that is
+      PrismNET's own work'';
+  };
+
+  config = lib.mkIf (cfg.enable && cluster.nodes != { }) {
+    assertions = [
+      {
+        assertion = cluster.bgp.asn != null;
+        message = "plasmacloud.cluster.bgp.asn: not set, and plasmacloud.network.fiberlbBgp.enable needs it; set the AS number of the cluster, such as 65001.";
+      }
+    ]
+    ++ lib.concatMap vipProblems cfg.vips
+    ++ lib.mapAttrsToList (prefix: same: {
+      assertion = false;
+      message = "${option}: ${prefix} is listed ${toString (lib.length same)} times; keep one of them.";
+    }) repeated
+    ++ lib.concatMap speakerProblems data.speakers;
+
+    warnings =
+      map (
+        v:
+        "${option}: no node announces ${v.host.address}; add \"fiberlb\" to the services of a node, or set its nodes."
+      ) (lib.filter (v: v.nodes == [ ]) data.vips)
+      ++ (
+        let
+          alone = lib.filter (
+            id: cluster.bgp.peers == { } && cluster.nodes.${id}.bgp.peers == { }
+          ) data.speakers;
+        in
+        lib.optional (alone != [ ])
+          "plasmacloud.cluster.bgp.peers: ${lib.concatStringsSep ", " alone} would announce to nobody; name the routers, or set the node's own bgp.peers."
+      );
+  };
+}

@@ -1,0 +1,33 @@
+# The functions of this lib see each other through one fixed point, so that a
+# file here may use what any other file defines.
+let
+  part = file: import file { inherit lib; };
+  trivial = part ./trivial.nix;
+  lists = part ./lists.nix;
+  attrsets = part ./attrsets.nix;
+  strings = part ./strings.nix;
+  options = part ./options.nix;
+  modules = part ./modules.nix;
+
+  lib =
+    trivial
+    // strings
+    // lists
+    // attrsets
+    // options
+    // modules
+    // {
+      inherit
+        trivial
+        lists
+        attrsets
+        strings
+        options
+        modules
+        ;
+      generators = part ./generators.nix;
+      types = part ./types.nix;
+      nixosSystem = part ../nixos.nix;
+    };
+in
+lib

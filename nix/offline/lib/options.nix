@@ -1,0 +1,119 @@
+{ lib }:
+let
+  hint = "Set the priority of one of them with `lib.mkForce value` or `lib.mkDefault value`.";
+in
+{
+  mkOption = attrs: attrs // { _type = "option"; };
+  isOption = x: x._type or null == "option";
+  mkEnableOption =
+    what:
+    lib.mkOption {
+      type = lib.types.bool;
+      default = false;
+      example = true;
+      description = "Whether to enable ${what}.";
+    };
+  mkPackageOption =
+    pkgs: name:
+    {
+      default ? name,
+      nullable ? false,
+      ...
+    }:
+    let
+      path = lib.toList default;
+    in
+    lib.mkOption {
+      type = if nullable then lib.types.nullOr lib.types.package else lib.types.package;
+      default = if default == null then null else lib.getAttrFromPath path pkgs;
+      description = "The ${lib.concatStringsSep "." (lib.toList name)} package to use.";
+    };
+
+  literalExpression = text: {
+    _type = "literalExpression";
+    inherit text;
+  };
+  literalMD = text: {
+    _type = "literalMD";
+    inherit text;
+  };
+  mdDoc = text: text;
+
+  getValues = map (def: def.value);
+  getFiles = map (def: def.file);
+
+  showOption = lib.concatMapStringsSep "." (
+    part:
+    if part == "*" || builtins.match "<(.*)>" part != null then part else lib.escapeNixIdentifier part
+  );
+  showFiles = lib.concatMapStringsSep " and " (file: "`${file}'");
+  # A value that cannot be printed must not hide the message that it is for.
+  showDefs = lib.concatMapStrings (
+    def:
+    let
+      pretty = builtins.tryEval (
+        let
+          text = lib.generators.toPretty { depthLimit = 10; } def.value;
+        in
+        builtins.seq text text
+      );
+      lines = lib.splitString "\n" pretty.value;
+      shown = lib.concatStringsSep "\n    " (lib.take 5 lines ++ lib.optional (lib.length lines > 5) "...");
+    in
+    "\n- In `${def.file}'"
+    + lib.optionalString pretty.success (
+      if lib.length lines > 1 then ":\n    ${shown}" else ": ${shown}"
+    )
+  );
+
+  mergeDefaultOption =
+    loc: defs:
+    let
+      values = lib.getValues defs;
+      every = predicate: lib.all predicate values;
+    in
+    if lib.length values == 1 then
+      lib.head values
+    else if every lib.isFunction then
+      x: lib.mergeDefaultOption loc (map (def: def // { value = def.value x; }) defs)
+    else if every builtins.isList then
+      lib.concatLists values
+    else if every builtins.isAttrs then
+      lib.mergeAttrsList values
+    else if every builtins.isBool then
+      lib.any lib.id values
+    else if every builtins.isString then
+      lib.concatStrings values
+    else if every builtins.isInt && every (x: x == lib.head values) then
+      lib.head values
+    else
+      throw "Cannot merge definitions of `${lib.showOption loc}'. Definition values:${lib.showDefs defs}";
+
+  mergeOneOption = lib.mergeUniqueOption { message = ""; };
+  mergeUniqueOption =
+    {
+      message,
+      merge ? _: defs: (lib.head defs).value,
+    }:
+    loc: defs:
+    if lib.length defs == 1 then
+      merge loc defs
+    else
+      throw "The option `${lib.showOption loc}' is defined multiple times while it's expected to be unique.\n${message}\nDefinition values:${lib.showDefs defs}\n${hint}";
+
+  mergeEqualOption =
+    loc: defs:
+    let
+      first = lib.head defs;
+      other = lib.findFirst (def: def.value != first.value) null (lib.tail defs);
+    in
+    if other == null then
+      first.value
+    else
+      throw "The option `${lib.showOption loc}' has conflicting definition values:${
+        lib.showDefs [
+          first
+          other
+        ]
+      }\n${hint}";
+}

@@ -1,0 +1,1 @@
+{ lib }: _: throw "no machine yet"
