@@ -170,26 +170,35 @@ func (h *Host) HasAddress(addr netip.Addr) (bool, error) {
 	}), err
 }
 
-// Process is a daemon in a host. Its output goes to <host dir>/<name>.log.
+// Process is a daemon. Its output goes to a file of its own.
 type Process struct {
 	Name string
-	Log  string
+	Log  string // path
 
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error
 }
 
-// Start starts a command in the host. It ends with the lab, also when the
-// lab's own process is killed.
+// Start starts a command in the host. It ends with the lab.
 func (h *Host) Start(name string, args ...string) (*Process, error) {
-	p := &Process{Name: name, Log: filepath.Join(h.Dir, name+".log"), done: make(chan struct{})}
+	p, err := Start(h.Dir, name, append([]string{"ip", "netns", "exec", h.Namespace}, args...)...)
+	if err == nil {
+		h.processes = append(h.processes, p)
+	}
+	return p, err
+}
+
+// Start starts a command on this machine with its output in <dir>/<name>.log.
+// It gets no signal from the terminal, and is killed when we end, however we end.
+func Start(dir, name string, args ...string) (*Process, error) {
+	p := &Process{Name: name, Log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	p.cmd = exec.CommandContext(context.Background(), "ip", append([]string{"netns", "exec", h.Namespace}, args...)...)
+	p.cmd = exec.CommandContext(context.Background(), args[0], args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := startOnLastingThread(p.cmd); err != nil {
@@ -199,7 +208,6 @@ func (h *Host) Start(name string, args ...string) (*Process, error) {
 		p.err = p.cmd.Wait()
 		close(p.done)
 	}()
-	h.processes = append(h.processes, p)
 	return p, nil
 }
 
@@ -227,6 +235,12 @@ func startOnLastingThread(cmd *exec.Cmd) error {
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err is how the process ended: nil for exit status 0. It waits for the end.
+func (p *Process) Err() error {
+	<-p.done
+	return p.err
+}
 
 // Signal sends sig to the process.
 func (p *Process) Signal(sig syscall.Signal) error { return p.cmd.Process.Signal(sig) }

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/centra/plasmacloud/vmtests/demo"
+)
+
+func demoCommand() *cobra.Command {
+	var flags evalFlags
+	var keep bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run the whole way, from Nix definition to BGP route, on this machine",
+		Long: `Runs the whole way on this machine, with the real programs, and tells each step
+and its time: evaluates the cluster, starts a BGP speaker on 127.0.0.1:50051 and
+a second one as the router, starts the deployer, boots the nodes' phone-home
+clients until all are Active, announces the VIPs, makes one health check fail
+and recover, and at the end withdraws and lets go of everything.
+
+Root is needed to make a network namespace and to hold the VIPs in it. For
+anybody else the demo runs in a user namespace, where nobody outside can reach it.
+
+Exit status: 0 all of it worked; 1 it did not; 64 the command line is wrong.`,
+		Example: `  plasmactl demo --flake .#three-nodes
+  plasmactl demo --flake ./my-cluster --keep`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			eval, err := flags.config(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			if os.Geteuid() != 0 {
+				return inUserNamespace(cmd)
+			}
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			return demo.Run(cmd.Context(), demo.Config{
+				Flake: flags.flake,
+				Eval:  eval,
+				Bin:   filepath.Dir(self),
+				Keep:  keep,
+				Out:   cmd.OutOrStdout(),
+				Table: printTable,
+			})
+		},
+	}
+	flags.register(cmd)
+	cmd.Flags().BoolVar(&keep, "keep", false, "go on serving until Ctrl-C")
+	return cmd
+}
+
+// inUserNamespace replaces this process by itself as root of a user namespace
+// with a network and a /run of its own.
+func inUserNamespace(cmd *cobra.Command) error {
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		return fmt.Errorf("root is needed to make a network namespace for the VIPs: run it as root, or install util-linux for a user namespace: %w", err)
+	}
+	namespace := []string{"--user", "--map-root-user", "--net", "--mount"}
+	if out, err := exec.CommandContext(cmd.Context(), unshare, append(namespace, "true")...).CombinedOutput(); err != nil {
+		return fmt.Errorf("root is needed to make a network namespace for the VIPs, and this kernel gives no user namespace to others: run it as root (%w: %s)", err, out)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(cmd.ErrOrStderr(), "plasmactl: root is needed to make a network namespace for the VIPs; as another user, all of the demo runs in a user namespace")
+	args := append([]string{"unshare"}, namespace...)
+	args = append(args, "--", "sh", "-c", `ip link set lo up && mount -t tmpfs tmpfs /run && exec "$@"`, "sh", self)
+	return syscall.Exec(unshare, append(args, os.Args[1:]...), os.Environ())
+}
