@@ -85,7 +85,8 @@ type agent struct {
 	client  *api.Client
 	machine Machine
 	cluster ClusterConfig
-	said    string // the last state of affairs that was logged
+	said    string // the last state of affairs with the deployer that was logged
+	unread  string // the last error of reload that was logged, "" while it works
 }
 
 func newAgent(cfg Config) (*agent, error) {
@@ -229,10 +230,13 @@ func (a *agent) reload() {
 		err = fmt.Errorf("cluster config %s is now that of node %s", a.cfg.ConfigPath, fresh.NodeID)
 	}
 	if err != nil {
-		a.say("config "+err.Error(), slog.LevelError, "cluster config not read again, reporting the old one", "error", err)
+		if a.unread != err.Error() {
+			a.unread = err.Error()
+			a.log.Error("cluster config not read again, reporting the old one", "error", err)
+		}
 		return
 	}
-	a.cluster = fresh
+	a.cluster, a.unread = fresh, ""
 }
 
 // say logs what is not what was logged last.

@@ -1,0 +1,142 @@
+package phonehome
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+const goodConfig = `{ "schema_version": 1, "cluster_name": "three-nodes", "node_id": "node01", "node_role": "control-plane",
+  "node_ip": "10.0.0.11", "services": ["fiberlb"], "bootstrap": true, "initial_peers": ["node01"],
+  "bgp_asn": 65001, "deployer_url": "http://deployer:8080" }
+`
+
+func TestParseClusterConfig(t *testing.T) {
+	c, err := ParseClusterConfig([]byte(goodConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(goodConfig))
+	if c.Hash != "sha256:"+hex.EncodeToString(sum[:]) || !node.ValidConfigHash(c.Hash) {
+		t.Errorf("hash %s is not that of the exact bytes", c.Hash)
+	}
+	if c.NodeID != "node01" || c.NodeRole != "control-plane" || c.BGPASN == nil || *c.BGPASN != 65001 || !c.Bootstrap {
+		t.Errorf("%+v", c)
+	}
+	if spaced, _ := ParseClusterConfig([]byte(goodConfig + "\n")); spaced.Hash == c.Hash {
+		t.Error("one more byte and the same hash")
+	}
+
+	replaced := func(old, with string) string { return strings.Replace(goodConfig, old, with, 1) }
+	for name, test := range map[string]struct{ body, want string }{
+		"empty":            {"", "empty"},
+		"unknown key":      {replaced(`"services"`, `"sevices"`), "sevices: unknown"},
+		"wrong case":       {replaced(`"node_id"`, `"Node_ID"`), `the name is "node_id"`},
+		"hash from within": {replaced(`"services"`, `"Hash"`), "Hash: unknown"},
+		"other schema":     {replaced(`"schema_version": 1`, `"schema_version": 2`), "schema_version: this program reads version 1, found 2"},
+		"no cluster":       {replaced(`"three-nodes"`, `""`), "cluster_name: required"},
+		"bad id":           {replaced(`"node01"`, `"Node 1"`), "node_id: want"},
+		"bad role":         {replaced(`"control-plane"`, `"boss"`), "node_role: want control-plane or worker"},
+		"bad ip":           {replaced(`"10.0.0.11"`, `"10.0.0"`), "node_ip: want"},
+		"bad url":          {replaced(`"http://deployer:8080"`, `"deployer:8080"`), "deployer_url: "},
+		"secret in url":    {replaced(`"http://deployer:8080"`, `"http://user:hunter2@deployer"`), "want a base URL"},
+		"negative asn":     {replaced(`65001`, `-1`), "bgp_asn: want a whole number in range"},
+		"trailing":         {goodConfig + "{}", "something follows"},
+		"too large":        {goodConfig + strings.Repeat(" ", maxConfigBytes), "larger than"},
+	} {
+		_, err := ParseClusterConfig([]byte(test.body))
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q in it", name, err, test.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: the error shows a password: %v", name, err)
+		}
+	}
+	if _, err := ParseClusterConfig([]byte(replaced("65001", "null"))); err != nil {
+		t.Errorf("no BGP: %v", err)
+	}
+	if _, err := ReadClusterConfig("/nowhere/cluster-config.json"); err == nil || !strings.Contains(err.Error(), "/nowhere/cluster-config.json") {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+func FuzzParseClusterConfig(f *testing.F) {
+	f.Add([]byte(goodConfig))
+	f.Add([]byte(`{"schema_version":1,"services":[null],"bgp_asn":4294967296}`))
+	f.Add([]byte(`{"schema_version":1e0}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := ParseClusterConfig(data)
+		if err != nil {
+			if err.Error() == "" {
+				t.Fatal("error without a reason")
+			}
+			return
+		}
+		if !node.ValidID(c.NodeID) || !node.ValidConfigHash(c.Hash) || c.SchemaVersion != 1 {
+			t.Fatalf("accepted %+v", c)
+		}
+	})
+}
+
+// root lays files in a directory that stands for "/".
+func root(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestReadMachine(t *testing.T) {
+	const (
+		uuid      = "4C4C4544-0044-4A10-8052-B4C04F503532\n"
+		machineID = "0123456789abcdef0123456789abcdee\n"
+		derived   = "b7316773-c7c4-4245-b756-c2a896ebddaa"
+	)
+	for name, test := range map[string]struct {
+		files      map[string]string
+		id, source string
+	}{
+		"mainboard":        {map[string]string{productUUID: uuid, etcMachineID: machineID}, "4c4c4544-0044-4a10-8052-b4c04f503532", productUUID},
+		"no mainboard":     {map[string]string{etcMachineID: machineID}, derived, etcMachineID},
+		"all zeros":        {map[string]string{productUUID: "00000000-0000-0000-0000-000000000000\n", etcMachineID: machineID}, derived, etcMachineID},
+		"all FF":           {map[string]string{productUUID: "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF\n", etcMachineID: machineID}, derived, etcMachineID},
+		"vendor's default": {map[string]string{productUUID: "03000200-0400-0500-0006-000700080009\n", etcMachineID: machineID}, derived, etcMachineID},
+		"nothing":          {nil, "", ""},
+		"uninitialized":    {map[string]string{etcMachineID: "uninitialized\n"}, "", ""},
+		"empty machine-id": {map[string]string{etcMachineID: ""}, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, err := ReadMachine(root(t, test.files))
+			if err != nil || m.ID != test.id || m.IDSource != test.source {
+				t.Errorf("%q from %q, %v; want %q from %q", m.ID, m.IDSource, err, test.id, test.source)
+			}
+		})
+	}
+
+	m, err := ReadMachine(root(t, map[string]string{
+		kernelRelease: "6.12.1\x1b[2J\n", bootID: "b1\n", meminfo: "MemFree: 1 kB\nMemTotal:   2048 kB\n",
+	}))
+	if err != nil || m.BootID != "b1" || m.Facts["kernel"] != "6.12.1[2J" || m.Facts["memory_bytes"] != "2097152" || m.Facts["cpus"] == "" {
+		t.Errorf("%+v, %v", m, err)
+	}
+
+	// What cannot be read is an error and not another identity. A directory in its
+	// place stands for it, since root may read everything.
+	dir := root(t, map[string]string{etcMachineID + "/x": ""})
+	if _, err := ReadMachine(dir); err == nil || !strings.Contains(err.Error(), "machine id") {
+		t.Errorf("unreadable machine-id: %v", err)
+	}
+}
