@@ -197,6 +197,27 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 	return result, nil
 }
 
+// Reset lets the node be provisioned anew, on any machine, whatever it was: the
+// operator vouches that nothing on it is needed. store.ErrNotFound when there is
+// no such node.
+func (r *Registry) Reset(ctx context.Context, id, reason string) (View, error) {
+	return r.operate(ctx, id, node.Input{Event: node.EventReset, Reason: reason})
+}
+
+// Decommission takes the node out: its reports are refused until it is reset.
+// store.ErrNotFound when there is no such node.
+func (r *Registry) Decommission(ctx context.Context, id, reason string) (View, error) {
+	return r.operate(ctx, id, node.Input{Event: node.EventDecommission, Reason: reason})
+}
+
+func (r *Registry) operate(ctx context.Context, id string, in node.Input) (View, error) {
+	n, err := r.apply(ctx, id, in, r.cfg.Now(), false)
+	if err != nil {
+		return View{}, err
+	}
+	return r.view(n), nil
+}
+
 // admit lets an undeclared node in, or says why not.
 func (r *Registry) admit(id string) error {
 	if !r.cfg.AllowUnknownNodes {

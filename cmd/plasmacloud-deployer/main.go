@@ -39,7 +39,7 @@ operators ask it who is there, and it survives a crash with nothing lost.`,
 		return process.UsageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(serveCommand(), checkCommand())
+	root.AddCommand(serveCommand(), checkCommand(), resetCommand(), decommissionCommand())
 	return root.ExecuteContext(ctx)
 }
 

@@ -36,10 +36,10 @@ func refuse(code string, n Node, r Report) *RefusedError {
 	case CodeAlreadyProvisioned:
 		e.Title = "The node is already provisioned"
 		e.Detail = fmt.Sprintf("machine %s was active as %s and may hold data, so it is not installed again by itself. "+
-			"Boot it from its disk, or reset the node first.", machineName(n.MachineID), n.ID)
+			"Boot it from its disk, or let it be installed anew with plasmacloud-deployer reset %s.", machineName(n.MachineID), n.ID, n.ID)
 	case CodeDecommissioned:
 		e.Title = "The node is decommissioned"
-		e.Detail = fmt.Sprintf("node %s was taken out at %s. Reset it to let it join again.", n.ID, n.Since.Format("2006-01-02T15:04:05Z07:00"))
+		e.Detail = fmt.Sprintf("node %s was taken out at %s. Let it join again with plasmacloud-deployer reset %s.", n.ID, n.Since.Format("2006-01-02T15:04:05Z07:00"), n.ID)
 	}
 	return e
 }

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/centra/plasmacloud/deployer"
+	"github.com/centra/plasmacloud/deployer/store"
+	"github.com/centra/plasmacloud/deployer/store/bolt"
+)
+
+// The operator's commands work on the store's file and not over the network: who
+// may write that file is an operator, and the API has nothing yet that tells one
+// from a stranger. So they run while the deployer is stopped.
+
+func resetCommand() *cobra.Command {
+	return operatorCommand(&cobra.Command{
+		Use:   "reset NODE",
+		Short: "Let a node be provisioned anew, on any machine",
+		Long: `Let a node be provisioned anew, on any machine: it is pending again, no machine is bound
+to it, and the installer may write its disk. Use it to install an active node again and
+to bring a decommissioned one back. Run it while the deployer is stopped, and with the
+node switched off: a node that is up reports itself ready again.`,
+		Example: `  systemctl stop plasmacloud-deployer
+  plasmacloud-deployer reset node03 --reason "new disks"
+  systemctl start plasmacloud-deployer`,
+	}, (*deployer.Registry).Reset)
+}
+
+func decommissionCommand() *cobra.Command {
+	return operatorCommand(&cobra.Command{
+		Use:   "decommission NODE",
+		Short: "Take a node out: its reports are refused until it is reset",
+		Long: `Take a node out: its record stays and its reports are refused until it is reset. Run it
+while the deployer is stopped.`,
+		Example: `  plasmacloud-deployer decommission node03 --reason "sold"`,
+	}, (*deployer.Registry).Decommission)
+}
+
+type operation func(r *deployer.Registry, ctx context.Context, id, reason string) (deployer.View, error)
+
+func operatorCommand(cmd *cobra.Command, do operation) *cobra.Command {
+	var path, storePath, reason string
+	cmd.Args = usageArgs(cobra.ExactArgs(1))
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cfg, err := readConfig(path, cmd.Flags().Changed("config"))
+		if err != nil {
+			return err
+		}
+		if cmd.Flags().Changed("store") {
+			cfg.Store.Path = storePath
+		}
+		return operate(cmd.Context(), cfg.Store.Path, args[0], reason, do, cmd.OutOrStdout())
+	}
+	cmd.Flags().SortFlags = false
+	cmd.Flags().StringVar(&path, "config", defaultConfigPath, "configuration `FILE`; the default one may be missing")
+	cmd.Flags().StringVar(&storePath, "store", "", "store `FILE`, over the file's store.path")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, a `TEXT` for the node's history")
+	return cmd
+}
+
+func operate(ctx context.Context, path, id, reason string, do operation, out io.Writer) (err error) {
+	if _, err := os.Stat(path); err != nil { // opening would make it
+		return fmt.Errorf("store: %w", err)
+	}
+	nodeStore, err := bolt.Open(bolt.Config{Path: path})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, nodeStore.Close()) }()
+	registry, err := deployer.New(ctx, deployer.Config{Store: nodeStore, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return fmt.Errorf("store %s: %w", path, err)
+	}
+	n, err := do(registry, ctx, id, reason)
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("the store %s has no node %q", path, id)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s: %s\n", n.ID, n.State)
+	return err
+}
