@@ -17,6 +17,19 @@
     }:
     let
       inherit (nixpkgs) lib;
+      forSystems =
+        f:
+        lib.genAttrs [
+          "x86_64-linux"
+          "aarch64-linux"
+        ] (system: f nixpkgs.legacyPackages.${system});
+
+      # Imported as files, so that messages name them.
+      module =
+        files:
+        {
+          imports = files ++ [ nix-nos.nixosModules.default ];
+        };
 
       mkCluster = import ./nix/lib/mk-cluster.nix {
         inherit lib;
@@ -26,6 +39,70 @@
     in
     {
       lib = { inherit mkCluster; };
+
+      nixosModules = {
+        default = module [
+          ./nix/modules/plasmacloud-cluster.nix
+          ./nix/modules/plasmacloud-deployer.nix
+          ./nix/modules/plasmacloud-network.nix
+          ./nix/modules/plasmacloud-phone-home.nix
+        ];
+        cluster = module [ ./nix/modules/plasmacloud-cluster.nix ];
+        network = module [
+          ./nix/modules/plasmacloud-cluster.nix
+          ./nix/modules/plasmacloud-network.nix
+        ];
+        phone-home = module [
+          ./nix/modules/plasmacloud-cluster.nix
+          ./nix/modules/plasmacloud-phone-home.nix
+        ];
+        deployer = module [ ./nix/modules/plasmacloud-deployer.nix ];
+        nix-nos = nix-nos.nixosModules.default;
+      };
+
+      overlays.default = final: _: {
+        plasmacloud = final.callPackage ./nix/package.nix { };
+      };
+
+      packages = forSystems (pkgs: rec {
+        plasmacloud = pkgs.callPackage ./nix/package.nix { };
+        default = plasmacloud;
+      });
+
+      apps = forSystems (
+        pkgs:
+        let
+          plasmactl = "${self.packages.${pkgs.stdenv.hostPlatform.system}.plasmacloud}/bin/plasmactl";
+        in
+        {
+          default = {
+            type = "app";
+            program = plasmactl;
+          };
+          demo = {
+            type = "app";
+            program = "${pkgs.writeShellScript "plasmacloud-demo" "exec ${plasmactl} demo \"$@\""}";
+          };
+        }
+      );
+
+      formatter = forSystems (pkgs: pkgs.nixfmt-tree);
+
+      checks = forSystems (pkgs: {
+        inherit (self.packages.${pkgs.stdenv.hostPlatform.system}) plasmacloud;
+        three-nodes =
+          let
+            manifest = self.plasmacloud.three-nodes;
+          in
+          lib.throwIf (manifest.failedAssertions != [ ] || manifest.warnings != [ ])
+            (lib.concatStringsSep "\n" (manifest.failedAssertions ++ manifest.warnings))
+            (
+              pkgs.runCommand "three-nodes.json" {
+                json = builtins.toJSON manifest.data;
+                passAsFile = [ "json" ];
+              } "cp \"$jsonPath\" $out"
+            );
+      });
 
       inherit (threeNodes) plasmacloud nixosConfigurations;
     };

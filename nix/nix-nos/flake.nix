@@ -22,6 +22,7 @@
       lib = {
         ip = import ./lib/ip.nix;
         asn = import ./lib/asn.nix;
+        community = import ./lib/community.nix;
       };
     };
 }

@@ -3,7 +3,14 @@
 
   outputs =
     { self }:
-    {
+    let
       lib = import ./lib;
+    in
+    {
+      inherit lib;
+      legacyPackages = lib.genAttrs [
+        "x86_64-linux"
+        "aarch64-linux"
+      ] (system: import ./pkgs.nix { inherit lib system; });
     };
 }

@@ -4,6 +4,7 @@
 let
   inherit (lib) mkOption types;
   ip = import ../../nix-nos/lib/ip.nix;
+  community = import ../../nix-nos/lib/community.nix;
   cluster = config.plasmacloud.cluster;
   cfg = config.plasmacloud.network.fiberlbBgp;
   option = "plasmacloud.network.fiberlbBgp.vips";
@@ -78,8 +79,11 @@ let
       communities = mkOption {
         type = types.listOf types.str;
         default = [ ];
-        example = [ "65001:100" ];
-        description = "BGP communities of the route (RFC 1997).";
+        example = [
+          "65001:100"
+          "65001:1:2"
+        ];
+        description = "BGP communities of the route, standard (RFC 1997) or large (RFC 8092).";
       };
       med = mkOption {
         type = types.nullOr types.ints.u32;
@@ -154,13 +158,6 @@ let
         }
       ];
 
-  isCommunity =
-    text:
-    let
-      parts = builtins.match "(0|[1-9][0-9]{0,4}):(0|[1-9][0-9]{0,4})" text;
-    in
-    parts != null && lib.all (n: builtins.fromJSON n <= 65535) parts;
-
   vipProblems =
     v:
     let
@@ -186,9 +183,9 @@ let
       assertion = cluster.nodes ? ${id};
       message = "${option}: ${v.address} names the node \"${id}\", which plasmacloud.cluster.nodes does not have; name one that it has.";
     }) (if v.nodes == null then [ ] else v.nodes)
-    ++ map (community: {
-      assertion = isCommunity community;
-      message = "${option}: \"${community}\" of ${v.address} is not a community; write two numbers up to 65535, such as 65001:100.";
+    ++ map (text: {
+      assertion = community.isStandard text || community.isLarge text;
+      message = "${option}: \"${text}\" of ${v.address} is not a community; ${community.rule}.";
     }) v.communities
     ++ lib.concatMap (checkProblems v) v.checks;
 

@@ -3,6 +3,7 @@ let
   inherit (lib) mkOption types;
   ip = import ../../lib/ip.nix;
   asn = import ../../lib/asn.nix;
+  community = import ../../lib/community.nix;
   cfg = config.nix-nos.bgp;
   topology = config.nix-nos.topology.nodes;
 
@@ -72,10 +73,13 @@ let
         description = "Next hop; null: the speaker's own address on each session.";
       };
       communities = mkOption {
-        type = types.listOf (types.strMatching "[0-9]{1,5}:[0-9]{1,5}");
+        type = types.listOf types.str;
         default = [ ];
-        example = [ "64512:100" ];
-        description = "Communities (RFC 1997) of the route.";
+        example = [
+          "64512:100"
+          "64512:1:2"
+        ];
+        description = "Communities of the route, standard (RFC 1997) or large (RFC 8092).";
       };
       med = mkOption {
         type = types.nullOr types.ints.u32;
@@ -122,7 +126,11 @@ let
         assertion = a.nextHop == null || (nextHop != null && (prefix == null || nextHop.family == prefix.family));
         message = "nix-nos.bgp.announcements: the nextHop \"${toString a.nextHop}\" of ${a.prefix} must be an IP address of the same family as the prefix, or null.";
       }
-    ];
+    ]
+    ++ map (text: {
+      assertion = community.isStandard text || community.isLarge text;
+      message = "nix-nos.bgp.announcements: \"${text}\" of ${a.prefix} is not a community; ${community.rule}.";
+    }) a.communities;
 
   repeated = lib.filterAttrs (_: same: lib.length same > 1) (
     lib.groupBy (

@@ -8,6 +8,7 @@
 let
   inherit (lib) mkOption types;
   ip = import ../../lib/ip.nix;
+  community = import ../../lib/community.nix;
   bgp = config.nix-nos.bgp;
   cfg = bgp.gobgp;
 
@@ -49,6 +50,12 @@ let
   rendered = (pkgs.formats.toml { }).generate "gobgpd.toml" config.services.gobgpd.settings;
 
   announcementsFile = "nix-nos/gobgp-announcements";
+  communities =
+    keyword: list:
+    lib.optionals (list != [ ]) [
+      keyword
+      (lib.concatStringsSep "," list)
+    ];
   # One line a route: the prefix first, then what `gobgp global rib add` takes.
   announcementLine =
     a:
@@ -69,10 +76,8 @@ let
         "local-pref"
         (toString a.localPref)
       ]
-      ++ lib.optionals (a.communities != [ ]) [
-        "community"
-        (lib.concatStringsSep "," a.communities)
-      ]
+      ++ communities "community" (lib.filter community.isStandard a.communities)
+      ++ communities "large-community" (lib.filter community.isLarge a.communities)
       ++ [
         "-a"
         "ipv${toString prefix.family}"

@@ -1,0 +1,113 @@
+# A node's share of plasmacloud.network: the speaker, the announcer beside it,
+# and what PrismNET needs.
+{
+  lib,
+  config,
+  pkgs,
+  ...
+}:
+let
+  inherit (config.plasmacloud) network node package;
+  speaks = node.data != null && node.data.announcer != null;
+  file = "plasmacloud/announcer.json";
+  announcer = "${package}/bin/plasmacloud-announcer";
+  announcerJson = builtins.toJSON node.data.announcer + "\n";
+in
+{
+  imports = [
+    ./options/node.nix
+    ./options/package.nix
+  ];
+
+  options.services.fiberlb.bgp.gobgpAddress = lib.mkOption {
+    type = lib.types.str;
+    default = config.nix-nos.bgp.gobgp.apiAddress;
+    defaultText = lib.literalExpression "config.nix-nos.bgp.gobgp.apiAddress";
+    example = "127.0.0.1:50051";
+    description = "Where FiberLB finds the API of the node's gobgpd, as HOST:PORT.";
+  };
+
+  config = lib.mkMerge [
+    (lib.mkIf speaks {
+      nix-nos.bgp = {
+        enable = true;
+        inherit (node.data.bgp)
+          backend
+          asn
+          routerId
+          peers
+          announcements
+          ;
+        gobgp = {
+          apiAddress = node.data.announcer.speaker.address;
+          # The announcer originates the routes, by health.
+          injectAnnouncements = false;
+          # It has withdrawn them before gobgpd stops with the machine.
+          keepRoutesOnStop = true;
+        };
+      };
+
+      environment.etc.${file}.text = announcerJson;
+
+      systemd.services.plasmacloud-announcer = {
+        description = "Announcer of the node's VIPs";
+        documentation = [ "https://github.com/centra/plasmacloud" ];
+        wantedBy = [ "multi-user.target" ];
+        # Not bindsTo: the announcer outlives a restart of the speaker, and
+        # gives it its routes back.
+        wants = [ "gobgpd.service" ];
+        after = [
+          "network.target"
+          "gobgpd.service"
+        ];
+        reloadTriggers = [ announcerJson ];
+        startLimitIntervalSec = 0;
+        serviceConfig = {
+          Type = "notify";
+          ExecStartPre = "${announcer} check /etc/${file}";
+          ExecStart = "${announcer} run --config /etc/${file}";
+          ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+          Restart = "always";
+          RestartSec = "1s";
+
+          DynamicUser = true;
+          AmbientCapabilities = [ "CAP_NET_ADMIN" ];
+          CapabilityBoundingSet = [ "CAP_NET_ADMIN" ];
+          LockPersonality = true;
+          MemoryDenyWriteExecute = true;
+          NoNewPrivileges = true;
+          PrivateDevices = true;
+          PrivateTmp = true;
+          ProtectClock = true;
+          ProtectControlGroups = true;
+          ProtectHome = true;
+          ProtectHostname = true;
+          ProtectKernelLogs = true;
+          ProtectKernelModules = true;
+          ProtectKernelTunables = true;
+          ProtectSystem = "strict";
+          RestrictAddressFamilies = [
+            "AF_INET"
+            "AF_INET6"
+            "AF_NETLINK"
+            "AF_UNIX"
+          ];
+          RestrictNamespaces = true;
+          RestrictRealtime = true;
+          RestrictSUIDSGID = true;
+          SystemCallArchitectures = "native";
+          SystemCallFilter = [ "@system-service" ];
+          UMask = "0077";
+        };
+      };
+    })
+
+    (lib.mkIf network.prismnetIntegration.enable {
+      virtualisation.vswitch.enable = true;
+      boot.kernelModules = [
+        "openvswitch"
+        "geneve"
+      ];
+    })
+  ];
+}

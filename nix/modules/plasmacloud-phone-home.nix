@@ -1,0 +1,81 @@
+# The agent that keeps the deployer informed about this node.
+{ lib, config, ... }:
+let
+  inherit (config.plasmacloud) node package;
+  cfg = config.plasmacloud.phoneHome;
+  file = "/etc/nixos/secrets/cluster-config.json";
+in
+{
+  imports = [
+    ./options/node.nix
+    ./options/package.nix
+  ];
+
+  options.plasmacloud.phoneHome.enable =
+    lib.mkEnableOption "reporting this node to the cluster's deployer"
+    // {
+      default = node.data != null;
+      defaultText = lib.literalExpression "config.plasmacloud.node.id != null";
+    };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = node.id != null;
+        message = "plasmacloud.phoneHome.enable: this machine is no node of the cluster; set plasmacloud.node.id, or turn it off.";
+      }
+    ];
+
+    systemd.services.plasmacloud-phone-home = {
+      description = "Reports of this node to the deployer";
+      documentation = [ "https://github.com/centra/plasmacloud" ];
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" ];
+      restartTriggers = lib.optional (node.data != null) node.data.clusterConfig;
+      startLimitIntervalSec = 0;
+      serviceConfig = {
+        # Not notify: the deployer may be down for as long as it likes, and a
+        # switch to a new configuration must not wait for it.
+        Type = "exec";
+        ExecStart = lib.escapeShellArgs [
+          "${package}/bin/plasmacloud-phone-home"
+          "--config"
+          file
+          "--phase"
+          "ready"
+          "--heartbeat"
+        ];
+        Restart = "always";
+        RestartSec = "10s";
+
+        # The mainboard's UUID, by which a machine is known, is for root only.
+        CapabilityBoundingSet = "";
+        LockPersonality = true;
+        MemoryDenyWriteExecute = true;
+        NoNewPrivileges = true;
+        PrivateDevices = true;
+        PrivateTmp = true;
+        ProtectClock = true;
+        ProtectControlGroups = true;
+        ProtectHome = true;
+        ProtectHostname = true;
+        ProtectKernelLogs = true;
+        ProtectKernelModules = true;
+        ProtectKernelTunables = true;
+        ProtectSystem = "strict";
+        RestrictAddressFamilies = [
+          "AF_INET"
+          "AF_INET6"
+          "AF_NETLINK"
+          "AF_UNIX"
+        ];
+        RestrictNamespaces = true;
+        RestrictRealtime = true;
+        RestrictSUIDSGID = true;
+        SystemCallArchitectures = "native";
+        SystemCallFilter = [ "@system-service" ];
+      };
+    };
+  };
+}

@@ -1,0 +1,51 @@
+# Options that machines commonly set and that nothing here depends on: any value
+# is taken, so that a node's own modules can be evaluated along.
+{ lib, ... }:
+let
+  taken = lib.mkOption {
+    type = lib.types.anything;
+    default = { };
+    description = "Taken as it is; only nixpkgs knows what may stand here.";
+  };
+in
+{
+  options = {
+    boot = {
+      initrd = taken;
+      loader = taken;
+    };
+    console = taken;
+    disko = taken;
+    documentation = taken;
+    fileSystems = taken;
+    hardware = taken;
+    i18n = taken;
+    networking = {
+      interfaces = taken;
+      useDHCP = lib.mkOption {
+        type = lib.types.bool;
+        default = true;
+        description = "Whether addresses come by DHCP.";
+      };
+    };
+    nix = taken;
+    programs = taken;
+    security = taken;
+    services = {
+      openssh = taken;
+      resolved = taken;
+      timesyncd = taken;
+    };
+    swapDevices = lib.mkOption {
+      type = lib.types.listOf lib.types.anything;
+      default = [ ];
+      description = "Taken as it is.";
+    };
+    systemd = {
+      network = taken;
+      targets = taken;
+      timers = taken;
+    };
+    time = taken;
+  };
+}
