@@ -64,15 +64,16 @@
         plasmacloud = final.callPackage ./nix/package.nix { };
       };
 
-      packages = forSystems (pkgs: rec {
-        plasmacloud = pkgs.callPackage ./nix/package.nix { };
-        default = plasmacloud;
+      # Not by the name of plasmacloud too: `nix eval .#plasmacloud` would find
+      # the package before the clusters.
+      packages = forSystems (pkgs: {
+        default = pkgs.callPackage ./nix/package.nix { };
       });
 
       apps = forSystems (
         pkgs:
         let
-          plasmactl = "${self.packages.${pkgs.stdenv.hostPlatform.system}.plasmacloud}/bin/plasmactl";
+          plasmactl = "${self.packages.${pkgs.stdenv.hostPlatform.system}.default}/bin/plasmactl";
         in
         {
           default = {
@@ -89,7 +90,7 @@
       formatter = forSystems (pkgs: pkgs.nixfmt-tree);
 
       checks = forSystems (pkgs: {
-        inherit (self.packages.${pkgs.stdenv.hostPlatform.system}) plasmacloud;
+        package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
         three-nodes =
           let
             manifest = self.plasmacloud.three-nodes;

@@ -4,7 +4,10 @@
   outputs =
     { self }:
     let
-      lib = import ./lib;
+      # Any lib can lie in ./lib, nixpkgs' own too.
+      lib = import ./lib // {
+        nixosSystem = import ./nixos.nix { inherit lib; };
+      };
     in
     {
       inherit lib;

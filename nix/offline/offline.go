@@ -10,5 +10,5 @@ import "embed"
 
 // FS holds flake.nix and everything that it imports.
 //
-//go:embed flake.nix nixos.nix pkgs.nix unbuildable.nix lib nixos
+//go:embed flake.nix nixos.nix pkgs.nix unbuildable.nix formats lib nixos
 var FS embed.FS

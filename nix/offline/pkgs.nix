@@ -49,12 +49,12 @@ let
       writeShellScript = name: text: builtins.toFile name "#!${final.bash}/bin/bash\n${text}\n";
       formats = {
         json = _: {
-          type = import ./lib/json-type.nix { inherit lib; } "JSON value" true;
+          type = import ./formats/value-type.nix { inherit lib; } "JSON value" true;
           generate = name: value: builtins.toFile name (builtins.toJSON value);
         };
         toml = _: {
-          type = import ./lib/json-type.nix { inherit lib; } "TOML value" false;
-          generate = name: value: builtins.toFile name (import ./lib/toml.nix { inherit lib; } value);
+          type = import ./formats/value-type.nix { inherit lib; } "TOML value" false;
+          generate = name: value: builtins.toFile name (import ./formats/toml.nix { inherit lib; } value);
         };
       };
 

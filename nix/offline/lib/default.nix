@@ -27,7 +27,6 @@ let
         ;
       generators = part ./generators.nix;
       types = part ./types.nix;
-      nixosSystem = part ../nixos.nix;
     };
 in
 lib
