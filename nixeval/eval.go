@@ -211,6 +211,8 @@ func (r *run) eval(ctx context.Context, lib Lib, attr string, more ...string) ([
 	args := append([]string{
 		"--extra-experimental-features", "nix-command flakes",
 		"eval", "--json", "--no-write-lock-file", r.target + "#" + attr,
+		// Nix would look for packages.<system>.<attr> first; there is no such system.
+		"--option", "system", "no-system",
 	}, more...)
 	overrides := map[string]string{}
 	for name, ref := range r.pins {

@@ -41,7 +41,8 @@ func TestEval(t *testing.T) {
 }
 
 func TestEvalChoosesTheCluster(t *testing.T) {
-	dir := flakeWith(t, "plasmacloud = { c = "+manifestNix(t)+"; other = throw \"not asked for\"; };")
+	dir := flakeWith(t, "plasmacloud = { c = "+manifestNix(t)+"; other = throw \"not asked for\"; };"+
+		"packages.x86_64-linux.plasmacloud = { a = 1; package = 2; }; packages.aarch64-linux = { plasmacloud = 3; };")
 
 	_, err := New(Config{}).Eval(t.Context(), dir+"#c")
 	require.NoError(t, err)

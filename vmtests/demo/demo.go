@@ -83,7 +83,7 @@ type demo struct {
 	begin time.Time
 	steps int
 
-	dir       string // temporary, for configurations, logs and the deployer's state
+	dir       string // the lab's: configurations, logs and the deployer's state
 	manifest  *nixeval.Manifest
 	speakerID string // the node whose announcer the demo runs; empty: the cluster announces nothing
 	lab       *lab.Lab
@@ -148,9 +148,12 @@ func (d *demo) evaluate(ctx context.Context) error {
 	for _, warning := range d.manifest.Warnings {
 		d.say("   warning: %s", warning)
 	}
-	if d.dir, err = os.MkdirTemp("", "plasmacloud-demo-"); err != nil {
+	// The lab's folder takes our files too: the next demo finds them there if
+	// this one is killed.
+	if d.lab, err = lab.New("demo"); err != nil {
 		return err
 	}
+	d.dir = d.lab.Dir
 	return nil
 }
 
@@ -186,7 +189,7 @@ func (d *demo) startSpeakers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w (is a gobgpd or another demo running here?)", err)
 	}
-	if d.router, err = speaker.DialGoBGPv3(speaker.Config{Address: router.APIAddress(), ASN: routerASN}); err != nil {
+	if d.router, err = speaker.DialGoBGPv3(speaker.Config{Address: router.APIAddress(), ASN: routerASN, Timeout: 2 * time.Second}); err != nil {
 		return err
 	}
 	d.say("   the speaker of %s: AS %d, GoBGP's gRPC API on %s", d.speakerID, bgp.ASN, speakerAPI)
@@ -285,9 +288,6 @@ func (d *demo) announce(ctx context.Context) error {
 		return errSkip
 	}
 	var err error
-	if d.lab, err = lab.New("demo"); err != nil {
-		return err
-	}
 	if d.vips, err = d.lab.Host("vips"); err != nil {
 		return err
 	}
@@ -421,5 +421,5 @@ func (d *demo) cleanUp() error {
 	if d.lab != nil {
 		errs = append(errs, d.lab.Close())
 	}
-	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
+	return errors.Join(errs...)
 }

@@ -25,8 +25,9 @@ import (
 
 // Lab is a set of hosts.
 type Lab struct {
+	Dir string // configurations, sockets and logs of the daemons; goes with the lab
+
 	name  string
-	dir   string // configurations, sockets and logs of the daemons
 	hosts []*Host
 }
 
@@ -55,10 +56,10 @@ func New(name string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.dir, err = os.MkdirTemp("", "plasmacloud-"+l.prefix()); err != nil {
+	if l.Dir, err = os.MkdirTemp("", "plasmacloud-"+l.prefix()); err != nil {
 		return nil, err
 	}
-	return l, os.Chmod(l.dir, 0o755) // FRR's daemons run as a user of their own
+	return l, os.Chmod(l.Dir, 0o755) // FRR's daemons run as a user of their own
 }
 
 func (l *Lab) prefix() string { return "lab-" + l.name + "-" }
@@ -73,7 +74,7 @@ func (l *Lab) Close() error {
 		errs = append(errs, removeNamespace(h.Namespace))
 	}
 	l.hosts = nil
-	return errors.Join(append(errs, os.RemoveAll(l.dir))...)
+	return errors.Join(append(errs, os.RemoveAll(l.Dir))...)
 }
 
 // removeNamespace ends what runs in the namespace before it removes the name,
@@ -100,7 +101,7 @@ type Host struct {
 
 // Host makes a host. The name is at most 12 letters or digits.
 func (l *Lab) Host(name string) (*Host, error) {
-	h := &Host{Name: name, Namespace: l.prefix() + name, Dir: filepath.Join(l.dir, name)}
+	h := &Host{Name: name, Namespace: l.prefix() + name, Dir: filepath.Join(l.Dir, name)}
 	if err := os.MkdirAll(h.Dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -141,6 +142,34 @@ func (l *Lab) Link(a *Host, addrA []netip.Prefix, b *Host, addrB []netip.Prefix)
 			return err
 		}
 		if _, err := end.host.IP("link", "set", end.iface, "up"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Switch joins hosts to one Ethernet segment. Their interfaces are called eth0.
+func (l *Lab) Switch(addrs map[*Host][]netip.Prefix) error {
+	bridge, err := l.Host("switch")
+	if err != nil {
+		return err
+	}
+	if _, err := bridge.IP("link", "add", "br0", "up", "type", "bridge"); err != nil {
+		return err
+	}
+	for host, own := range addrs {
+		port := "to-" + host.Name
+		if _, err := run("ip", "link", "add", "eth0", "netns", host.Namespace, "type", "veth",
+			"peer", "name", port, "netns", bridge.Namespace); err != nil {
+			return err
+		}
+		if _, err := bridge.IP("link", "set", port, "up", "master", "br0"); err != nil {
+			return err
+		}
+		if err := host.Addresses("eth0", own...); err != nil {
+			return err
+		}
+		if _, err := host.IP("link", "set", "eth0", "up"); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,9 @@ type Router interface {
 	Routes() ([]Route, error)
 	// Established tells for how many neighbors the session is up.
 	Established() (int, error)
+	// Updates counts what neighbors sent since the start: the routes announced and
+	// withdrawn as BIRD counts them, the UPDATE messages as FRR does.
+	Updates() (int, error)
 }
 
 // Route is one learned path.
@@ -136,6 +139,18 @@ func (b *bird) Routes() ([]Route, error) {
 func (b *bird) Established() (int, error) {
 	out, err := b.birdc("show protocols")
 	return strings.Count(out, "Established"), err
+}
+
+var birdReceived = regexp.MustCompile(`Import (?:updates|withdraws):\s+(\d+)`)
+
+func (b *bird) Updates() (int, error) {
+	out, err := b.birdc("show protocols all")
+	count := 0
+	for _, found := range birdReceived.FindAllStringSubmatch(out, -1) {
+		n, _ := strconv.Atoi(found[1])
+		count += n
+	}
+	return count, err
 }
 
 // frr is FRR's zebra and bgpd, driven by vtysh.
@@ -257,6 +272,24 @@ func (p frrPath) route(prefix string) (Route, error) {
 func (f *frr) Established() (int, error) {
 	out, err := f.vtysh("show bgp neighbors json")
 	return strings.Count(out, `"bgpState":"Established"`), err
+}
+
+func (f *frr) Updates() (int, error) {
+	out, err := f.vtysh("show bgp neighbors json")
+	if err != nil {
+		return 0, err
+	}
+	var neighbors map[string]struct {
+		MessageStats struct {
+			UpdatesRecv int `json:"updatesRecv"`
+		} `json:"messageStats"`
+	}
+	err = json.Unmarshal([]byte(out), &neighbors)
+	count := 0
+	for _, n := range neighbors {
+		count += n.MessageStats.UpdatesRecv
+	}
+	return count, err
 }
 
 func asPath(text string) ([]uint32, error) {

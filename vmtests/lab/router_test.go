@@ -99,5 +99,5 @@ func TestNothingIsLeft(t *testing.T) {
 	assert.NoFileExists(t, host.Path())
 	assert.NoDirExists(t, host.Dir)
 	require.NoError(t, second.Close())
-	assert.NoDirExists(t, second.dir)
+	assert.NoDirExists(t, second.Dir)
 }
