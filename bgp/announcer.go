@@ -28,6 +28,7 @@ type Announcer struct {
 	speaker speaker.Speaker
 	holder  vip.Holder
 	monitor *health.Monitor
+	health  func(health.Check) health.State // monitor's
 	log     *slog.Logger
 	wake    chan struct{}
 
@@ -53,6 +54,7 @@ func New(o Options) *Announcer {
 		drains: drains{}, reported: newReports(), rewritten: rewrites{},
 	}
 	a.monitor = health.NewMonitor(health.Config{OnChange: a.trigger, Probe: o.Probe, Logger: o.Logger.With("part", "health")})
+	a.health = a.monitor.State
 	return a
 }
 
@@ -141,6 +143,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
 	defer cancel()
+	defer a.monitor.Close()
 	watchers.Go(func() { a.watch(work, a.speaker.Watch) })
 	watchers.Go(func() { a.watch(work, a.holder.Watch) })
 

@@ -26,7 +26,7 @@ const confirmPause = 20 * time.Millisecond
 // pass reads the live state once, and does what it lacks of the desired state.
 func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	cfg := a.config()
-	wishes := desired(cfg, a.monitor.State, stopping)
+	wishes := desired(cfg, a.health, stopping)
 	now, speakerErr, addrsErr := a.read(ctx, stopping)
 	a.reportSpeaker(speakerErr)
 	a.reportForeign(wishes, now)

@@ -368,20 +368,28 @@ func (g *GoBGPv3) explain(ctx context.Context, do string, err error) error {
 	return fmt.Errorf("speaker %s: %s: %w", g.cfg.Address, do, err)
 }
 
-// refused is not nil when nothing listens at the daemon's address.
+// refused is not nil when nothing listens at the daemon's address. A process that
+// dies closes its connections before its listener, or after: so look again.
 func (g *GoBGPv3) refused(ctx context.Context) error {
 	network, address := "tcp", g.cfg.Address
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		network, address = "unix", path
 	}
 	dialer := net.Dialer{Timeout: g.cfg.Timeout}
-	conn, err := dialer.DialContext(ctx, network, address)
-	if err == nil {
+	for range 3 {
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil && isNobodyListening(err) {
+			return err
+		}
+		if err != nil {
+			return nil
+		}
 		conn.Close()
-		return nil
-	}
-	if isNobodyListening(err) {
-		return err
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 	return nil
 }

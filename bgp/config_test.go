@@ -1,0 +1,208 @@
+package bgp
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/health"
+	"github.com/centra/plasmacloud/bgp/speaker"
+)
+
+const fullConfig = `{ "schema_version": 1,
+  "node_id": "node01",
+  "speaker": { "address": "127.0.0.1:50051", "timeout": "2s" },
+  "asn": 65001,
+  "next_hop": { "ipv4": "10.0.0.11", "ipv6": null },
+  "hold": { "interface": "lo", "netns": "" },
+  "drain_delay": "5s",
+  "reconcile_interval": "10s",
+  "vips": [
+    { "address": "203.0.113.10",
+      "communities": [ "65001:100", "65001:1:2" ], "med": null, "local_pref": 200,
+      "checks": [
+        { "type": "http", "url": "http://127.0.0.1:8080/healthz", "interval": "2s", "timeout": "1s", "rise": 2, "fall": 3 },
+        { "type": "tcp", "address": "localhost:80", "interval": "500ms", "timeout": "500ms", "rise": 1, "fall": 1 } ] },
+    { "address": "2001:db8::10", "communities": [], "med": 0, "local_pref": null, "checks": [] } ] }`
+
+func TestParseConfig(t *testing.T) {
+	got, err := ParseConfig([]byte(fullConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pref, med := uint32(200), uint32(0)
+	vip := netip.MustParseAddr("203.0.113.10")
+	want := &Config{
+		NodeID: "node01", ASN: 65001,
+		Speaker:    SpeakerConfig{"127.0.0.1:50051", 2 * time.Second},
+		NextHop:    NextHop{IPv4: netip.MustParseAddr("10.0.0.11")},
+		Hold:       Hold{Interface: "lo"},
+		DrainDelay: 5 * time.Second, ReconcileInterval: 10 * time.Second,
+		VIPs: []VIP{
+			{Address: vip, LocalPref: &pref,
+				Communities: []speaker.Community{65001<<16 | 100}, LargeCommunities: []speaker.LargeCommunity{{Global: 65001, Local1: 1, Local2: 2}},
+				Checks: []health.Check{
+					{Kind: health.HTTP, URL: "http://127.0.0.1:8080/healthz", Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3},
+					{Kind: health.TCP, Address: "localhost:80", Interval: 500 * time.Millisecond, Timeout: 500 * time.Millisecond, Rise: 1, Fall: 1, NotAddr: vip},
+				}},
+			{Address: netip.MustParseAddr("2001:db8::10"), MED: &med},
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	p := got.Path(got.VIPs[0])
+	if p.Prefix.String() != "203.0.113.10/32" || p.NextHop != got.NextHop.IPv4 || p.LocalPref != &pref && *p.LocalPref != 200 {
+		t.Errorf("path is %+v", p)
+	}
+	if p := got.Path(got.VIPs[1]); p.NextHop.IsValid() {
+		t.Errorf("path is %+v", p)
+	}
+}
+
+func TestConfigDefaults(t *testing.T) {
+	got, err := ParseConfig([]byte(`{"schema_version": 1, "node_id": "n", "asn": 4200000000, "vips": [
+		{"address": "203.0.113.10", "checks": [{"type": "tcp", "address": "[::1]:80"}]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := got.VIPs[0].Checks[0]
+	if got.Speaker.Address != "127.0.0.1:50051" || got.Speaker.Timeout != 2*time.Second || got.Hold.Interface != "lo" ||
+		got.DrainDelay != 5*time.Second || got.ReconcileInterval != 10*time.Second ||
+		check.Interval != 2*time.Second || check.Timeout != time.Second || check.Rise != 2 || check.Fall != 3 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// Every mistake is refused with its place and its mend. Each case replaces a piece of fullConfig.
+func TestConfigMistakes(t *testing.T) {
+	for _, test := range []struct{ old, new, want string }{
+		{`"schema_version": 1`, `"schema_version": 2`, `schema_version: is 2, and this program reads 1; use an announcer and a configuration of the same release`},
+		{`"schema_version": 1,`, ``, `schema_version: is missing`},
+		{`"node_id": "node01"`, `"node_id": ""`, `node_id: is empty`},
+		{`"node_id": "node01"`, `"node_id": 7`, `node_id: is the number 7; want a string`},
+		{`"asn": 65001`, `"asn": 0`, `asn: is 0, which is no ASN`},
+		{`"asn": 65001`, `"asn": "65001"`, `asn: is the string "65001"; want a number`},
+		{`"asn": 65001`, `"asn": 4294967296`, `asn: 4294967296 is not a whole number from 0 to 4294967295`},
+		{`"asn": 65001`, `"asn": 65001, "as": 1`, `as: is not known here; known are asn, drain_delay, hold, next_hop, node_id, reconcile_interval, schema_version, speaker, vips`},
+		{`"asn": 65001`, `"asn": 65001, "asn": 65002`, `asn: is written twice; remove one`},
+		{`"asn": 65001`, `"ASN": 65001`, `asn: is missing; ASN: is not known here`},
+		{`127.0.0.1:50051`, `127.0.0.1`, `speaker.address: "127.0.0.1" is not an address and a port`},
+		{`127.0.0.1:50051`, `unix://run/x`, `speaker.address: "unix://run/x" has no absolute path`},
+		{`127.0.0.1:50051`, `127.0.0.1:99999`, `port "99999" is not a number from 1 to 65535`},
+		{`"timeout": "2s" }`, `"timeout": 2 }`, `speaker.timeout: is the number 2; want a number with a unit, such as "500ms", "5s" or "1m", as a string`},
+		{`"timeout": "2s" }`, `"timout": "2s" }`, `speaker.timout: is not known here; known are address, timeout`},
+		{`"10.0.0.11"`, `"2001:db8::1"`, `next_hop.ipv4: "2001:db8::1" is no next hop; want an IPv4 address`},
+		{`"10.0.0.11"`, `""`, `next_hop.ipv4: is empty; want an IPv4 address`},
+		{`"interface": "lo"`, `"interface": "a-name-that-is-too-long"`, `hold.interface: "a-name-that-is-too-long" is no interface name`},
+		{`"drain_delay": "5s"`, `"drain_delay": "5"`, `drain_delay: "5" is not a duration; want a number with a unit`},
+		{`"drain_delay": "5s"`, `"drain_delay": "-5s"`, `drain_delay: "-5s" is out of range; want from 1ms to 24h`},
+		{`"drain_delay": "5s"`, `"drain_delay": "0s"`, `drain_delay: "0s" is out of range`},
+		{`"2001:db8::10"`, `"203.0.113.10"`, `vips[1].address: 203.0.113.10 is already vips[0]; remove one`},
+		{`"2001:db8::10"`, `"203.0.113.10/32"`, `vips[1].address: "203.0.113.10/32" has a prefix length; write the address alone`},
+		{`"2001:db8::10"`, `"::ffff:203.0.113.11"`, `vips[1].address: "::ffff:203.0.113.11" is an IPv4 address written as IPv6; write 203.0.113.11`},
+		{`"2001:db8::10"`, `"fe80::1%eth0"`, `vips[1].address: "fe80::1%eth0" has a zone`},
+		{`"2001:db8::10"`, `"127.0.0.1"`, `cannot be announced: not a global unicast address`},
+		{`"2001:db8::10"`, `"vip.example"`, `vips[1].address: "vip.example" is not an IP address`},
+		{`"65001:100"`, `"65001"`, `vips[0].communities[0]: "65001" is not a community`},
+		{`"65001:100"`, `"70000:1"`, `vips[0].communities[0]: "70000:1" is not a community`},
+		{`"65001:100"`, `65001`, `vips[0].communities[0]: is the number 65001; want a string`},
+		{`"med": 0`, `"med": -1`, `vips[1].med: -1 is not a whole number from 0 to 4294967295`},
+		{`"med": 0`, `"med": 1.5`, `vips[1].med: 1.5 is not a whole number`},
+		{`"type": "http"`, `"type": "icmp"`, `vips[0].checks[0].type: "icmp" is not a type of check; want "http" or "tcp"`},
+		{`"type": "http", `, ``, `vips[0].checks[0].type: is missing`},
+		{`"url": "http://127.0.0.1:8080/healthz"`, `"address": "127.0.0.1:8080"`, `vips[0].checks[0].url: is missing; vips[0].checks[0].address: is not known here`},
+		{`http://127.0.0.1:8080/healthz`, `ftp://127.0.0.1/`, `vips[0].checks[0].url: "ftp://127.0.0.1/" is not an http or https URL`},
+		{`http://127.0.0.1:8080/healthz`, `http://u:p@127.0.0.1/`, `no place for secrets; remove it`},
+		{`http://127.0.0.1:8080/healthz`, `http://203.0.113.10:8080/`, `vips[0].checks[0].url: dials the VIP itself`},
+		{`http://127.0.0.1:8080/healthz`, `http://[::ffff:203.0.113.10]/`, `vips[0].checks[0].url: dials the VIP itself`},
+		{`localhost:80`, `203.0.113.10:80`, `vips[0].checks[1].address: dials the VIP itself`},
+		{`localhost:80`, `localhost`, `vips[0].checks[1].address: "localhost" is not an address and a port`},
+		{`"interval": "500ms"`, `"interval": "soon"`, `vips[0].checks[1].interval: "soon" is not a duration`},
+		{`"interval": "500ms"`, `"interval": "400ms"`, `vips[0].checks[1].timeout: 500ms is longer than the interval, 400ms; make it at most that`},
+		{`"rise": 2`, `"rise": 0`, `vips[0].checks[0].rise: is 0; want at least 1`},
+		{`"fall": 3`, `"fall": 3, "retries": 3`, `vips[0].checks[0].retries: is not known here; known are fall, interval, rise, timeout, type, url`},
+		{`"checks": [] }`, `"checks": {} }`, `vips[1].checks: is an object; want a list in brackets`},
+		{`"checks": [] }`, `"checks": [3] }`, `vips[1].checks[0]: is the number 3; want an object in braces`},
+		{`] } ] }`, `] } ] } {}`, `something follows after the end of the JSON object`},
+		{`] } ] }`, `] } ]`, `not valid JSON: ends too early; is it cut off?`},
+		{`"node_id": "node01",`, `"node_id": "node01"`, `line 3: not valid JSON`},
+	} {
+		if !strings.Contains(fullConfig, test.old) {
+			t.Fatalf("test is wrong: no %s", test.old)
+		}
+		i := strings.LastIndex(fullConfig, test.old)
+		if strings.Count(fullConfig, test.old) > 1 {
+			i = strings.Index(fullConfig, test.old)
+		}
+		_, err := ParseConfig([]byte(fullConfig[:i] + test.new + fullConfig[i+len(test.old):]))
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s -> %s:\n got %v\nwant %s", test.old, test.new, err, test.want)
+		} else if strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s -> %s: more than one line: %v", test.old, test.new, err)
+		}
+	}
+}
+
+func TestConfigLimits(t *testing.T) {
+	if _, err := ParseConfig(make([]byte, MaxConfigBytes+1)); err == nil || !strings.Contains(err.Error(), "larger than 32 MiB") {
+		t.Error(err)
+	}
+	if _, err := ParseConfig([]byte(strings.Repeat("[", 1<<20))); err == nil || !strings.Contains(err.Error(), "nested too deeply") {
+		t.Error(err)
+	}
+	checks := strings.Repeat(`{"type": "tcp", "address": "127.0.0.1:80"},`, MaxChecks+1)
+	text := strings.Replace(fullConfig, `"checks": [] }`, `"checks": [`+strings.TrimSuffix(checks, ",")+`] }`, 1)
+	if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), "vips[1].checks: has 17 entries; at most 16 are allowed") {
+		t.Error(err)
+	}
+}
+
+func TestLoadConfigNamesTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "announcer.json")
+	if err := os.WriteFile(file, []byte("[]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadConfig(file); err == nil || err.Error() != file+": is a list; want an object in braces" {
+		t.Error(err)
+	}
+	if _, err := LoadConfig(file + ".absent"); err == nil || !strings.Contains(err.Error(), file+".absent") {
+		t.Error(err)
+	}
+}
+
+// Whatever is in the file: no panic, and what is accepted can be announced.
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(fullConfig))
+	f.Add([]byte(`{"schema_version": 1, "node_id": "n", "asn": 1, "vips": [{"address": "::1"}]}`))
+	f.Add([]byte(`{"vips": [{"checks": [{"type": "http", "url": "http://[::1]"}]}]}`))
+	f.Add([]byte(`[[[`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, err := ParseConfig(data)
+		if err != nil {
+			return
+		}
+		if cfg.ASN == 0 || cfg.DrainDelay <= 0 || cfg.ReconcileInterval <= 0 || cfg.Speaker.Timeout <= 0 {
+			t.Errorf("accepted %+v", cfg)
+		}
+		seen := map[netip.Addr]bool{}
+		for _, v := range cfg.VIPs {
+			if err := cfg.Path(v).Validate(); err != nil {
+				t.Errorf("accepted %v", err)
+			}
+			if seen[v.Address] {
+				t.Errorf("accepted %s twice", v.Address)
+			}
+			seen[v.Address] = true
+			for _, c := range v.Checks {
+				if c.Interval <= 0 || c.Timeout <= 0 || c.Timeout > c.Interval || c.Rise < 1 || c.Fall < 1 || c.Target() == "" {
+					t.Errorf("accepted %+v", c)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,181 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// target is a service whose answer tests set.
+type target struct {
+	mu    sync.Mutex
+	err   error
+	asked int
+}
+
+func (s *target) set(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+func (s *target) probe(context.Context, Check) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	return s.err
+}
+
+var sample = Check{Kind: TCP, Address: "127.0.0.1:80", Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3}
+
+var errRefused = errors.New("connection refused")
+
+func TestRiseAndFall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var service target
+		var changes atomic.Int32
+		m := NewMonitor(Config{OnChange: func() { changes.Add(1) }, Probe: service.probe})
+		defer m.Close()
+		m.Update([]Check{sample})
+		expect := func(after time.Duration, status Status, reason string) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if s := m.State(sample); s.Status != status || s.Reason != reason {
+				t.Fatalf("state is %v, %q; want %v, %q", s.Status, s.Reason, status, reason)
+			}
+		}
+		round := sample.Interval * 11 / 10
+		expect(0, Unknown, "not asked yet")
+		expect(time.Second, Unknown, "answers well (1 of rise 2)")
+		expect(round, Up, "answers well")
+		since := m.State(sample).Since
+		service.set(errRefused)
+		expect(round, Up, "connection refused (1 of fall 3)")
+		expect(round, Up, "connection refused (2 of fall 3)")
+		service.set(nil)
+		expect(round, Up, "answers well")
+		if m.State(sample).Since != since {
+			t.Fatal("since moved without a change")
+		}
+		service.set(errRefused)
+		expect(3*round, Down, "connection refused")
+		if got := changes.Load(); got != 2 {
+			t.Fatalf("%d changes told, want 2", got)
+		}
+	})
+}
+
+// One bad answer now and then never takes a VIP down.
+func TestAlternatingAnswersChangeNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n atomic.Int32
+		m := NewMonitor(Config{OnChange: func() { t.Error("changed") }, Probe: func(context.Context, Check) error {
+			if n.Add(1)%2 == 0 {
+				return errRefused
+			}
+			return nil
+		}})
+		defer m.Close()
+		m.Update([]Check{sample})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s := m.State(sample); s.Status != Unknown {
+			t.Fatal(s)
+		}
+	})
+}
+
+// A check that stays in the configuration keeps its state; one that differs in
+// anything starts anew; one that is gone is asked no more.
+func TestUpdateKeepsTheUnchanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var service target
+		m := NewMonitor(Config{OnChange: func() {}, Probe: service.probe})
+		defer m.Close()
+		m.Update([]Check{sample, sample})
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		before := m.State(sample)
+		changed := sample
+		changed.Fall++
+		m.Update([]Check{sample, changed})
+		if got := m.State(sample); got != before || got.Status != Up {
+			t.Fatalf("state went from %v to %v", before, got)
+		}
+		if got := m.State(changed); got.Status != Unknown {
+			t.Fatalf("a new check is %v", got)
+		}
+		m.Update(nil)
+		synctest.Wait()
+		service.mu.Lock()
+		asked := service.asked
+		service.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if service.asked != asked || m.State(sample).Status != Unknown {
+			t.Fatal("a removed check goes on")
+		}
+	})
+}
+
+// A probe that ignores the clock is cut off after the check's timeout, and says so.
+func TestTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMonitor(Config{OnChange: func() {}, Probe: func(ctx context.Context, _ Check) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+		defer m.Close()
+		m.Update([]Check{sample})
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if s := m.State(sample); s.Status != Down || s.Reason != "no answer within 1s" {
+			t.Fatal(s)
+		}
+	})
+}
+
+func TestConcurrencyIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now, most atomic.Int32
+		m := NewMonitor(Config{OnChange: func() {}, Probe: func(ctx context.Context, _ Check) error {
+			most.Store(max(most.Load(), now.Add(1)))
+			defer now.Add(-1)
+			time.Sleep(10 * time.Millisecond)
+			return nil
+		}})
+		defer m.Close()
+		var checks []Check
+		for i := range 1000 {
+			c := sample
+			c.Address = fmt.Sprintf("127.0.0.1:%d", i+1)
+			checks = append(checks, c)
+		}
+		m.Update(checks)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if n := most.Load(); n > MaxConcurrent {
+			t.Fatalf("%d at once", n)
+		}
+		for _, c := range checks {
+			if m.State(c).Status != Up {
+				t.Fatalf("%s is %v", c.Target(), m.State(c))
+			}
+		}
+	})
+}
+
+// The interval of each check varies, so that checks do not march in step.
+func TestJitter(t *testing.T) {
+	for range 1000 {
+		if d := jitter(time.Second); d < 900*time.Millisecond || d > 1100*time.Millisecond {
+			t.Fatal(d)
+		}
+	}
+}

@@ -1,0 +1,280 @@
+// Package gobgpdtest runs real gobgpd processes, built from the module graph, and
+// in-process routers for them to speak to, for the tests of the packages beside it.
+package gobgpdtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/speaker"
+)
+
+// The two ends of a session, on loopback. Ports are each test's own.
+var (
+	SpeakerAddr = netip.MustParseAddr("127.0.1.1")
+	RouterAddr  = netip.MustParseAddr("127.0.1.2")
+)
+
+// The ASNs of the two ends.
+const (
+	SpeakerASN = 65001
+	RouterASN  = 65100
+)
+
+// Wait is how long a test waits for something that should happen soon.
+const Wait = 20 * time.Second
+
+var binary struct {
+	once sync.Once
+	dir  string
+	path string
+	err  error
+}
+
+// Main runs the tests of a package, and removes what Binary built.
+func Main(m *testing.M) {
+	status := m.Run()
+	if binary.dir != "" {
+		os.RemoveAll(binary.dir)
+	}
+	os.Exit(status)
+}
+
+// Binary is a gobgpd, built once per test binary.
+func Binary(t testing.TB) string {
+	t.Helper()
+	binary.once.Do(func() {
+		if binary.dir, binary.err = os.MkdirTemp("", "gobgpdtest"); binary.err != nil {
+			return
+		}
+		binary.path = filepath.Join(binary.dir, "gobgpd")
+		out, err := exec.Command("go", "build", "-o", binary.path, "github.com/osrg/gobgp/v3/cmd/gobgpd").CombinedOutput()
+		if err != nil {
+			binary.err = fmt.Errorf("build gobgpd: %w\n%s", err, out)
+		}
+	})
+	if binary.err != nil {
+		t.Fatal(binary.err)
+	}
+	return binary.path
+}
+
+// FreePort is a TCP port of address that nothing listens on.
+func FreePort(t testing.TB, address string) int {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// Daemon is a gobgpd, with at most one peer.
+type Daemon struct {
+	API     string // address of its gRPC API
+	BGPPort int
+
+	t      testing.TB
+	config string
+	cmd    *exec.Cmd
+	exited chan struct{}
+	log    *bytes.Buffer
+}
+
+// Config is what differs between the tests' daemons.
+type Config struct {
+	ASN             uint32           // 0: SpeakerASN
+	Peers           []netip.AddrPort // routers, which the daemon dials
+	GracefulRestart bool
+	Extra           string // more TOML
+}
+
+// Start runs a gobgpd and returns when its API listens.
+func Start(t testing.TB, cfg Config) *Daemon {
+	t.Helper()
+	d := &Daemon{
+		API:     net.JoinHostPort(SpeakerAddr.String(), strconv.Itoa(FreePort(t, SpeakerAddr.String()))),
+		BGPPort: FreePort(t, SpeakerAddr.String()),
+		t:       t,
+		config:  filepath.Join(t.TempDir(), "gobgpd.toml"),
+	}
+	if cfg.ASN == 0 {
+		cfg.ASN = SpeakerASN
+	}
+	if err := os.WriteFile(d.config, []byte(d.toml(cfg)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.Run()
+	t.Cleanup(func() {
+		if t.Failed() && testing.Verbose() {
+			t.Logf("gobgpd said:\n%s", d.log)
+		}
+		d.Kill()
+	})
+	return d
+}
+
+func (d *Daemon) toml(cfg Config) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[global.config]\nas = %d\nrouter-id = %q\nport = %d\nlocal-address-list = [%q]\n",
+		cfg.ASN, SpeakerAddr, d.BGPPort, SpeakerAddr)
+	fmt.Fprint(&b, cfg.Extra, "\n")
+	for _, peer := range cfg.Peers {
+		fmt.Fprintf(&b, "[[neighbors]]\n[neighbors.config]\nneighbor-address = %q\npeer-as = %d\n", peer.Addr(), RouterASN)
+		fmt.Fprintf(&b, "[neighbors.transport.config]\nremote-port = %d\nlocal-address = %q\n", peer.Port(), SpeakerAddr)
+		fmt.Fprint(&b, "[neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\n")
+		fmt.Fprintf(&b, "[neighbors.graceful-restart.config]\nenabled = %t\nrestart-time = 30\n", cfg.GracefulRestart)
+		for _, family := range []string{"ipv4-unicast", "ipv6-unicast"} {
+			fmt.Fprintf(&b, "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = %q\n", family)
+			fmt.Fprintf(&b, "[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = %t\n", cfg.GracefulRestart)
+		}
+	}
+	return b.String()
+}
+
+// Run starts the process, again after Kill or Terminate.
+func (d *Daemon) Run(args ...string) {
+	d.t.Helper()
+	d.log = &bytes.Buffer{}
+	d.cmd = exec.Command(Binary(d.t), append([]string{"-f", d.config, "--api-hosts", d.API, "--pprof-disable", "--metrics-path="}, args...)...)
+	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	d.exited = exited
+	cmd := d.cmd
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	Eventually(d.t, "gobgpd's API listens", func() error {
+		conn, err := net.Dial("tcp", d.API)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	})
+}
+
+// Signal sends sig to the process.
+func (d *Daemon) Signal(sig syscall.Signal) { _ = d.cmd.Process.Signal(sig) }
+
+// Kill ends the process as a crash would.
+func (d *Daemon) Kill() { d.end(syscall.SIGKILL) }
+
+// Terminate ends the process as its service manager would.
+func (d *Daemon) Terminate() { d.end(syscall.SIGTERM) }
+
+func (d *Daemon) end(sig syscall.Signal) {
+	d.Signal(sig)
+	<-d.exited
+}
+
+// Client is a client of the daemon that expects SpeakerASN.
+func (d *Daemon) Client(timeout time.Duration) *speaker.GoBGPv3 {
+	d.t.Helper()
+	return Client(d.t, d.API, SpeakerASN, timeout)
+}
+
+// Client is a client of the daemon at api.
+func Client(t testing.TB, api string, asn uint32, timeout time.Duration) *speaker.GoBGPv3 {
+	t.Helper()
+	c, err := speaker.DialGoBGPv3(speaker.Config{Address: api, ASN: asn, Timeout: timeout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// Router is the other end of the session: an in-process GoBGP that waits to be dialled.
+type Router struct {
+	*speaker.InProcess
+	*speaker.GoBGPv3
+	BGP netip.AddrPort
+}
+
+// StartRouter runs a router for one daemon, with graceful restart on offer.
+func StartRouter(t testing.TB) *Router {
+	t.Helper()
+	p, err := speaker.StartInProcess(t.Context(), speaker.InProcessConfig{
+		APIAddress: "127.0.0.1:0", ASN: RouterASN, RouterID: RouterAddr,
+		ListenAddresses: []netip.Addr{RouterAddr}, ListenPort: 0,
+		Peers:           []speaker.InProcessPeer{{Address: SpeakerAddr, ASN: SpeakerASN, Passive: true}},
+		GracefulRestart: 30 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	return &Router{p, Client(t, p.APIAddress(), RouterASN, 5*time.Second), netip.AddrPortFrom(RouterAddr, uint16(p.ListenPort()))}
+}
+
+// Learned is the router's routes from its peer, by prefix; stale ones are left out.
+func (r *Router) Learned(t testing.TB) map[netip.Prefix]speaker.Route {
+	t.Helper()
+	routes, err := r.Routes(context.WithoutCancel(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	learned := map[netip.Prefix]speaker.Route{}
+	for _, route := range routes {
+		if route.Peer.IsValid() && !route.Stale {
+			learned[route.Prefix] = route
+		}
+	}
+	return learned
+}
+
+// Updates is how many UPDATE messages the router has received.
+func (r *Router) Updates(t testing.TB) uint64 {
+	t.Helper()
+	peers, err := r.Peers(context.WithoutCancel(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return peers[0].Received.Updates
+}
+
+// WaitEstablished returns when the session is up.
+func (r *Router) WaitEstablished(t testing.TB) {
+	t.Helper()
+	Eventually(t, "session established", func() error {
+		peers, err := r.Peers(t.Context())
+		if err == nil && !peers[0].Established {
+			err = fmt.Errorf("state is %s", peers[0].State)
+		}
+		return err
+	})
+}
+
+// Eventually asks until ok is nil, and fails the test after Wait.
+func Eventually(t testing.TB, what string, ok func() error) {
+	t.Helper()
+	deadline := time.Now().Add(Wait)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %s: %v", what, Wait, err)
+		}
+		time.Sleep(10 * time.Millisecond) // between two looks; the deadline decides
+	}
+}

@@ -1,0 +1,203 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/health"
+	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
+)
+
+// world models a BGP daemon and a host, and complains when the announcer does
+// what would lose a packet or touch what is not its own.
+type world struct {
+	complain func(format string, args ...any)
+	delay    time.Duration // of the drain
+
+	away    error                         // what Ready says; nil: ready
+	table   map[netip.Prefix]speaker.Path // ours
+	foreign map[netip.Prefix]int
+	lag     time.Duration              // from a withdraw to its leaving Adj-RIB-Out
+	outAt   map[netip.Prefix]time.Time // when the last withdraw leaves, or left, Adj-RIB-Out
+
+	own, others map[netip.Addr]bool
+	bindFails   map[netip.Addr]bool
+	listFails   bool
+
+	announced, withdrawn, bound, released int
+}
+
+func newWorld(delay time.Duration, complain func(string, ...any)) *world {
+	return &world{
+		complain: complain, delay: delay,
+		table: map[netip.Prefix]speaker.Path{}, foreign: map[netip.Prefix]int{}, outAt: map[netip.Prefix]time.Time{},
+		own: map[netip.Addr]bool{}, others: map[netip.Addr]bool{}, bindFails: map[netip.Addr]bool{},
+	}
+}
+
+// changes is how many steps the announcer has taken so far.
+func (w *world) changes() int { return w.announced + w.withdrawn + w.bound + w.released }
+
+// restartSpeaker is a crash of the daemon: what clients added is gone.
+func (w *world) restartSpeaker() {
+	for p := range w.table {
+		w.outAt[p] = time.Now()
+	}
+	for p, at := range w.outAt { // with its sessions, what it still had to send is moot
+		if at.After(time.Now()) {
+			w.outAt[p] = time.Now()
+		}
+	}
+	clear(w.table)
+	clear(w.foreign)
+}
+
+// worldSpeaker and worldHolder are the announcer's two views of a world.
+type (
+	worldSpeaker struct{ *world }
+	worldHolder  struct{ *world }
+)
+
+var (
+	_ speaker.Speaker = worldSpeaker{}
+	_ vip.Holder      = worldHolder{}
+)
+
+func (w worldSpeaker) Ready(context.Context) error { return w.away }
+
+func (w worldSpeaker) answers() error {
+	if errors.Is(w.away, speaker.ErrWrongASN) {
+		return nil
+	}
+	return w.away
+}
+
+func (w worldSpeaker) List(context.Context) (speaker.Table, error) {
+	if err := w.answers(); err != nil {
+		return speaker.Table{}, err
+	}
+	return speaker.Table{Own: maps.Clone(w.table), Foreign: maps.Clone(w.foreign)}, nil
+}
+
+func (w worldSpeaker) Announce(_ context.Context, paths []speaker.Path) error {
+	if w.away != nil {
+		w.complain("announce to a speaker that is not ready")
+		return w.away
+	}
+	for _, p := range paths {
+		if a := p.Prefix.Addr(); !w.own[a] && !w.others[a] {
+			w.complain("%s announced before it is held", p.Prefix)
+		}
+		if w.table[p.Prefix].Equal(p) {
+			w.complain("%s announced again, unchanged", p.Prefix)
+		}
+		w.table[p.Prefix] = p
+		delete(w.outAt, p.Prefix)
+		w.announced++
+	}
+	return nil
+}
+
+func (w worldSpeaker) Withdraw(_ context.Context, prefixes []netip.Prefix) error {
+	if err := w.answers(); err != nil {
+		return err
+	}
+	for _, p := range prefixes {
+		if _, ok := w.table[p]; !ok {
+			w.complain("%s withdrawn, which is not announced", p)
+		}
+		delete(w.table, p)
+		w.outAt[p] = time.Now().Add(w.lag)
+		w.withdrawn++
+	}
+	return nil
+}
+
+func (w worldSpeaker) Advertised(_ context.Context, prefixes []netip.Prefix) (speaker.Advertised, error) {
+	to := map[netip.Prefix][]netip.Addr{}
+	for _, p := range prefixes {
+		_, announced := w.table[p]
+		if announced || w.outAt[p].After(time.Now()) {
+			to[p] = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+		}
+	}
+	return speaker.Advertised{Established: 1, To: to}, w.answers()
+}
+
+func (w worldSpeaker) Watch(ctx context.Context, changed func()) error {
+	changed()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (w worldSpeaker) Close() error { return nil }
+
+func (w worldHolder) List(context.Context) (vip.Addresses, error) {
+	if w.listFails {
+		return vip.Addresses{}, errors.New("dump interrupted")
+	}
+	return vip.Addresses{Own: maps.Clone(w.own), Foreign: maps.Clone(w.others)}, nil
+}
+
+func (w worldHolder) Bind(_ context.Context, addrs []netip.Addr) error {
+	var errs []error
+	for _, a := range addrs {
+		switch {
+		case w.bindFails[a]:
+			errs = append(errs, &vip.AddrError{Addr: a, Do: "bind", Err: errors.New("no buffer space")})
+		case !w.own[a] && !w.others[a]:
+			w.own[a] = true
+			w.bound++
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w worldHolder) Release(_ context.Context, addrs []netip.Addr) error {
+	for _, a := range addrs {
+		if !w.own[a] {
+			continue
+		}
+		p := speaker.HostPrefix(a)
+		if _, announced := w.table[p]; announced {
+			w.complain("%s released while it is announced", a)
+		}
+		if out, ok := w.outAt[p]; ok && time.Since(out) < w.delay {
+			w.complain("%s released %s after its withdraw was out, before the drain of %s", a, time.Since(out), w.delay)
+		}
+		delete(w.own, a)
+		w.released++
+	}
+	return nil
+}
+
+func (w worldHolder) Watch(ctx context.Context, changed func()) error {
+	changed()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (w worldHolder) Close() error { return nil }
+
+// testConfig has n VIPs, each with one check of its own.
+func testConfig(n int) *Config {
+	cfg := &Config{
+		NodeID: "node01", ASN: 65001, Speaker: SpeakerConfig{"127.0.0.1:50051", 2 * time.Second},
+		DrainDelay: 5 * time.Second, ReconcileInterval: 10 * time.Second,
+	}
+	a := netip.MustParseAddr("203.0.113.1")
+	for i := range n {
+		cfg.VIPs = append(cfg.VIPs, VIP{Address: a, Checks: []health.Check{checkOf(i)}})
+		a = a.Next()
+	}
+	return cfg
+}
+
+func checkOf(i int) health.Check {
+	return health.Check{Kind: health.TCP, Address: fmt.Sprintf("127.0.0.1:%d", i+1), Interval: time.Second, Timeout: time.Second, Rise: 1, Fall: 1}
+}

@@ -1,0 +1,235 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/centra/plasmacloud/bgp/health"
+	"github.com/centra/plasmacloud/bgp/speaker"
+)
+
+const modelVIPs = 4
+
+// machine drives an announcer, pass by pass, through a world in which anything
+// may happen between two passes. The world complains about a wrong step; settle
+// asks whether all is as it should be once nothing happens any more.
+type machine struct {
+	world     *world
+	announcer *Announcer
+	cfg       *Config
+	health    map[health.Check]health.Status
+	// What strangers put there, which must stay.
+	strangers map[netip.Addr]bool
+}
+
+// bubble hides t.Deadline, which may not be asked inside synctest, from rapid.
+type bubble struct{ testing.TB }
+
+func newMachine(t *rapid.T) *machine {
+	m := &machine{cfg: testConfig(modelVIPs), health: map[health.Check]health.Status{}, strangers: map[netip.Addr]bool{}}
+	m.world = newWorld(m.cfg.DrainDelay, func(format string, args ...any) { t.Fatalf(format, args...) })
+	m.start()
+	return m
+}
+
+// start is also what follows a crash: the new announcer knows nothing.
+func (m *machine) start() {
+	m.announcer = New(Options{Config: m.cfg, Speaker: worldSpeaker{m.world}, Holder: worldHolder{m.world},
+		Probe: func(context.Context, health.Check) error { return nil }})
+	m.announcer.health = func(c health.Check) health.State { return health.State{Status: m.health[c], Reason: "set by the test"} }
+}
+
+func (m *machine) pass() result { return m.announcer.pass(context.Background(), false) }
+
+func drawVIP(t *rapid.T) netip.Addr {
+	return testConfig(modelVIPs).VIPs[rapid.IntRange(0, modelVIPs-1).Draw(t, "vip")].Address
+}
+
+func (m *machine) actions() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"pass": func(*rapid.T) { m.pass() },
+		"time": func(t *rapid.T) {
+			time.Sleep(time.Duration(rapid.IntRange(1, 7000).Draw(t, "ms")) * time.Millisecond)
+		},
+		"health": func(t *rapid.T) {
+			c := checkOf(rapid.IntRange(0, modelVIPs-1).Draw(t, "check"))
+			m.health[c] = rapid.SampledFrom([]health.Status{health.Unknown, health.Up, health.Down}).Draw(t, "status")
+		},
+		"reload": func(t *rapid.T) {
+			cfg := testConfig(modelVIPs)
+			keep := rapid.SliceOfN(rapid.Bool(), modelVIPs, modelVIPs).Draw(t, "keep")
+			i := -1
+			cfg.VIPs = slices.DeleteFunc(cfg.VIPs, func(VIP) bool { i++; return !keep[i] })
+			for i := range cfg.VIPs {
+				med := rapid.Uint32Range(0, 2).Draw(t, "med")
+				cfg.VIPs[i].MED = &med
+				if rapid.Bool().Draw(t, "no checks") {
+					cfg.VIPs[i].Checks = nil
+				}
+			}
+			m.cfg = cfg
+			m.announcer.cfg = cfg // as Reload does, without its runners
+		},
+		"announcer crashes": func(*rapid.T) { m.start() },
+		"speaker restarts":  func(*rapid.T) { m.world.restartSpeaker() },
+		"speaker changes": func(t *rapid.T) {
+			states := []error{nil, nil, speaker.ErrGone, speaker.ErrNoAnswer, speaker.ErrNotConfigured, speaker.ErrWrongASN, speaker.ErrWrongAPI}
+			m.world.away = states[rapid.IntRange(0, len(states)-1).Draw(t, "state")]
+			if m.world.away == speaker.ErrGone || m.world.away == speaker.ErrNotConfigured {
+				m.world.restartSpeaker()
+			}
+		},
+		"speaker is slow": func(t *rapid.T) {
+			m.world.lag = time.Duration(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond
+		},
+		"stranger announces": func(t *rapid.T) { m.world.foreign[speaker.HostPrefix(drawVIP(t))]++ },
+		"stranger binds": func(t *rapid.T) {
+			if a := drawVIP(t); !m.world.own[a] {
+				m.world.others[a], m.strangers[a] = true, true
+			}
+		},
+		"stranger unbinds ours": func(t *rapid.T) { delete(m.world.own, drawVIP(t)) },
+		"bind fails":            func(t *rapid.T) { m.world.bindFails[drawVIP(t)] = rapid.Bool().Draw(t, "fails") },
+		"list fails":            func(t *rapid.T) { m.world.listFails = rapid.Bool().Draw(t, "fails") },
+		"":                      m.check,
+	}
+}
+
+// check holds after every action.
+func (m *machine) check(t *rapid.T) {
+	for a := range m.strangers {
+		if !m.world.others[a] {
+			t.Fatalf("the stranger's %s is gone", a)
+		}
+	}
+}
+
+// settle lets everything work, passes until nothing is left to do, and compares.
+func (m *machine) settle(t *rapid.T) {
+	w := m.world
+	w.away, w.listFails = nil, false
+	clear(w.bindFails)
+	foreign := maps.Clone(w.foreign)
+	before := live{table: speaker.Table{Own: maps.Clone(w.table)}}
+	beforeOwn := maps.Clone(w.own)
+	var r result
+	for range 10 {
+		if r = m.pass(); r.err != nil {
+			t.Fatalf("pass fails: %v", r.err)
+		}
+		time.Sleep(m.cfg.DrainDelay)
+	}
+	steps := w.changes()
+	if r = m.pass(); r.err != nil || !r.next.IsZero() || w.changes() != steps {
+		t.Fatalf("not quiet: %+v, %d steps more", r, w.changes()-steps)
+	}
+	for addr, wish := range desired(m.cfg, m.announcer.health, false) {
+		path, announced := w.table[wish.path.Prefix]
+		held := w.own[addr] || w.others[addr]
+		switch wish.want {
+		case Announce:
+			if !announced || !held || !path.Equal(wish.path) {
+				t.Fatalf("%s should be announced: announced %v, held %v, %+v", addr, announced, held, path)
+			}
+		case Withdraw:
+			if announced || w.own[addr] {
+				t.Fatalf("%s should be gone: announced %v, held %v", addr, announced, w.own[addr])
+			}
+		case Leave:
+			if old, was := before.table.Own[wish.path.Prefix]; was != announced || was && !old.Equal(path) {
+				t.Fatalf("%s should be left: announced %v, was %v", addr, announced, was)
+			}
+			if beforeOwn[addr] && !w.own[addr] {
+				t.Fatalf("%s should be left, and was released", addr)
+			}
+			if announced && !held {
+				t.Fatalf("%s is announced and not held", addr)
+			}
+		}
+	}
+	wishes := desired(m.cfg, m.announcer.health, false)
+	for p := range w.table {
+		if _, ok := wishes[p.Addr()]; !ok {
+			t.Fatalf("%s is not configured, and announced", p)
+		}
+	}
+	for a := range w.own {
+		if _, ok := wishes[a]; !ok {
+			t.Fatalf("%s is not configured, and held", a)
+		}
+	}
+	if !maps.Equal(foreign, w.foreign) {
+		t.Fatalf("foreign paths went from %v to %v", foreign, w.foreign)
+	}
+	m.check(t)
+}
+
+// Whatever happens in whatever order, no step is wrong, and after quiet the live
+// state is the desired one.
+func TestReconcileProperty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rapid.Check(bubble{t}, func(t *rapid.T) {
+			m := newMachine(t)
+			t.Repeat(m.actions())
+			m.settle(t)
+		})
+	})
+}
+
+// However things stand when the announcer is told to stop, it ends clean, unless
+// the speaker hangs: then what may be announced stays held.
+func TestStopProperty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rapid.Check(bubble{t}, func(t *rapid.T) {
+			m := newMachine(t)
+			t.Repeat(m.actions())
+			w := m.world
+			w.listFails = false
+			foreign := maps.Clone(w.foreign)
+			held := len(w.own)
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			began := time.Now()
+			err := m.announcer.Run(ctx)
+			took := time.Since(began)
+			hangs := w.away == speaker.ErrNoAnswer || w.away == speaker.ErrWrongAPI
+			switch {
+			case hangs && (err == nil || len(w.own) != held):
+				t.Fatalf("the speaker hangs: %v, %d of %d addresses left", err, len(w.own), held)
+			case !hangs && (err != nil || len(w.table)+len(w.own) != 0):
+				t.Fatalf("left %v, %v: %v", w.table, w.own, err)
+			}
+			if bound := m.cfg.DrainDelay + patience*m.cfg.Speaker.Timeout + m.cfg.DrainDelay; took > bound {
+				t.Fatalf("stopping took %s, more than %s", took, bound)
+			}
+			if !maps.Equal(foreign, w.foreign) {
+				t.Fatalf("foreign paths went from %v to %v", foreign, w.foreign)
+			}
+			m.check(t)
+		})
+	})
+}
+
+// A pass over ten thousand VIPs with nothing to do asks three questions and acts on none.
+func BenchmarkPassWithoutChange(b *testing.B) {
+	w := newWorld(time.Second, func(format string, args ...any) { b.Fatal(fmt.Sprintf(format, args...)) })
+	cfg := testConfig(10_000)
+	a := New(Options{Config: cfg, Speaker: worldSpeaker{w}, Holder: worldHolder{w}})
+	a.health = func(health.Check) health.State { return health.State{Status: health.Up} }
+	a.pass(b.Context(), false)
+	before := w.changes()
+	for b.Loop() {
+		a.pass(b.Context(), false)
+	}
+	if w.changes() != before {
+		b.Fatal("a pass without change took a step")
+	}
+}

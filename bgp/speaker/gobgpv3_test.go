@@ -1,0 +1,363 @@
+package speaker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
+	"github.com/centra/plasmacloud/bgp/speaker"
+)
+
+func TestMain(m *testing.M) { gobgpdtest.Main(m) }
+
+var (
+	vip4 = netip.MustParsePrefix("203.0.113.10/32")
+	vip6 = netip.MustParsePrefix("2001:db8::10/128")
+)
+
+func ptr(n uint32) *uint32 { return &n }
+
+// rawClient speaks the daemon's API as some other client would.
+func rawClient(t *testing.T, address string) api.GobgpApiClient {
+	t.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return api.NewGobgpApiClient(conn)
+}
+
+func foreignPath(prefix string, identifier uint32) *api.Path {
+	p := netip.MustParsePrefix(prefix)
+	nlri, _ := anypb.New(&api.IPAddressPrefix{Prefix: p.Addr().String(), PrefixLen: uint32(p.Bits())})
+	origin, _ := anypb.New(&api.OriginAttribute{})
+	nextHop, _ := anypb.New(&api.NextHopAttribute{NextHop: "192.0.2.77"})
+	return &api.Path{Nlri: nlri, Family: &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST},
+		Identifier: identifier, Pattrs: []*anypb.Any{origin, nextHop}}
+}
+
+func waitReady(t *testing.T, s speaker.Speaker) {
+	t.Helper()
+	gobgpdtest.Eventually(t, "speaker ready", func() error { return s.Ready(t.Context()) })
+}
+
+func list(t *testing.T, s speaker.Speaker) speaker.Table {
+	t.Helper()
+	table, err := s.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// Whatever we announce, the list says the same: else each pass would announce anew.
+func TestRoundTrip(t *testing.T) {
+	d := gobgpdtest.Start(t, gobgpdtest.Config{})
+	s := d.Client(2 * time.Second)
+	waitReady(t, s)
+	paths := []speaker.Path{
+		{Prefix: vip4},
+		{Prefix: netip.MustParsePrefix("203.0.113.11/32"), NextHop: netip.MustParseAddr("10.0.0.11"), MED: ptr(0), LocalPref: ptr(200)},
+		{Prefix: netip.MustParsePrefix("203.0.113.12/32"),
+			Communities:      []speaker.Community{65001<<16 | 200, 65001<<16 | 100, 65001<<16 | 200},
+			LargeCommunities: []speaker.LargeCommunity{{Global: 65001, Local1: 2}, {Global: 65001, Local1: 1, Local2: 9}}},
+		{Prefix: vip6, MED: ptr(5), Communities: []speaker.Community{1}},
+		{Prefix: netip.MustParsePrefix("2001:db8::11/128"), NextHop: netip.MustParseAddr("2001:db8::1")},
+	}
+	if err := s.Announce(t.Context(), paths); err != nil {
+		t.Fatal(err)
+	}
+	table := list(t, s)
+	if len(table.Own) != len(paths) || len(table.Foreign) != 0 {
+		t.Fatalf("listed %v", table)
+	}
+	for _, p := range paths {
+		if got := table.Own[p.Prefix]; !got.Equal(p) {
+			t.Errorf("announced %+v, listed %+v", p, got)
+		}
+	}
+}
+
+// The mark of ownership, against a real gobgpd: it is listed, it lives beside a
+// foreign path for the same prefix, it is not sent, and a withdraw takes ours only.
+func TestOwnershipMark(t *testing.T) {
+	router := gobgpdtest.StartRouter(t)
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Peers: []netip.AddrPort{router.BGP}})
+	s, other := d.Client(2*time.Second), rawClient(t, d.API)
+	waitReady(t, s)
+	router.WaitEstablished(t)
+
+	if err := s.Announce(t.Context(), []speaker.Path{{Prefix: vip4}, {Prefix: vip6}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.AddPath(t.Context(), &api.AddPathRequest{Path: foreignPath(vip4.String(), 0)}); err != nil {
+		t.Fatal(err)
+	}
+	table := list(t, s)
+	if _, own := table.Own[vip4]; !own || table.Foreign[vip4] != 1 || table.Foreign[vip6] != 0 {
+		t.Fatalf("with a foreign path: %+v", table)
+	}
+	gobgpdtest.Eventually(t, "router has both", func() error {
+		if learned := router.Learned(t); len(learned) != 2 {
+			return fmt.Errorf("has %v", learned)
+		}
+		return nil
+	})
+	for prefix, route := range router.Learned(t) {
+		if route.PathID != 0 {
+			t.Errorf("%s reached the router with path identifier %#x", prefix, route.PathID)
+		}
+	}
+	if err := s.Withdraw(t.Context(), []netip.Prefix{vip4, vip6}); err != nil {
+		t.Fatal(err)
+	}
+	if table = list(t, s); len(table.Own) != 0 || table.Foreign[vip4] != 1 {
+		t.Fatalf("after the withdraw: %+v", table)
+	}
+	gobgpdtest.Eventually(t, "router has the foreign one only", func() error {
+		learned := router.Learned(t)
+		if _, ok := learned[vip4]; !ok || len(learned) != 1 {
+			return fmt.Errorf("has %v", learned)
+		}
+		return nil
+	})
+	// Once more, with nothing there: no error, and the foreign one stays.
+	if err := s.Withdraw(t.Context(), []netip.Prefix{vip4, vip6}); err != nil {
+		t.Fatal(err)
+	}
+	if table = list(t, s); table.Foreign[vip4] != 1 {
+		t.Fatalf("after the second withdraw: %+v", table)
+	}
+}
+
+// A path learned from a peer is neither ours nor foreign, whatever its identifier.
+func TestLearnedPathsAreNoOnes(t *testing.T) {
+	router := gobgpdtest.StartRouter(t)
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Peers: []netip.AddrPort{router.BGP}})
+	s := d.Client(2 * time.Second)
+	waitReady(t, s)
+	if err := router.Announce(t.Context(), []speaker.Path{{Prefix: vip4}}); err != nil {
+		t.Fatal(err)
+	}
+	gobgpdtest.Eventually(t, "speaker learns", func() error {
+		routes, err := s.Routes(t.Context())
+		if err == nil && len(routes) != 1 {
+			err = errors.New("nothing yet")
+		}
+		return err
+	})
+	if table := list(t, s); len(table.Own)+len(table.Foreign) != 0 {
+		t.Fatalf("listed %+v", table)
+	}
+}
+
+func TestAdvertised(t *testing.T) {
+	router := gobgpdtest.StartRouter(t)
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Peers: []netip.AddrPort{router.BGP}})
+	s, other := d.Client(2*time.Second), rawClient(t, d.API)
+	waitReady(t, s)
+	router.WaitEstablished(t)
+	both := []netip.Prefix{vip4, vip6}
+
+	if err := s.Announce(t.Context(), []speaker.Path{{Prefix: vip4}, {Prefix: vip6}}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Advertised(t.Context(), both)
+	if err != nil || got.Established != 1 || len(got.To) != 2 || !slices.Equal(got.To[vip6], []netip.Addr{gobgpdtest.RouterAddr}) {
+		t.Fatalf("announced: %+v, %v", got, err)
+	}
+	if err := s.Withdraw(t.Context(), both); err != nil {
+		t.Fatal(err)
+	}
+	// What is on offer for the prefix from now on is not ours.
+	if _, err := other.AddPath(t.Context(), &api.AddPathRequest{Path: foreignPath(vip4.String(), 0)}); err != nil {
+		t.Fatal(err)
+	}
+	got, err = s.Advertised(t.Context(), both)
+	if err != nil || got.Established != 1 || len(got.To) != 0 {
+		t.Fatalf("withdrawn: %+v, %v", got, err)
+	}
+	many := append(both, hosts(2*600)...)
+	if got, err = s.Advertised(t.Context(), many); err != nil || len(got.To) != 0 {
+		t.Fatalf("withdrawn, by whole table: %+v, %v", got, err)
+	}
+}
+
+// hosts are n host prefixes from 10.0.0.1 up.
+func hosts(n int) []netip.Prefix {
+	prefixes := make([]netip.Prefix, n)
+	a := netip.MustParseAddr("10.0.0.1")
+	for i := range prefixes {
+		prefixes[i] = speaker.HostPrefix(a)
+		a = a.Next()
+	}
+	return prefixes
+}
+
+// One path that the daemon refuses is named, and takes no other with it.
+func TestAnnounceNamesTheBadPath(t *testing.T) {
+	d := gobgpdtest.Start(t, gobgpdtest.Config{})
+	s := d.Client(2 * time.Second)
+	waitReady(t, s)
+	var paths []speaker.Path
+	for _, p := range hosts(10) {
+		paths = append(paths, speaker.Path{Prefix: p})
+	}
+	bad := netip.MustParsePrefix("10.9.0.0/16")
+	err := s.Announce(t.Context(), append(paths, speaker.Path{Prefix: bad}))
+	var refused *speaker.PathErrors
+	if !errors.As(err, &refused) || len(refused.ByPrefix) != 1 || refused.ByPrefix[bad] == nil {
+		t.Fatalf("error is %v", err)
+	}
+	if table := list(t, s); len(table.Own) != 10 {
+		t.Fatalf("%d paths announced, want 10", len(table.Own))
+	}
+}
+
+func TestNotReady(t *testing.T) {
+	t.Run("nobody there", func(t *testing.T) {
+		address := fmt.Sprintf("127.0.0.1:%d", gobgpdtest.FreePort(t, "127.0.0.1"))
+		s := gobgpdtest.Client(t, address, 65001, time.Second)
+		if err := s.Ready(t.Context()); !errors.Is(err, speaker.ErrGone) {
+			t.Fatal(err)
+		}
+	})
+	t.Run("listens and says nothing", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		s := gobgpdtest.Client(t, l.Addr().String(), 65001, 300*time.Millisecond)
+		for range 3 { // gRPC gives another error once it has tried
+			if err := s.Ready(t.Context()); !errors.Is(err, speaker.ErrNoAnswer) {
+				t.Fatal(err)
+			}
+		}
+	})
+	t.Run("another ASN", func(t *testing.T) {
+		d := gobgpdtest.Start(t, gobgpdtest.Config{ASN: 65009})
+		s := d.Client(2 * time.Second)
+		gobgpdtest.Eventually(t, "the other ASN is seen", func() error {
+			if err := s.Ready(t.Context()); !errors.Is(err, speaker.ErrWrongASN) {
+				return fmt.Errorf("error is %w", err)
+			}
+			return nil
+		})
+	})
+	t.Run("another API", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := grpc.NewServer() // knows no service at all, as one of 4.x knows none of 3.x
+		go server.Serve(l)
+		defer server.Stop()
+		err = gobgpdtest.Client(t, l.Addr().String(), 65001, 2*time.Second).Ready(t.Context())
+		if !errors.Is(err, speaker.ErrWrongAPI) || !strings.Contains(err.Error(), "gobgpd 3.x is needed") {
+			t.Fatal(err)
+		}
+	})
+}
+
+// Watch tells the three ways of losing a daemon apart, each within its bound.
+func TestWatch(t *testing.T) {
+	d := gobgpdtest.Start(t, gobgpdtest.Config{})
+	s := d.Client(time.Second)
+	start := func() <-chan error {
+		waitReady(t, s)
+		watching, ended := make(chan struct{}, 100), make(chan error, 1)
+		go func() { ended <- s.Watch(t.Context(), func() { watching <- struct{}{} }) }()
+		<-watching
+		return ended
+	}
+	wait := func(ended <-chan error, want error, within time.Duration) {
+		t.Helper()
+		began := time.Now()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, want) {
+				t.Fatalf("ended with %v, want %v", err, want)
+			}
+			t.Logf("%v after %s", want, time.Since(began).Round(100*time.Microsecond))
+		case <-time.After(within):
+			t.Fatalf("%v not seen within %s", want, within)
+		}
+	}
+	ended := start()
+	d.Signal(syscall.SIGSTOP)
+	wait(ended, speaker.ErrNoAnswer, 3*time.Second)
+	d.Signal(syscall.SIGCONT)
+	ended = start()
+	d.Kill()
+	wait(ended, speaker.ErrGone, 3*time.Second)
+	d.Run()
+	ended = start()
+	d.Terminate()
+	wait(ended, speaker.ErrGone, 3*time.Second)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Watch(ctx, func() {}); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
+
+// Ten thousand VIPs, more than one message of gRPC's default size would take.
+func TestManyPaths(t *testing.T) {
+	router := gobgpdtest.StartRouter(t)
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Peers: []netip.AddrPort{router.BGP}})
+	s := d.Client(2 * time.Second)
+	waitReady(t, s)
+	router.WaitEstablished(t)
+	prefixes := hosts(10_000)
+	paths := make([]speaker.Path, len(prefixes))
+	for i, p := range prefixes {
+		paths[i] = speaker.Path{Prefix: p, Communities: []speaker.Community{65001<<16 | 100}}
+	}
+	timed := func(what string, f func() error) {
+		t.Helper()
+		began := time.Now()
+		if err := f(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		t.Logf("%s: %s", what, time.Since(began).Round(time.Millisecond))
+	}
+	timed("announce 10000", func() error { return s.Announce(t.Context(), paths) })
+	timed("list 10000", func() error {
+		table, err := s.List(t.Context())
+		if err == nil && len(table.Own) != len(prefixes) {
+			err = fmt.Errorf("%d paths", len(table.Own))
+		}
+		return err
+	})
+	timed("advertised 10000", func() error { _, err := s.Advertised(t.Context(), prefixes); return err })
+	timed("advertised 1", func() error { _, err := s.Advertised(t.Context(), prefixes[:1]); return err })
+	timed("router has 10000", func() error {
+		gobgpdtest.Eventually(t, "router has all", func() error {
+			if n := len(router.Learned(t)); n != len(prefixes) {
+				return fmt.Errorf("has %d", n)
+			}
+			return nil
+		})
+		return nil
+	})
+	timed("withdraw 10000", func() error { return s.Withdraw(t.Context(), prefixes) })
+	if table := list(t, s); len(table.Own) != 0 {
+		t.Fatalf("%d paths left", len(table.Own))
+	}
+}
