@@ -9,10 +9,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -41,13 +42,8 @@ func Decode(data []byte, v any) error {
 	} else if start[0] != '{' {
 		return &FieldError{Reason: "want a JSON object"}
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if err := dec.Decode(v); err != nil {
+	if err := json.Unmarshal(data, v); err != nil {
 		return decodeError(err)
-	}
-	end := dec.InputOffset()
-	if len(bytes.TrimLeft(data[end:], " \t\r\n")) > 0 {
-		return &FieldError{Reason: fmt.Sprintf("something follows the JSON object at byte %d", end)}
 	}
 	return checkKeys(json.NewDecoder(bytes.NewReader(data)), reflect.TypeOf(v), "")
 }
@@ -59,9 +55,14 @@ func decodeError(err error) error {
 	case errors.As(err, &mismatch):
 		return &FieldError{Field: mismatch.Field, Reason: fmt.Sprintf("want %s, found %s", typeName(mismatch.Type), mismatch.Value)}
 	case errors.As(err, &syntax):
-		return &FieldError{Reason: fmt.Sprintf("not JSON at byte %d: %s", syntax.Offset, strings.TrimPrefix(syntax.Error(), "json: "))}
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return &FieldError{Reason: "the JSON ends too early"}
+		switch reason := syntax.Error(); {
+		case strings.HasSuffix(reason, "after top-level value"):
+			return &FieldError{Reason: fmt.Sprintf("something follows the JSON object at byte %d", syntax.Offset)}
+		case strings.HasPrefix(reason, "unexpected end"):
+			return &FieldError{Reason: "the JSON ends too early"}
+		default:
+			return &FieldError{Reason: fmt.Sprintf("not JSON at byte %d: %s", syntax.Offset, reason)}
+		}
 	default:
 		return &FieldError{Reason: strings.TrimPrefix(err.Error(), "json: ")}
 	}
@@ -109,7 +110,7 @@ func checkKeys(dec *json.Decoder, t reflect.Type, path string) error {
 }
 
 func checkObject(dec *json.Decoder, t reflect.Type, path string) error {
-	known := fields(t)
+	names := fields(t)
 	seen := map[string]bool{}
 	for dec.More() {
 		token, err := dec.Token()
@@ -126,10 +127,10 @@ func checkObject(dec *json.Decoder, t reflect.Type, path string) error {
 		}
 		seen[key] = true
 		next := elem(t)
-		if known != nil {
+		if names != nil {
 			var ok bool
-			if next, ok = known[key]; !ok {
-				return &FieldError{Field: field, Reason: unknown(key, known)}
+			if next, ok = names[key]; !ok {
+				return &FieldError{Field: field, Reason: unknown(key, names)}
 			}
 		}
 		if err := checkKeys(dec, next, field); err != nil {
@@ -140,22 +141,25 @@ func checkObject(dec *json.Decoder, t reflect.Type, path string) error {
 	return err
 }
 
-func unknown(key string, known map[string]reflect.Type) string {
-	names := make([]string, 0, len(known))
-	for name := range known {
+func unknown(key string, names map[string]reflect.Type) string {
+	for name := range names {
 		if strings.EqualFold(name, key) {
 			return fmt.Sprintf("unknown; the name is %q", name)
 		}
-		names = append(names, name)
 	}
-	slices.Sort(names)
-	return "unknown; known are " + strings.Join(names, ", ")
+	return "unknown; known are " + strings.Join(slices.Sorted(maps.Keys(names)), ", ")
 }
 
-// fields are the JSON names of struct t, nil when t is not a plain struct.
+// known caches fields: reflect.Type -> map[string]reflect.Type.
+var known sync.Map
+
+// fields are the JSON names of struct t, nil when t is not a struct.
 func fields(t reflect.Type) map[string]reflect.Type {
 	if t == nil || t.Kind() != reflect.Struct {
 		return nil
+	}
+	if cached, ok := known.Load(t); ok {
+		return cached.(map[string]reflect.Type)
 	}
 	names := map[string]reflect.Type{}
 	for i := range t.NumField() {
@@ -169,6 +173,7 @@ func fields(t reflect.Type) map[string]reflect.Type {
 		}
 		names[name] = f.Type
 	}
+	known.Store(t, names)
 	return names
 }
 
