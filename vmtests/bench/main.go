@@ -41,6 +41,8 @@ type bench struct {
 
 var sections = []section{
 	{"eval", "one nix eval of the whole cluster, with the stand-in for nixpkgs' lib", benchEval},
+	{"announce", fmt.Sprintf("%d VIPs, from the changed configuration to a BIRD router's table", manyVIPs), benchAnnounce},
+	{"flip", "one VIP's health check fails, until a GoBGP router's best path is gone", benchFlip},
 	{"phone-home", "phone-homes over 256 connections, each on disk before its answer", benchPhoneHome},
 }
 

@@ -47,7 +47,7 @@ func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
 		return nil, err
 	}
 	return []figure{
-		{fmt.Sprintf("%d phone-homes, bbolt", phoneHomes), fmt.Sprintf("%.0f/s", ours), "a bare net/http handler", ours / bare},
+		{fmt.Sprintf("%d phone-homes, bbolt", phoneHomes), fmt.Sprintf("%.0f/s", ours), "the rate of a bare net/http handler", ours / bare},
 		{"a bare net/http handler, no store", fmt.Sprintf("%.0f/s", bare), "", 0},
 	}, nil
 }

@@ -19,6 +19,8 @@ import (
 type Router interface {
 	// Routes is the router's own table of what it learned, ordered by prefix.
 	Routes() ([]Route, error)
+	// Count is the number of routes, cheaper than all of them.
+	Count() (int, error)
 	// Established tells for how many neighbors the session is up.
 	Established() (int, error)
 	// Updates counts what neighbors sent since the start: the routes announced and
@@ -134,6 +136,20 @@ func (b *bird) Routes() ([]Route, error) {
 	}
 	sortRoutes(routes)
 	return routes, nil
+}
+
+var birdCount = regexp.MustCompile(`Total: (\d+) of`)
+
+func (b *bird) Count() (int, error) {
+	out, err := b.birdc("show route count")
+	if err != nil {
+		return 0, err
+	}
+	found := birdCount.FindStringSubmatch(out)
+	if found == nil {
+		return 0, fmt.Errorf("birdc: no total in %q", out)
+	}
+	return strconv.Atoi(found[1])
 }
 
 func (b *bird) Established() (int, error) {
@@ -267,6 +283,11 @@ func (p frrPath) route(prefix string) (Route, error) {
 	}
 	route.ASPath, err = asPath(p.ASPath.String)
 	return route, err
+}
+
+func (f *frr) Count() (int, error) {
+	routes, err := f.Routes()
+	return len(routes), err
 }
 
 func (f *frr) Established() (int, error) {
