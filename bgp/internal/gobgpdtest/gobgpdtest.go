@@ -36,39 +36,42 @@ const (
 // Wait is how long a test waits for something that should happen soon.
 const Wait = 20 * time.Second
 
-var binary struct {
-	once sync.Once
-	dir  string
-	path string
-	err  error
+var built struct {
+	mu    sync.Mutex
+	dir   string
+	paths map[string]string
 }
 
-// Main runs the tests of a package, and removes what Binary built.
+// Main runs the tests of a package, and removes what Build built.
 func Main(m *testing.M) {
 	status := m.Run()
-	if binary.dir != "" {
-		os.RemoveAll(binary.dir)
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
 	}
 	os.Exit(status)
 }
 
-// Binary is a gobgpd, built once per test binary.
-func Binary(t testing.TB) string {
+// Build is the binary of a main package, built once per test binary.
+func Build(t testing.TB, pkg string) string {
 	t.Helper()
-	binary.once.Do(func() {
-		if binary.dir, binary.err = os.MkdirTemp("", "gobgpdtest"); binary.err != nil {
-			return
-		}
-		binary.path = filepath.Join(binary.dir, "gobgpd")
-		out, err := exec.Command("go", "build", "-o", binary.path, "github.com/osrg/gobgp/v3/cmd/gobgpd").CombinedOutput()
-		if err != nil {
-			binary.err = fmt.Errorf("build gobgpd: %w\n%s", err, out)
-		}
-	})
-	if binary.err != nil {
-		t.Fatal(binary.err)
+	built.mu.Lock()
+	defer built.mu.Unlock()
+	if path := built.paths[pkg]; path != "" {
+		return path
 	}
-	return binary.path
+	if built.dir == "" {
+		dir, err := os.MkdirTemp("", "gobgpdtest")
+		if err != nil {
+			t.Fatal(err)
+		}
+		built.dir, built.paths = dir, map[string]string{}
+	}
+	file := filepath.Join(built.dir, filepath.Base(pkg))
+	if out, err := exec.Command("go", "build", "-o", file, pkg).CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", pkg, err, out)
+	}
+	built.paths[pkg] = file
+	return file
 }
 
 // FreePort is a TCP port of address that nothing listens on.
@@ -149,7 +152,7 @@ func (d *Daemon) toml(cfg Config) string {
 func (d *Daemon) Run(args ...string) {
 	d.t.Helper()
 	d.log = &bytes.Buffer{}
-	d.cmd = exec.Command(Binary(d.t), append([]string{"-f", d.config, "--api-hosts", d.API, "--pprof-disable", "--metrics-path="}, args...)...)
+	d.cmd = exec.Command(Build(d.t, "github.com/osrg/gobgp/v3/cmd/gobgpd"), append([]string{"-f", d.config, "--api-hosts", d.API, "--pprof-disable", "--metrics-path="}, args...)...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {

@@ -1,0 +1,459 @@
+package bgp_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+	"github.com/vishvananda/netlink"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
+	"github.com/centra/plasmacloud/bgp/speaker"
+)
+
+// VIPs of the tests; the first two are of both families.
+const (
+	v4a = "203.0.113.10"
+	v6a = "2001:db8::10"
+	v4b = "203.0.113.11"
+	v4c = "203.0.113.12"
+)
+
+func host(vip string) netip.Prefix { return speaker.HostPrefix(netip.MustParseAddr(vip)) }
+
+// A VIP follows its health: bound and announced while up, and once down withdrawn
+// at once, held through the drain, and only then released.
+func TestAnnounceAndWithdraw(t *testing.T) {
+	t.Parallel()
+	s, web := newSite(t, gobgpdtest.Config{}), newService(t)
+	s.configure(
+		object{"address": v4a, "communities": []string{"65001:100"}, "med": 7, "checks": []object{web.check()}},
+		object{"address": v6a, "checks": []object{web.check()}},
+		object{"address": v4b})
+	s.start()
+	s.waitRoutes(v4a, v6a, v4b)
+	s.waitHeld(v4a, v6a, v4b)
+	if r := s.router.Learned(t)[host(v4a)]; r.MED == nil || *r.MED != 7 || fmt.Sprint(r.Communities) != "[65001:100]" {
+		t.Errorf("route is %+v", r)
+	}
+	removed := s.removals()
+	web.bad.Store(true)
+	s.waitRoutes(v4b)
+	gone := time.Now()
+	s.waitHeld(v4b)
+	for _, v := range []string{v4a, v6a} {
+		if at, ok := removed.of(v); !ok || at.Before(gone.Add(-50*time.Millisecond)) {
+			t.Errorf("%s left the host at %v, its route at %v", v, at, gone)
+		}
+	}
+	web.bad.Store(false)
+	s.waitRoutes(v4a, v6a, v4b)
+	s.waitHeld(v4a, v6a, v4b)
+}
+
+// The order of a clean stop, by events: the route leaves the router while the
+// address is still held, and the address leaves the host a drain later.
+func TestStopOrder(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.configure(object{"address": v4a}, object{"address": v6a})
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	removed := s.removals()
+	type withdrawal struct {
+		prefix string
+		at     time.Time
+		held   bool
+	}
+	withdrawals := make(chan withdrawal, 10)
+	watchWithdrawals(t, s.router.APIAddress(), func(prefix string) {
+		vip := netip.MustParsePrefix(prefix).Addr()
+		withdrawals <- withdrawal{prefix, time.Now(), s.held().Own[vip]}
+	})
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Fatalf("exit status %d", code)
+	}
+	s.waitHeld()
+	for range 2 {
+		select {
+		case w := <-withdrawals:
+			if !w.held {
+				t.Errorf("%s was not held when its route left the router", w.prefix)
+			}
+			vip := netip.MustParsePrefix(w.prefix).Addr().String()
+			var at time.Time
+			s.eventually("removal of "+vip+" is seen", func() error {
+				var ok bool
+				if at, ok = removed.of(vip); !ok {
+					return fmt.Errorf("not seen")
+				}
+				return nil
+			})
+			// The delay starts when the speaker has passed the withdraw on, which can
+			// be a little before the router's event reaches us.
+			if after := at.Sub(w.at); after < drainDelay*3/4 {
+				t.Errorf("%s left the host %s after its route, want about %s", vip, after, drainDelay)
+			} else {
+				t.Logf("%s: address left %s after the route; drain_delay is %s", vip, after.Round(time.Millisecond), drainDelay)
+			}
+		case <-time.After(gobgpdtest.Wait):
+			t.Fatal("no withdrawal seen")
+		}
+	}
+	s.waitRoutes()
+}
+
+// watchWithdrawals calls each for every route that the router loses.
+func watchWithdrawals(t *testing.T, address string, each func(prefix string)) {
+	t.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	stream, err := api.NewGobgpApiClient(conn).WatchEvent(t.Context(), &api.WatchEventRequest{Table: &api.WatchEventRequest_Table{
+		Filters: []*api.WatchEventRequest_Table_Filter{{Type: api.WatchEventRequest_Table_Filter_BEST, Init: true}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The table itself comes first, so the watch is known to be in place.
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			event, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			for _, p := range event.GetTable().GetPaths() {
+				var nlri api.IPAddressPrefix
+				if p.IsWithdraw && p.Nlri.UnmarshalTo(&nlri) == nil {
+					each(fmt.Sprintf("%s/%d", nlri.Prefix, nlri.PrefixLen))
+				}
+			}
+		}
+	}()
+}
+
+// The speaker dies and comes back: its table is empty, and filled again at once,
+// while the host never lets go of a VIP.
+func TestSpeakerKilled(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.configure(object{"address": v4a}, object{"address": v6a})
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	removed := s.removals()
+	s.daemon.Kill()
+	s.waitRoutes()
+	s.waitLog("speaker not ready", 1)
+	s.daemon.Run()
+	client := s.daemon.Client(time.Second)
+	began := time.Now()
+	s.eventually("speaker has the paths again", func() error {
+		table, err := client.List(t.Context())
+		if err == nil && len(table.Own) != 2 {
+			err = fmt.Errorf("has %v", table.Own)
+		}
+		return err
+	})
+	t.Logf("announced again %s after the API answered", time.Since(began).Round(time.Millisecond))
+	s.waitRoutes(v4a, v6a)
+	for _, v := range []string{v4a, v6a} {
+		if at, ok := removed.of(v); ok {
+			t.Errorf("%s was let go at %s", v, at)
+		}
+	}
+	// One line for each change, not for each attempt.
+	if n := s.count("speaker not ready"); n > 3 {
+		t.Errorf("%d lines on one outage", n)
+	}
+}
+
+// With graceful restart (RFC 4724) the router does not even notice.
+func TestSpeakerKilledGracefully(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{GracefulRestart: true})
+	s.configure(object{"address": v4a})
+	s.start()
+	s.waitRoutes(v4a)
+	lost := make(chan string, 10)
+	watchWithdrawals(t, s.router.APIAddress(), func(prefix string) { lost <- prefix })
+	s.daemon.Kill()
+	s.eventually("router keeps the route as stale", func() error {
+		routes, err := s.router.Routes(t.Context())
+		if err == nil && (len(routes) != 1 || !routes[0].Stale) {
+			err = fmt.Errorf("routes are %+v", routes)
+		}
+		return err
+	})
+	s.daemon.Run("-r")
+	s.waitRoutes(v4a)
+	select {
+	case prefix := <-lost:
+		t.Errorf("router lost %s", prefix)
+	default:
+	}
+}
+
+// The announcer dies without a word. Its successor takes over what is there: no
+// UPDATE for a VIP that stays, and one that left the configuration meanwhile is
+// withdrawn and released.
+func TestAnnouncerKilled(t *testing.T) {
+	t.Parallel()
+	s, web := newSite(t, gobgpdtest.Config{}), newService(t)
+	checked := object{"address": v4a, "med": 7, "communities": []string{"65001:2", "65001:1"}, "checks": []object{web.check()}}
+	s.configure(checked, object{"address": v6a}, object{"address": v4b})
+	s.start()
+	s.waitRoutes(v4a, v6a, v4b)
+	s.crash()
+	before := s.router.Updates(t)
+	removed := s.removals()
+	s.configure(checked, object{"address": v6a})
+	asked := web.asked.Load()
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	s.waitHeld(v4a, v6a)
+	s.waitLog("health changed", 1)
+	// The checks are up again, and two periodic passes have looked since.
+	s.eventually("checks were asked again", func() error {
+		if n := web.asked.Load(); n < asked+40 {
+			return fmt.Errorf("%d times", n-asked)
+		}
+		return nil
+	})
+	if got := s.router.Updates(t) - before; got != 1 {
+		t.Errorf("%d UPDATEs after the restart, want the one withdraw", got)
+	}
+	for _, v := range []string{v4a, v6a} {
+		if _, ok := removed.of(v); ok {
+			t.Errorf("%s was let go", v)
+		}
+	}
+}
+
+// A crash in the middle of a drain: the address is released by the successor,
+// a whole drain later.
+func TestAnnouncerKilledWhileDraining(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.configure(object{"address": v4a})
+	if err := s.holder.Bind(t.Context(), []netip.Addr{netip.MustParseAddr(v4a), netip.MustParseAddr(v4b)}); err != nil {
+		t.Fatal(err)
+	}
+	removed := s.removals()
+	began := time.Now()
+	s.start()
+	s.waitHeld(v4a)
+	s.waitRoutes(v4a)
+	if at, ok := removed.of(v4b); !ok || at.Sub(began) < drainDelay {
+		t.Errorf("released after %s", at.Sub(began))
+	}
+}
+
+// What others made is left alone, from the start to the stop, even where it is for our VIP.
+func TestForeignUntouched(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	conn, err := grpc.NewClient(s.daemon.API, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	other := api.NewGobgpApiClient(conn)
+	for _, v := range []string{v4a, v4c} {
+		nlri, _ := anypb.New(&api.IPAddressPrefix{Prefix: v, PrefixLen: 32})
+		origin, _ := anypb.New(&api.OriginAttribute{})
+		nextHop, _ := anypb.New(&api.NextHopAttribute{NextHop: "0.0.0.0"})
+		if _, err := other.AddPath(t.Context(), &api.AddPathRequest{Path: &api.Path{Nlri: nlri, Pattrs: []*anypb.Any{origin, nextHop},
+			Family: &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addForeign(t, s, v4b)
+	addForeign(t, s, "198.51.100.1")
+	s.configure(object{"address": v4a}, object{"address": v4b})
+	s.start()
+	s.waitRoutes(v4a, v4b, v4c)
+	s.waitHeld(v4a)
+	s.waitLog("somebody else's; left alone", 2)
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Fatalf("exit status %d", code)
+	}
+	s.waitRoutes(v4a, v4c) // by their strangers
+	s.waitHeld()
+	for _, v := range []string{v4b, "198.51.100.1"} {
+		if !s.held().Foreign[netip.MustParseAddr(v)] {
+			t.Errorf("the foreign %s is gone", v)
+		}
+	}
+	if n := s.count("somebody else's; left alone"); n != 2 {
+		t.Errorf("reported %d times, want once for each VIP", n)
+	}
+}
+
+func addForeign(t *testing.T, s *site, vip string) {
+	t.Helper()
+	err := s.ns.Handle.AddrAdd(s.ns.Link(t, "lo"), &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(vip).To4(), Mask: net.CIDRMask(32, 32)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Someone removes our address: the kernel's event brings it back, not the timer.
+func TestAddressPutBack(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.configure(object{"address": v4a})
+	s.start()
+	s.waitRoutes(v4a)
+	updates := s.router.Updates(t)
+	if err := s.holder.Release(t.Context(), []netip.Addr{netip.MustParseAddr(v4a)}); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	s.waitHeld(v4a)
+	t.Logf("put back after %s", time.Since(began).Round(time.Millisecond))
+	s.waitLog("bound", 2)
+	if got := s.router.Updates(t) - updates; got != 0 {
+		t.Errorf("%d UPDATEs for an address", got)
+	}
+}
+
+// A daemon that hangs: nothing is released, neither for a VIP that is down nor at
+// the stop, which says so and fails.
+func TestSpeakerHangs(t *testing.T) {
+	t.Parallel()
+	s, web := newSite(t, gobgpdtest.Config{}), newService(t)
+	s.configure(object{"address": v4a, "checks": []object{web.check()}}, object{"address": v6a})
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	removed := s.removals()
+	s.daemon.Signal(syscall.SIGSTOP)
+	s.waitLog("speaker not ready", 1)
+	web.bad.Store(true)
+	s.waitLog("health changed", 2)
+	// It goes on: the withdraw that was due is made up for.
+	s.daemon.Signal(syscall.SIGCONT)
+	s.waitRoutes(v6a)
+	s.waitHeld(v6a)
+
+	s.daemon.Signal(syscall.SIGSTOP)
+	s.waitLog("speaker not ready", 2)
+	began := time.Now()
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 1 {
+		t.Errorf("exit status %d, want 1", code)
+	}
+	t.Logf("gave up after %s", time.Since(began).Round(100*time.Millisecond))
+	if _, ok := removed.of(v6a); ok {
+		t.Error("released while it may be announced")
+	}
+	last := s.logged()[len(s.logged())-1].text
+	if !strings.Contains(last, "addresses left as they are") || !strings.Contains(last, "does not answer") {
+		t.Errorf("the last line is %q", last)
+	}
+	s.daemon.Signal(syscall.SIGCONT)
+}
+
+// A daemon that is dead has no table to wait for: drain, release, done.
+func TestStopWithSpeakerDead(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.configure(object{"address": v4a})
+	s.start()
+	s.waitRoutes(v4a)
+	s.daemon.Kill()
+	s.waitLog("speaker not ready", 1)
+	began := time.Now()
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Fatalf("exit status %d", code)
+	}
+	if took := time.Since(began); took < drainDelay {
+		t.Errorf("released after %s, before the drain", took)
+	}
+	s.waitHeld()
+}
+
+// SIGHUP touches what changed and nothing else, and a bad file changes nothing.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	s, web := newSite(t, gobgpdtest.Config{}), newService(t)
+	same := object{"address": v4a, "checks": []object{web.check()}}
+	s.configure(same, object{"address": v4b}, object{"address": v6a, "med": 1})
+	s.start()
+	s.waitRoutes(v4a, v4b, v6a)
+	s.waitHeld(v4a, v4b, v6a)
+	removed, before := s.removals(), s.router.Updates(t)
+	s.configure(same, object{"address": v4c}, object{"address": v6a, "med": 2})
+	s.signal(syscall.SIGHUP)
+	s.waitRoutes(v4a, v4c, v6a)
+	s.waitHeld(v4a, v4c, v6a)
+	s.eventually("the changed attribute is out", func() error {
+		if med := s.router.Learned(t)[host(v6a)].MED; med == nil || *med != 2 {
+			return fmt.Errorf("MED is %v", med)
+		}
+		return nil
+	})
+	if got := s.router.Updates(t) - before; got != 3 {
+		t.Errorf("%d UPDATEs, want 3: one added, one changed, one withdrawn", got)
+	}
+	if n := s.count("health changed"); n != 1 {
+		t.Errorf("health changed %d times; the unchanged check should keep its state", n)
+	}
+	for _, v := range []string{v4a, v6a} {
+		if _, ok := removed.of(v); ok {
+			t.Errorf("%s was let go", v)
+		}
+	}
+	before = s.router.Updates(t)
+	if err := os.WriteFile(s.file, []byte(`{"vips": []}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.signal(syscall.SIGHUP)
+	s.waitLog("reload refused; the old configuration stays", 1)
+	s.configure(object{"address": v4a, "checks": []object{web.check()}, "prefix": "x"})
+	s.signal(syscall.SIGHUP)
+	s.waitLog("reload refused; the old configuration stays", 2)
+	asked := web.asked.Load()
+	s.eventually("checks go on", func() error {
+		if web.asked.Load() < asked+25 {
+			return context.DeadlineExceeded
+		}
+		return nil
+	})
+	s.waitRoutes(v4a, v4c, v6a)
+	if got := s.router.Updates(t) - before; got != 0 {
+		t.Errorf("%d UPDATEs for a bad file", got)
+	}
+}
+
+// The announcer starts before its speaker, says so once, and works once it comes.
+func TestSpeakerComesLater(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.daemon.Kill()
+	s.configure(object{"address": v4a})
+	s.start()
+	s.waitLog("speaker not ready", 1)
+	s.daemon.Run()
+	s.waitRoutes(v4a)
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Fatalf("exit status %d", code)
+	}
+}
