@@ -3,8 +3,8 @@
   of each node. The manifest and the NixOS modules both take it from here, so
   that they cannot differ. What all nodes share is computed once.
 
-  The options are expected to have passed their assertions; before that, only
-  `speakers`, `vips` and `vipsOf` may be used.
+  It can be evaluated for a cluster that fails its assertions too: NixOS
+  evaluates a machine along with them, and an error here would hide them.
 */
 { lib }:
 { cluster, network, ... }:
@@ -74,7 +74,7 @@ let
   entriesOf = id: lib.filter (e: if e.only == null then runsLb ? ${id} else e.only ? ${id}) entries;
 
   peers = lib.mapAttrs (_: peer) cluster.bgp.peers;
-  peer = p: p // { address = ip.canonical p.address; };
+  peer = p: p // { address = ip.canonicalOrGiven p.address; };
 
   bootstraps = lib.genAttrs cluster.bootstrap.initialPeers (_: true);
 
@@ -82,12 +82,12 @@ let
     id:
     let
       n = cluster.nodes.${id};
-      address = ip.canonical n.ip;
+      address = ip.canonicalOrGiven n.ip;
       isIPv4 = ip.isIPv4 n.ip;
       mine = entriesOf id;
       nextHop = {
         ipv4 = if isIPv4 then address else null;
-        ipv6 = if isIPv4 then ip.canonical n.ipv6 else address;
+        ipv6 = if isIPv4 then ip.canonicalOrGiven n.ipv6 else address;
       };
       clusterConfig =
         builtins.toJSON {
@@ -107,7 +107,7 @@ let
     {
       inherit (n) role services;
       ip = address;
-      ipv6 = ip.canonical n.ipv6;
+      ipv6 = ip.canonicalOrGiven n.ipv6;
       inherit clusterConfig;
       configHash = "sha256:${builtins.hashString "sha256" clusterConfig}";
       bgp =

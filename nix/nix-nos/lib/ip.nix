@@ -285,6 +285,14 @@ in
       address = parse text;
     in
     if address == null then null else address.text;
+  # The canonical text, or what was given: for what is evaluated before an
+  # assertion has had its say.
+  canonicalOrGiven =
+    text:
+    let
+      address = parse text;
+    in
+    if address == null then text else address.text;
   canonicalPrefix =
     text:
     let

@@ -36,7 +36,6 @@
     f: start: set:
     builtins.foldl' (acc: name: f acc name set.${name}) start (builtins.attrNames set);
   getAttrs = names: set: lib.genAttrs names (name: set.${name});
-  renameAttrs = f: lib.mapAttrs' (name: lib.nameValuePair (f name));
   cartesianProduct =
     set:
     builtins.foldl' (

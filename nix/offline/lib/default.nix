@@ -9,13 +9,25 @@ let
   options = part ./options.nix;
   modules = part ./modules.nix;
 
+  # What nixpkgs' lib has under its part only.
+  notAtTop = [
+    "defaultOrderPriority"
+    "defaultOverridePriority"
+    "escapeNixIdentifier"
+    "escapeNixString"
+    "importApply"
+    "isConvertibleWithToString"
+    "levenshtein"
+    "showDefs"
+  ];
+
   lib =
     trivial
-    // strings
+    // removeAttrs strings notAtTop
     // lists
     // attrsets
-    // options
-    // modules
+    // removeAttrs options notAtTop
+    // removeAttrs modules notAtTop
     // {
       inherit
         trivial

@@ -103,7 +103,7 @@
             "<derivation ${v.name or "???"}>"
           else
             enclose "{" "}" (
-              lib.mapAttrsToList (name: item: "${lib.escapeNixIdentifier name} = ${next item};") v
+              lib.mapAttrsToList (name: item: "${lib.strings.escapeNixIdentifier name} = ${next item};") v
             )
         else
           toString v;

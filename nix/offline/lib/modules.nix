@@ -20,11 +20,12 @@ let
     optional
     optionalString
     setAttrByPath
-    showDefs
     showFiles
     showOption
     types
     ;
+
+  inherit (lib.options) showDefs;
 
   tag = value: value._type or null;
   priorities = {
@@ -162,7 +163,7 @@ let
       siblings = attrNames (lib.attrByPath parent { } options);
       names = if parent == [ ] then lib.remove "_module" siblings else siblings;
       wanted = lib.last def.path;
-      near = lib.take 3 (lib.sortOn (lib.levenshtein wanted) names);
+      near = lib.take 3 (lib.sortOn (lib.strings.levenshtein wanted) names);
       show = name: "`${showOption (prefix ++ parent ++ [ name ])}'";
       hint =
         if near == [ ] || length names >= 100 then
@@ -268,7 +269,7 @@ let
       ] then
         uniform file key { config = m; }
       else if m ? _type && m._type != "module" then
-        throw "Expected a module, but found a value of type ${lib.escapeNixString m._type}, while trying to load a module into ${file}."
+        throw "Expected a module, but found a value of type ${lib.strings.escapeNixString m._type}, while trying to load a module into ${file}."
       else
         uniform file key m
     else if builtins.isList m then
@@ -303,7 +304,7 @@ let
             module = load args file "${key}:anon-${toString n}" m;
           in
           if class != null && module.class != null && module.class != class then
-            throw "The module `${module.file}' (class: ${lib.escapeNixString module.class}) cannot be imported into a module evaluation that expects class ${lib.escapeNixString class}."
+            throw "The module `${module.file}' (class: ${lib.strings.escapeNixString module.class}) cannot be imported into a module evaluation that expects class ${lib.strings.escapeNixString class}."
           else
             {
               inherit (module) key;
@@ -677,7 +678,7 @@ let
       );
       config = lib.mkMerge [
         (setAttrByPath to (
-          lib.mkIf old.isDefined (lib.mkOverride old.highestPrio (lib.mkMerge old.definitions))
+          lib.mkIf old.isDefined (lib.mkMerge (map (lib.mkOverride old.highestPrio) old.definitions))
         ))
         (
           if warn && options ? warnings then

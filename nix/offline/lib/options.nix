@@ -37,14 +37,13 @@ in
     _type = "literalMD";
     inherit text;
   };
-  mdDoc = text: text;
 
   getValues = map (def: def.value);
   getFiles = map (def: def.file);
 
   showOption = lib.concatMapStringsSep "." (
     part:
-    if part == "*" || builtins.match "<(.*)>" part != null then part else lib.escapeNixIdentifier part
+    if part == "*" || builtins.match "<(.*)>" part != null then part else lib.strings.escapeNixIdentifier part
   );
   showFiles = lib.concatMapStringsSep " and " (file: "`${file}'");
   # A value that cannot be printed must not hide the message that it is for.
@@ -87,7 +86,7 @@ in
     else if every builtins.isInt && every (x: x == lib.head values) then
       lib.head values
     else
-      throw "Cannot merge definitions of `${lib.showOption loc}'. Definition values:${lib.showDefs defs}";
+      throw "Cannot merge definitions of `${lib.showOption loc}'. Definition values:${lib.options.showDefs defs}";
 
   mergeOneOption = lib.mergeUniqueOption { message = ""; };
   mergeUniqueOption =
@@ -99,7 +98,7 @@ in
     if lib.length defs == 1 then
       merge loc defs
     else
-      throw "The option `${lib.showOption loc}' is defined multiple times while it's expected to be unique.\n${message}\nDefinition values:${lib.showDefs defs}\n${hint}";
+      throw "The option `${lib.showOption loc}' is defined multiple times while it's expected to be unique.\n${message}\nDefinition values:${lib.options.showDefs defs}\n${hint}";
 
   mergeEqualOption =
     loc: defs:
@@ -111,7 +110,7 @@ in
       first.value
     else
       throw "The option `${lib.showOption loc}' has conflicting definition values:${
-        lib.showDefs [
+        lib.options.showDefs [
           first
           other
         ]

@@ -112,7 +112,7 @@ in
     then
       text
     else
-      lib.escapeNixString text;
+      lib.strings.escapeNixString text;
   escapeShellArg =
     arg:
     let
@@ -132,9 +132,9 @@ in
       zeroed = builtins.match "[[:space:]]*-?0[[:digit:]]+[[:space:]]*" text != null;
     in
     if digits == null then
-      throw "toInt: Could not convert ${lib.escapeNixString text} to int."
+      throw "toInt: Could not convert ${lib.strings.escapeNixString text} to int."
     else if zeroed then
-      throw "toInt: Ambiguity in interpretation of ${lib.escapeNixString text} between octal and zero padded integer."
+      throw "toInt: Ambiguity in interpretation of ${lib.strings.escapeNixString text} between octal and zero padded integer."
     else
       builtins.fromJSON (builtins.head digits);
   toIntBase10 =
@@ -143,7 +143,7 @@ in
       digits = builtins.match "[[:space:]]*0*(-?[[:digit:]]+)[[:space:]]*" text;
     in
     if digits == null then
-      throw "toIntBase10: Could not convert ${lib.escapeNixString text} to int."
+      throw "toIntBase10: Could not convert ${lib.strings.escapeNixString text} to int."
     else
       builtins.fromJSON (builtins.head digits);
 
@@ -156,7 +156,7 @@ in
     || builtins.isInt x
     || builtins.isFloat x
     || builtins.isBool x
-    || (builtins.isList x && builtins.all lib.isConvertibleWithToString x);
+    || (builtins.isList x && builtins.all lib.strings.isConvertibleWithToString x);
   isStorePath =
     x:
     lib.isStringLike x

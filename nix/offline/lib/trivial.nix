@@ -28,7 +28,6 @@
     isFloat
     isPath
     typeOf
-    throw
     trace
     tryEval
     readFile

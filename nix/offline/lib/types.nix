@@ -13,11 +13,11 @@ let
     mapAttrs
     mergeEqualOption
     mergeOneOption
-    showDefs
     showFiles
     showOption
     ;
   inherit (lib.modules) evalModules mergeDefinitions;
+  inherit (lib.options) showDefs;
   self = lib.types;
 
   /*
@@ -350,7 +350,7 @@ in
   strMatching =
     pattern:
     mkOptionType {
-      name = "strMatching ${lib.escapeNixString pattern}";
+      name = "strMatching ${lib.strings.escapeNixString pattern}";
       description = "string matching the pattern ${pattern}";
       descriptionClass = "noun";
       check = x: isString x && builtins.match pattern x != null;

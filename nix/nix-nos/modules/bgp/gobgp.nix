@@ -20,7 +20,7 @@ let
   # TOML has no null: what is not set must not be there.
   neighbor = p: {
     config = {
-      neighbor-address = ip.canonical p.address;
+      neighbor-address = ip.canonicalOrGiven p.address;
       peer-as = p.asn;
     }
     // lib.optionalAttrs (p.description != null) { inherit (p) description; };
@@ -66,7 +66,7 @@ let
       [ prefix.text ]
       ++ lib.optionals (a.nextHop != null) [
         "nexthop"
-        (ip.canonical a.nextHop)
+        (ip.canonicalOrGiven a.nextHop)
       ]
       ++ lib.optionals (a.med != null) [
         "med"
@@ -83,7 +83,9 @@ let
         "ipv${toString prefix.family}"
       ]
     );
-  announcements = lib.concatMapStrings (a: announcementLine a + "\n") bgp.announcements;
+  announcements = lib.concatMapStrings (a: announcementLine a + "\n") (
+    lib.filter (a: ip.parsePrefix a.prefix != null) bgp.announcements
+  );
 
   apiParts = builtins.match "(.*):([0-9]+)" cfg.apiAddress;
   apiHost = lib.removePrefix "[" (lib.removeSuffix "]" (lib.head apiParts));
@@ -140,7 +142,8 @@ in
     services.gobgpd = {
       enable = true;
       settings = {
-        global.config = {
+        # What is missing is for the assertions to say, not for the TOML type.
+        global.config = lib.filterAttrs (_: v: v != null) {
           as = bgp.asn;
           router-id = bgp.routerId;
         };

@@ -1,0 +1,4 @@
+{
+  imports = [ ../base.nix ];
+  plasmacloud.network.fiberlbBgp.enable = true;
+}

@@ -1,0 +1,4 @@
+{
+  imports = [ ../base.nix ];
+  plasmacloud.cluster.bgp.asn = 23456;
+}

@@ -1,0 +1,6 @@
+{
+  plasmacloud.cluster.nodes.node01 = {
+    role = "control-plane";
+    ip = "10.0.0.11";
+  };
+}

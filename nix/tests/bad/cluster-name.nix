@@ -1,0 +1,4 @@
+{
+  imports = [ ./cluster-name-missing.nix ];
+  plasmacloud.cluster.name = "Rack 4";
+}

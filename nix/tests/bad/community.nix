@@ -1,0 +1,16 @@
+{
+  imports = [ ../base.nix ];
+  plasmacloud.cluster.bgp.asn = 65001;
+  plasmacloud.network.fiberlbBgp = {
+    enable = true;
+    vips = [
+      {
+        address = "203.0.113.10";
+        communities = [
+          "65001:65536"
+          "no-export"
+        ];
+      }
+    ];
+  };
+}

@@ -1,0 +1,7 @@
+{
+  imports = [ ../base.nix ];
+  plasmacloud.cluster.bootstrap.initialPeers = [
+    "node02"
+    "node09"
+  ];
+}

@@ -1,0 +1,6 @@
+{
+  plasmacloud.cluster = {
+    name = "workers";
+    nodes.node01.ip = "10.0.0.11";
+  };
+}

@@ -1,0 +1,1 @@
+{ plasmacloud.cluster.name = "empty"; }

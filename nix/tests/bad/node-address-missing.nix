@@ -1,0 +1,3 @@
+{
+  imports = [ ../one.nix ];
+}

@@ -1,0 +1,4 @@
+{
+  imports = [ ../base.nix ];
+  networking.hostName = "node01";
+}

@@ -1,0 +1,5 @@
+{ pkgs, ... }:
+{
+  imports = [ ../base.nix ];
+  plasmacloud.cluster.deployer.url = "http://${pkgs.hello}";
+}

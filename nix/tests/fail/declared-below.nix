@@ -1,0 +1,16 @@
+{ lib }:
+let
+  inherit (lib) mkOption types;
+in
+(lib.evalModules {
+  modules = [
+    {
+      _file = "a.nix";
+      options.x = mkOption { type = types.int; };
+    }
+    {
+      _file = "b.nix";
+      options.x.y = mkOption { type = types.int; };
+    }
+  ];
+}).config

@@ -1,0 +1,20 @@
+{ lib }:
+let
+  inherit (lib) mkOption types;
+in
+(lib.evalModules {
+  modules = [
+    {
+      _file = "a.nix";
+      options.x = mkOption {
+        type = types.int;
+        readOnly = true;
+        default = 1;
+      };
+    }
+    {
+      _file = "b.nix";
+      x = 2;
+    }
+  ];
+}).config

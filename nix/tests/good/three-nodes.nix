@@ -1,0 +1,3 @@
+{
+  imports = [ ../../examples/three-nodes/cluster.nix ];
+}

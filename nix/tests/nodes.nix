@@ -1,0 +1,212 @@
+# What the NixOS configurations of a cluster's nodes come to, beside its manifest.
+{
+  lib,
+  mkCluster,
+  nixosModule,
+}:
+let
+  cluster = mkCluster {
+    modules = [ ../examples/three-nodes/cluster.nix ];
+    nodeModules.node01 = {
+      plasmacloud.deployer.enable = true;
+      plasmacloud.deployer.openFirewall = true;
+      plasmacloud.network.prismnetIntegration.enable = true;
+    };
+  };
+  manifest = cluster.plasmacloud.three-nodes;
+
+  shown = [
+    "backend"
+    "asn"
+    "routerId"
+    "peers"
+    "announcements"
+  ];
+  # The parts of a node's configuration that differ from the manifest: none.
+  differing =
+    id: system:
+    let
+      inherit (system) config;
+      node = manifest.data.nodes.${id};
+      etc = name: config.environment.etc.${name}.text;
+      same = {
+        clusterConfig = etc "nixos/secrets/cluster-config.json" == node.clusterConfig;
+        configHash =
+          "sha256:${builtins.hashString "sha256" (etc "nixos/secrets/cluster-config.json")}"
+          == node.configHash;
+        announcer = builtins.fromJSON (etc "plasmacloud/announcer.json") == node.announcer;
+        bgp = lib.getAttrs shown config.nix-nos.bgp == node.bgp;
+        hostName = config.networking.hostName == id;
+        builds = config.system.build.toplevel.type == "derivation";
+      };
+    in
+    lib.attrNames (lib.filterAttrs (_: equal: !equal) same);
+
+  node01 = cluster.nixosConfigurations.node01.config;
+  # Fake packages have no hash worth keeping.
+  readable =
+    unit:
+    lib.mapAttrs (
+      _: v:
+      if builtins.isString v then
+        lib.concatStringsSep "" (
+          map (part: if builtins.isList part then "" else part) (
+            builtins.split "/nix/store/[0-9a-z]{32}-" v
+          )
+        )
+      else
+        v
+    ) unit;
+  units =
+    config:
+    lib.mapAttrs (_: s: {
+      inherit (s)
+        after
+        wants
+        requires
+        partOf
+        bindsTo
+        wantedBy
+        environment
+        ;
+      serviceConfig = readable s.serviceConfig;
+      reloads = lib.length s.reloadTriggers;
+      restarts = lib.length s.restartTriggers;
+    }) config.systemd.services;
+
+  speaker =
+    (lib.nixosSystem {
+      system = "x86_64-linux";
+      modules = [
+        nixosModule
+        {
+          nix-nos = {
+            topology.nodes.spine1 = {
+              addresses = [
+                "192.0.2.1"
+                "2001:db8::1"
+              ];
+              asn = 64512;
+            };
+            bgp = {
+              enable = true;
+              asn = 64513;
+              routerId = "192.0.2.10";
+              openFirewall = true;
+              peers = {
+                spine1 = { };
+                spine2 = {
+                  address = "2001:DB8::2";
+                  asn = 64512;
+                  description = "right";
+                  passive = true;
+                  multihop = 3;
+                };
+              };
+              announcements = [
+                { prefix = "203.0.113.0/24"; }
+                {
+                  prefix = "2001:DB8:1::/48";
+                  nextHop = "2001:DB8::10";
+                  communities = [
+                    "64513:1"
+                    "64513:1:2"
+                    "64513:2"
+                  ];
+                  med = 5;
+                  localPref = 200;
+                }
+              ];
+            };
+          };
+        }
+      ];
+    }).config;
+
+  failures =
+    modules:
+    map (a: a.message) (
+      lib.filter (a: !a.assertion)
+        (lib.nixosSystem {
+          system = "x86_64-linux";
+          modules = [ nixosModule ] ++ modules;
+        }).config.assertions
+    );
+in
+{
+  differing = lib.mapAttrs differing cluster.nixosConfigurations;
+
+  node01 = {
+    inherit (node01.networking.firewall) allowedTCPPorts;
+    inherit (node01.boot) kernelModules;
+    vswitch = node01.virtualisation.vswitch.enable;
+    fiberlb = node01.services.fiberlb;
+    topology = node01.nix-nos.topology;
+    gobgpd = node01.services.gobgpd.settings;
+    units = units node01;
+    etc = lib.attrNames node01.environment.etc;
+    deployer = builtins.fromJSON node01.environment.etc."plasmacloud/deployer.json".text;
+    deployerReadsTheManifest =
+      builtins.fromJSON node01.environment.etc."plasmacloud/manifest.json".text == manifest;
+  };
+
+  # A user of nix-nos alone.
+  speaker = {
+    inherit (speaker.networking.firewall) allowedTCPPorts;
+    gobgpd = speaker.services.gobgpd.settings;
+    toml = lib.splitString "\n" (builtins.readFile speaker.environment.etc."nix-nos/gobgpd.toml".source);
+    announcements = lib.splitString "\n" speaker.environment.etc."nix-nos/gobgp-announcements".text;
+    units = lib.mapAttrs (_: u: removeAttrs u [ "serviceConfig" ]) (units speaker);
+  };
+
+  failures = {
+    bgpUnset = failures [ { nix-nos.bgp.enable = true; } ];
+    bgpWrong = failures [
+      {
+        nix-nos = {
+          topology.nodes.spine1 = {
+            addresses = [ "192.0.2.1/24" ];
+            asn = 0;
+          };
+          bgp = {
+            enable = true;
+            asn = 65535;
+            routerId = "node01";
+            peers.a = {
+              address = "a.example.org";
+              asn = 23456;
+            };
+            announcements = [
+              { prefix = "203.0.113.1/24"; }
+              { prefix = "203.0.113.0"; }
+              { prefix = "203.0.114.0/24"; }
+              {
+                prefix = "203.0.114.0/24";
+                nextHop = "2001:db8::1";
+                communities = [ "x" ];
+              }
+            ];
+          };
+        };
+      }
+    ];
+    strangeNode = failures [
+      ../examples/three-nodes/cluster.nix
+      { plasmacloud.node.id = "node09"; }
+    ];
+    deployerAlone = failures [ { plasmacloud.deployer.enable = true; } ];
+    phoneHomeAlone = failures [ { plasmacloud.phoneHome.enable = true; } ];
+    clusterWrong = failures [
+      ./bad/peer.nix
+      {
+        plasmacloud = {
+          node.id = "node01";
+          cluster.nodes.node03.ip = "10.0.0.300";
+          network.fiberlbBgp.enable = true;
+          network.fiberlbBgp.vips = [ "203.0.113.0/24" ];
+        };
+      }
+    ];
+    outsideTheCluster = failures [ ../examples/three-nodes/cluster.nix ];
+  };
+}
