@@ -52,7 +52,7 @@ func TestAnnounceAndWithdraw(t *testing.T) {
 	gone := time.Now()
 	s.waitHeld(v4b)
 	for _, v := range []string{v4a, v6a} {
-		if at, ok := removed.of(v); !ok || at.Before(gone.Add(-50*time.Millisecond)) {
+		if at := removed.wait(v); at.Before(gone.Add(-50 * time.Millisecond)) {
 			t.Errorf("%s left the host at %v, its route at %v", v, at, gone)
 		}
 	}
@@ -76,7 +76,7 @@ func TestStopOrder(t *testing.T) {
 		held   bool
 	}
 	withdrawals := make(chan withdrawal, 10)
-	watchWithdrawals(t, s.router.APIAddress(), func(prefix string) {
+	watchWithdrawals(t, s.router.API, func(prefix string) {
 		vip := netip.MustParsePrefix(prefix).Addr()
 		withdrawals <- withdrawal{prefix, time.Now(), s.held().Own[vip]}
 	})
@@ -92,14 +92,7 @@ func TestStopOrder(t *testing.T) {
 				t.Errorf("%s was not held when its route left the router", w.prefix)
 			}
 			vip := netip.MustParsePrefix(w.prefix).Addr().String()
-			var at time.Time
-			s.eventually("removal of "+vip+" is seen", func() error {
-				var ok bool
-				if at, ok = removed.of(vip); !ok {
-					return fmt.Errorf("not seen")
-				}
-				return nil
-			})
+			at := removed.wait(vip)
 			// The delay starts when the speaker has passed the withdraw on, which can
 			// be a little before the router's event reaches us.
 			if after := at.Sub(w.at); after < drainDelay*3/4 {
@@ -190,7 +183,7 @@ func TestSpeakerKilledGracefully(t *testing.T) {
 	s.start()
 	s.waitRoutes(v4a)
 	lost := make(chan string, 10)
-	watchWithdrawals(t, s.router.APIAddress(), func(prefix string) { lost <- prefix })
+	watchWithdrawals(t, s.router.API, func(prefix string) { lost <- prefix })
 	s.daemon.Kill()
 	s.eventually("router keeps the route as stale", func() error {
 		routes, err := s.router.Routes(t.Context())
@@ -258,8 +251,8 @@ func TestAnnouncerKilledWhileDraining(t *testing.T) {
 	s.start()
 	s.waitHeld(v4a)
 	s.waitRoutes(v4a)
-	if at, ok := removed.of(v4b); !ok || at.Sub(began) < drainDelay {
-		t.Errorf("released after %s", at.Sub(began))
+	if after := removed.wait(v4b).Sub(began); after < drainDelay {
+		t.Errorf("released after %s", after)
 	}
 }
 

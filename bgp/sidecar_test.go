@@ -89,12 +89,11 @@ const drainDelay = 400 * time.Millisecond
 func (s *site) start() {
 	s.t.Helper()
 	s.cmd = exec.Command(gobgpdtest.Build(s.t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "run", "--config", s.file, "--log-format", "json", "--log-level", "debug")
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.cmd.Start(); err != nil {
+	if err := gobgpdtest.StartProcess(s.cmd); err != nil {
 		s.t.Fatal(err)
 	}
 	cmd, exited := s.cmd, make(chan struct{})
@@ -232,7 +231,7 @@ func (s *site) removals() *removals {
 		s.t.Fatal(err)
 	}
 	defer ns.Close()
-	r := &removals{at: map[netip.Addr]time.Time{}}
+	r := &removals{s: s, at: map[netip.Addr]time.Time{}}
 	updates, done := make(chan netlink.AddrUpdate, 100), make(chan struct{})
 	if err := netlink.AddrSubscribeAt(ns, updates, done); err != nil {
 		s.t.Fatal(err)
@@ -251,6 +250,7 @@ func (s *site) removals() *removals {
 }
 
 type removals struct {
+	s  *site
 	mu sync.Mutex
 	at map[netip.Addr]time.Time
 }
@@ -260,6 +260,19 @@ func (r *removals) of(vip string) (time.Time, bool) {
 	defer r.mu.Unlock()
 	at, ok := r.at[netip.MustParseAddr(vip)]
 	return at, ok
+}
+
+// wait is when vip left the host; the event may come a little after the fact.
+func (r *removals) wait(vip string) (at time.Time) {
+	r.s.t.Helper()
+	r.s.eventually("removal of "+vip+" is seen", func() error {
+		var ok bool
+		if at, ok = r.of(vip); !ok {
+			return fmt.Errorf("not seen")
+		}
+		return nil
+	})
+	return at
 }
 
 // service is what a check asks; tests make it good or bad.

@@ -1,16 +1,19 @@
-// Package gobgpdtest runs real gobgpd processes, built from the module graph, and
-// in-process routers for them to speak to, for the tests of the packages beside it.
+// Package gobgpdtest runs real gobgpd processes, built from the module graph, one
+// as the speaker and one as its router, for the tests of the packages beside it.
+// (Two in-process GoBGP would share variables of the library, which is a data race.)
 package gobgpdtest
 
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,6 +77,30 @@ func Build(t testing.TB, pkg string) string {
 	return file
 }
 
+var starters struct {
+	once sync.Once
+	jobs chan func()
+}
+
+// StartProcess starts cmd so that it dies with the tests. The kernel ties that to
+// the thread that started it, not to the process (PR_SET_PDEATHSIG, prctl(2)), so
+// all are started by one thread that never ends.
+func StartProcess(cmd *exec.Cmd) error {
+	starters.once.Do(func() {
+		starters.jobs = make(chan func())
+		go func() {
+			runtime.LockOSThread()
+			for job := range starters.jobs {
+				job()
+			}
+		}()
+	})
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	starters.jobs <- func() { started <- cmd.Start() }
+	return <-started
+}
+
 // FreePort is a TCP port of address that nothing listens on.
 func FreePort(t testing.TB, address string) int {
 	t.Helper()
@@ -85,67 +112,84 @@ func FreePort(t testing.TB, address string) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// Daemon is a gobgpd, with at most one peer.
+// Daemon is a gobgpd.
 type Daemon struct {
-	API     string // address of its gRPC API
-	BGPPort int
+	API string         // address of its gRPC API
+	BGP netip.AddrPort // where it listens
 
 	t      testing.TB
+	asn    uint32
 	config string
 	cmd    *exec.Cmd
 	exited chan struct{}
 	log    *bytes.Buffer
 }
 
-// Config is what differs between the tests' daemons.
+// Config is what differs between the tests' speakers.
 type Config struct {
 	ASN             uint32           // 0: SpeakerASN
 	Peers           []netip.AddrPort // routers, which the daemon dials
 	GracefulRestart bool
-	Extra           string // more TOML
+	Extra           string // more TOML, after the global section
 }
 
-// Start runs a gobgpd and returns when its API listens.
+// Start runs a speaker and returns when its API listens.
 func Start(t testing.TB, cfg Config) *Daemon {
 	t.Helper()
-	d := &Daemon{
-		API:     net.JoinHostPort(SpeakerAddr.String(), strconv.Itoa(FreePort(t, SpeakerAddr.String()))),
-		BGPPort: FreePort(t, SpeakerAddr.String()),
-		t:       t,
-		config:  filepath.Join(t.TempDir(), "gobgpd.toml"),
-	}
 	if cfg.ASN == 0 {
 		cfg.ASN = SpeakerASN
 	}
-	if err := os.WriteFile(d.config, []byte(d.toml(cfg)), 0o600); err != nil {
-		t.Fatal(err)
+	d := newDaemon(t, SpeakerAddr, cfg.ASN)
+	text := d.global() + cfg.Extra + "\n"
+	for _, peer := range cfg.Peers {
+		text += neighbor(peer.Addr(), RouterASN, cfg.GracefulRestart)
+		text += fmt.Sprintf("[neighbors.transport.config]\nremote-port = %d\nlocal-address = %q\n", peer.Port(), SpeakerAddr)
 	}
-	d.Run()
-	t.Cleanup(func() {
-		if t.Failed() && testing.Verbose() {
-			t.Logf("gobgpd said:\n%s", d.log)
-		}
-		d.Kill()
-	})
+	d.start(text)
 	return d
 }
 
-func (d *Daemon) toml(cfg Config) string {
+func newDaemon(t testing.TB, address netip.Addr, asn uint32) *Daemon {
+	t.Helper()
+	host := address.String()
+	return &Daemon{
+		API:    net.JoinHostPort(host, strconv.Itoa(FreePort(t, host))),
+		BGP:    netip.AddrPortFrom(address, uint16(FreePort(t, host))),
+		t:      t,
+		asn:    asn,
+		config: filepath.Join(t.TempDir(), "gobgpd.toml"),
+	}
+}
+
+func (d *Daemon) global() string {
+	return fmt.Sprintf("[global.config]\nas = %d\nrouter-id = %q\nport = %d\nlocal-address-list = [%q]\n",
+		d.asn, d.BGP.Addr(), d.BGP.Port(), d.BGP.Addr())
+}
+
+func neighbor(address netip.Addr, asn uint32, gracefulRestart bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "[global.config]\nas = %d\nrouter-id = %q\nport = %d\nlocal-address-list = [%q]\n",
-		cfg.ASN, SpeakerAddr, d.BGPPort, SpeakerAddr)
-	fmt.Fprint(&b, cfg.Extra, "\n")
-	for _, peer := range cfg.Peers {
-		fmt.Fprintf(&b, "[[neighbors]]\n[neighbors.config]\nneighbor-address = %q\npeer-as = %d\n", peer.Addr(), RouterASN)
-		fmt.Fprintf(&b, "[neighbors.transport.config]\nremote-port = %d\nlocal-address = %q\n", peer.Port(), SpeakerAddr)
-		fmt.Fprint(&b, "[neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\n")
-		fmt.Fprintf(&b, "[neighbors.graceful-restart.config]\nenabled = %t\nrestart-time = 30\n", cfg.GracefulRestart)
-		for _, family := range []string{"ipv4-unicast", "ipv6-unicast"} {
-			fmt.Fprintf(&b, "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = %q\n", family)
-			fmt.Fprintf(&b, "[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = %t\n", cfg.GracefulRestart)
-		}
+	fmt.Fprintf(&b, "[[neighbors]]\n[neighbors.config]\nneighbor-address = %q\npeer-as = %d\n", address, asn)
+	fmt.Fprint(&b, "[neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\n")
+	fmt.Fprintf(&b, "[neighbors.graceful-restart.config]\nenabled = %t\nrestart-time = 30\n", gracefulRestart)
+	for _, family := range []string{"ipv4-unicast", "ipv6-unicast"} {
+		fmt.Fprintf(&b, "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = %q\n", family)
+		fmt.Fprintf(&b, "[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = %t\n", gracefulRestart)
 	}
 	return b.String()
+}
+
+func (d *Daemon) start(config string) {
+	d.t.Helper()
+	if err := os.WriteFile(d.config, []byte(config), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+	d.Run()
+	d.t.Cleanup(func() {
+		d.Kill()
+		if d.t.Failed() && testing.Verbose() {
+			d.t.Logf("gobgpd of AS %d said:\n%s", d.asn, d.log)
+		}
+	})
 }
 
 // Run starts the process, again after Kill or Terminate.
@@ -154,8 +198,7 @@ func (d *Daemon) Run(args ...string) {
 	d.log = &bytes.Buffer{}
 	d.cmd = exec.Command(Build(d.t, "github.com/osrg/gobgp/v3/cmd/gobgpd"), append([]string{"-f", d.config, "--api-hosts", d.API, "--pprof-disable", "--metrics-path="}, args...)...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := d.cmd.Start(); err != nil {
+	if err := StartProcess(d.cmd); err != nil {
 		d.t.Fatal(err)
 	}
 	exited := make(chan struct{})
@@ -205,27 +248,26 @@ func Client(t testing.TB, api string, asn uint32, timeout time.Duration) *speake
 	return c
 }
 
-// Router is the other end of the session: an in-process GoBGP that waits to be dialled.
+// Router is the other end of the session, and a client of it. It waits to be dialled.
 type Router struct {
-	*speaker.InProcess
+	*Daemon
 	*speaker.GoBGPv3
-	BGP netip.AddrPort
 }
 
-// StartRouter runs a router for one daemon, with graceful restart on offer.
+// StartRouter runs a router for one speaker, with graceful restart on offer.
 func StartRouter(t testing.TB) *Router {
 	t.Helper()
-	p, err := speaker.StartInProcess(t.Context(), speaker.InProcessConfig{
-		APIAddress: "127.0.0.1:0", ASN: RouterASN, RouterID: RouterAddr,
-		ListenAddresses: []netip.Addr{RouterAddr}, ListenPort: 0,
-		Peers:           []speaker.InProcessPeer{{Address: SpeakerAddr, ASN: SpeakerASN, Passive: true}},
-		GracefulRestart: 30 * time.Second,
+	d := newDaemon(t, RouterAddr, RouterASN)
+	d.start(d.global() + neighbor(SpeakerAddr, SpeakerASN, true) + "[neighbors.transport.config]\npassive-mode = true\n")
+	r := &Router{d, Client(t, d.API, RouterASN, 5*time.Second)}
+	Eventually(t, "router is configured", func() error {
+		peers, err := r.Peers(t.Context())
+		if err == nil && len(peers) == 0 {
+			err = errors.New("no peer yet")
+		}
+		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
-	return &Router{p, Client(t, p.APIAddress(), RouterASN, 5*time.Second), netip.AddrPortFrom(RouterAddr, uint16(p.ListenPort()))}
+	return r
 }
 
 // Learned is the router's routes from its peer, by prefix; stale ones are left out.

@@ -1,0 +1,235 @@
+package bgp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/health"
+	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
+)
+
+// One VIP in every state that matters, and the steps that follow.
+func TestPlan(t *testing.T) {
+	addr := netip.MustParseAddr("203.0.113.10")
+	prefix := speaker.HostPrefix(addr)
+	med := uint32(7)
+	path, other := speaker.Path{Prefix: prefix}, speaker.Path{Prefix: prefix, MED: &med}
+	const own, foreign, free = "own", "foreign", "free"
+	for _, test := range []struct {
+		want  string // announce, withdraw, leave; "" is not configured
+		path  *speaker.Path
+		held  string
+		blind string // what could not be read
+		steps string
+	}{
+		{"announce", nil, free, "", "bind announce"},
+		{"announce", nil, own, "", "announce"},
+		{"announce", nil, foreign, "", "announce"},
+		{"announce", &path, own, "", ""},
+		{"announce", &path, foreign, "", ""},
+		{"announce", &path, free, "", "bind"},
+		{"announce", &other, own, "", "announce"},
+		{"announce", nil, free, "table", "bind"},
+		{"announce", nil, own, "table", ""},
+		{"announce", nil, free, "addrs", ""},
+		{"withdraw", &path, own, "", "withdraw unwanted"},
+		{"withdraw", &path, foreign, "", "withdraw"},
+		{"withdraw", nil, own, "", "unwanted"},
+		{"withdraw", nil, foreign, "", ""},
+		{"withdraw", nil, free, "", ""},
+		{"withdraw", &path, free, "addrs", "withdraw"},
+		{"leave", &path, own, "", ""},
+		{"leave", &other, own, "", ""},
+		{"leave", nil, own, "", ""},
+		{"leave", nil, free, "", ""},
+		{"leave", &path, free, "", "bind"},
+		{"leave", &path, free, "addrs", ""},
+		{"", &path, own, "", "withdraw unwanted"},
+		{"", nil, own, "", "unwanted"},
+		{"", nil, foreign, "", ""},
+	} {
+		wishes := map[netip.Addr]wish{}
+		for _, w := range []Want{Announce, Withdraw, Leave} {
+			if w.String() == test.want {
+				wishes[addr] = wish{want: w, path: path}
+			}
+		}
+		now := live{tableKnown: test.blind != "table", addrsKnown: test.blind != "addrs",
+			table: speaker.Table{Own: map[netip.Prefix]speaker.Path{}}, addrs: vip.Addresses{Own: map[netip.Addr]bool{}, Foreign: map[netip.Addr]bool{}}}
+		if test.path != nil {
+			now.table.Own[prefix] = *test.path
+		}
+		switch test.held {
+		case own:
+			now.addrs.Own[addr] = true
+		case foreign:
+			now.addrs.Foreign[addr] = true
+		}
+		s := plan(wishes, now)
+		var got []string
+		for name, n := range map[string]int{"withdraw": len(s.withdraw), "bind": len(s.bind), "announce": len(s.announce), "unwanted": len(s.unwanted)} {
+			if n > 0 {
+				got = append(got, name)
+			}
+		}
+		for _, name := range got {
+			if !strings.Contains(test.steps, name) || len(got) != len(strings.Fields(test.steps)) {
+				t.Errorf("%+v: steps are %v", test, got)
+			}
+		}
+		if len(got) == 0 && test.steps != "" {
+			t.Errorf("%+v: no steps", test)
+		}
+	}
+}
+
+func TestHealthOfManyChecks(t *testing.T) {
+	for _, test := range []struct {
+		states []health.Status
+		want   Want
+		why    string
+	}{
+		{nil, Announce, "has no checks"},
+		{[]health.Status{health.Up}, Announce, "its check is up"},
+		{[]health.Status{health.Up, health.Up}, Announce, "all checks are up"},
+		{[]health.Status{health.Up, health.Unknown}, Leave, "check 127.0.0.1:2 is unknown: set"},
+		{[]health.Status{health.Unknown, health.Down}, Withdraw, "check 127.0.0.1:2 is down: set"},
+		{[]health.Status{health.Down, health.Up}, Withdraw, "check 127.0.0.1:1 is down: set"},
+	} {
+		var v VIP
+		states := map[health.Check]health.Status{}
+		for i, s := range test.states {
+			v.Checks = append(v.Checks, checkOf(i))
+			states[checkOf(i)] = s
+		}
+		want, why := healthOf(v, func(c health.Check) health.State { return health.State{Status: states[c], Reason: "set"} })
+		if want != test.want || why != test.why {
+			t.Errorf("%v: %v, %q", test.states, want, why)
+		}
+	}
+}
+
+// A daemon whose policy changes our attributes gets each path once, not in every pass.
+func TestRewritesAreNotFought(t *testing.T) {
+	r := rewrites{}
+	prefix := netip.MustParsePrefix("203.0.113.10/32")
+	one, two := uint32(1), uint32(2)
+	wanted, made := speaker.Path{Prefix: prefix}, speaker.Path{Prefix: prefix, MED: &one}
+	reported := 0
+	filter := func(p speaker.Path, live *speaker.Path) int {
+		own := map[netip.Prefix]speaker.Path{}
+		if live != nil {
+			own[prefix] = *live
+		}
+		left := r.filter([]speaker.Path{p}, own, func(speaker.Path) { reported++ })
+		r.sent(left)
+		return len(left)
+	}
+	for i, step := range []struct {
+		path speaker.Path
+		live *speaker.Path
+		sent int
+	}{
+		{wanted, nil, 1},   // new
+		{wanted, &made, 0}, // the daemon made something else of it
+		{wanted, &made, 0},
+		{speaker.Path{Prefix: prefix, MED: &two}, &made, 1}, // the configuration changed
+		{speaker.Path{Prefix: prefix, MED: &two}, &made, 0},
+		{speaker.Path{Prefix: prefix, MED: &two}, &speaker.Path{Prefix: prefix}, 1}, // what it makes changed: its policy did, or somebody wrote
+		{speaker.Path{Prefix: prefix, MED: &two}, nil, 1},                           // the daemon restarted
+	} {
+		if got := filter(step.path, step.live); got != step.sent {
+			t.Errorf("step %d: sent %d, want %d", i, got, step.sent)
+		}
+	}
+	if reported != 2 {
+		t.Errorf("reported %d times, want 2", reported)
+	}
+}
+
+func TestUnbound(t *testing.T) {
+	a, b := netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")
+	all := []netip.Addr{a, b}
+	named := errors.Join(&vip.AddrError{Addr: b, Do: "bind", Err: errors.New("no")})
+	for want, err := range map[string]error{
+		"[]":                        nil,
+		"[203.0.113.2]":             named,
+		"[203.0.113.1 203.0.113.2]": errors.New("interface lo is gone"),
+	} {
+		if got := fmt.Sprint(unbound(err, all)); got != want {
+			t.Errorf("%v: %s", err, got)
+		}
+	}
+}
+
+// Status says for each VIP what should be, what is, and why.
+func TestStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(5*time.Second, t.Fatalf)
+		cfg := testConfig(2)
+		a := New(Options{Config: cfg, Speaker: worldSpeaker{w}, Holder: worldHolder{w}})
+		up := health.Up
+		a.health = func(health.Check) health.State { return health.State{Status: up, Reason: "answers 503"} }
+		show := func() string {
+			a.pass(t.Context(), false)
+			a.pass(t.Context(), false)
+			text := a.Status().Speaker + "\n"
+			for _, v := range a.Status().VIPs {
+				text += fmt.Sprintln(v.Address, v.Want, v.Announced, v.Held, v.Foreign, v.Draining, v.Why)
+			}
+			return text
+		}
+		orphan := netip.MustParseAddr("203.0.113.99")
+		w.own[orphan] = true
+		w.others[cfg.VIPs[1].Address] = true
+		expect := func(want string) {
+			t.Helper()
+			if got := show(); got != want {
+				t.Errorf("status is\n%swant\n%s", got, want)
+			}
+		}
+		expect("ready\n" +
+			"203.0.113.1 announce true true false false its check is up\n" +
+			"203.0.113.2 announce true true true false its check is up\n" +
+			"203.0.113.99 withdraw false true false true is not in the configuration\n")
+		up = health.Down
+		expect("ready\n" +
+			"203.0.113.1 withdraw false true false true check 127.0.0.1:1 is down: answers 503\n" +
+			"203.0.113.2 withdraw false true true false check 127.0.0.1:2 is down: answers 503\n" +
+			"203.0.113.99 withdraw false true false true is not in the configuration\n")
+		w.away = fmt.Errorf("%w: dial", speaker.ErrGone)
+		if s := a.Status(); s.Speaker != "ready" || s.At.IsZero() {
+			t.Errorf("before the pass: %+v", s)
+		}
+		a.pass(t.Context(), false)
+		if s := a.Status(); s.Speaker != "speaker is not running: dial" || s.Error == "" {
+			t.Errorf("speaker away: %+v", s)
+		}
+	})
+}
+
+func TestReloadRefusesWhatItCannotDo(t *testing.T) {
+	w := newWorld(time.Second, t.Fatalf)
+	a := New(Options{Config: testConfig(1), Speaker: worldSpeaker{w}, Holder: worldHolder{w}})
+	defer a.Close()
+	for want, change := range map[string]func(*Config){
+		"speaker changed from 127.0.0.1:50051 to 127.0.0.1:1, which a reload cannot do; restart the announcer": func(c *Config) { c.Speaker.Address = "127.0.0.1:1" },
+		"asn changed from 65001 to 65002": func(c *Config) { c.ASN = 65002 },
+		"hold changed":                    func(c *Config) { c.Hold.Interface = "br0" },
+	} {
+		cfg := testConfig(2)
+		change(cfg)
+		if err := a.Reload(cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want %s", err, want)
+		}
+		if len(a.config().VIPs) != 1 {
+			t.Error("a refused configuration is in use")
+		}
+	}
+}
