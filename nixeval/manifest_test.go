@@ -60,9 +60,9 @@ func TestDecodeManifest(t *testing.T) {
 }
 
 func TestDecodeManifestRefuses(t *testing.T) {
-	change := func(old, new string) string {
-		require.Contains(t, goodManifest, old)
-		return strings.Replace(goodManifest, old, new, 1)
+	change := func(from, to string) string {
+		require.Contains(t, goodManifest, from)
+		return strings.Replace(goodManifest, from, to, 1)
 	}
 	cases := map[string]struct {
 		in   string

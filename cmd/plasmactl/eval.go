@@ -19,7 +19,6 @@ import (
 // evalFlags are the flags of every command that evaluates a cluster.
 type evalFlags struct {
 	flake     string
-	nix       string
 	lib       string
 	overrides map[string]string
 	memoryMiB int64

@@ -22,7 +22,7 @@ import (
 
 // benchFlip measures from the failing answer of a health check to the moment a
 // GoBGP router's best path is gone. The peer is the bare withdraw over GoBGP's API.
-func benchFlip(ctx context.Context, b *bench) ([]figure, error) {
+func benchFlip(ctx context.Context, _ *bench) ([]figure, error) {
 	const flips = 50
 	var failing atomic.Bool
 	answered := make(chan time.Time, 1)
