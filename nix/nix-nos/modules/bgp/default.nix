@@ -187,6 +187,16 @@ in
       example = [ { prefix = "203.0.113.0/24"; } ];
       description = "The routes that this speaker originates.";
     };
+    transit = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = ''
+        Tell peers of the routes that other peers announced, as a router does.
+        Off, only this speaker's own routes go out: a host with two uplinks
+        must not become the way from one to the other.
+      '';
+    };
     openFirewall = mkOption {
       type = types.bool;
       default = false;

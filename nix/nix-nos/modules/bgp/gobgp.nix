@@ -46,6 +46,27 @@ let
     };
   };
 
+  # An external peer gets every route unless a policy says otherwise. "local" is
+  # what came over the API.
+  ownRoutesOnly = lib.optionalAttrs (!bgp.transit) {
+    global.apply-policy.config = {
+      export-policy-list = [ "own-routes" ];
+      default-export-policy = "reject-route";
+    };
+    policy-definitions = [
+      {
+        name = "own-routes";
+        statements = [
+          {
+            name = "own-routes";
+            conditions.bgp-conditions.route-type = "local";
+            actions.route-disposition = "accept-route";
+          }
+        ];
+      }
+    ];
+  };
+
   configFile = "nix-nos/gobgpd.toml";
   rendered = (pkgs.formats.toml { }).generate "gobgpd.toml" config.services.gobgpd.settings;
 
@@ -141,7 +162,7 @@ in
   config = lib.mkIf (bgp.enable && bgp.backend == "gobgp") {
     services.gobgpd = {
       enable = true;
-      settings = {
+      settings = lib.recursiveUpdate ownRoutesOnly {
         # What is missing is for the assertions to say, not for the TOML type.
         global.config = lib.filterAttrs (_: v: v != null) {
           as = bgp.asn;
