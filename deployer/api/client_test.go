@@ -1,0 +1,102 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+func TestParseBaseURL(t *testing.T) {
+	for raw, ok := range map[string]bool{
+		"http://deployer:8080": true, "https://deployer/": true, "http://[2001:db8::1]:8080/base": true, "http://10.0.0.1": true,
+		"": false, "deployer:8080": false, "ftp://deployer": false, "http://": false, "http://:8080": false,
+		"http://user:hunter2@deployer": false, "http://deployer/?q=1": false, "http://deployer/#x": false, "http://de ployer": false,
+	} {
+		_, err := ParseBaseURL(raw)
+		if (err == nil) != ok {
+			t.Errorf("%q: %v", raw, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("the error shows the password: %v", err)
+		}
+	}
+}
+
+// TestStrangeAnswers: what is not a deployer's answer is an error that says so,
+// and never more than a bounded amount of it is read.
+func TestStrangeAnswers(t *testing.T) {
+	write := func(status int, contentType, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", contentType)
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(body))
+		}
+	}
+	for name, test := range map[string]struct {
+		answer    http.HandlerFunc
+		want      string
+		code      string // of an *Error
+		temporary bool
+	}{
+		"a page":               {write(200, "text/html", "<html>"), "check the URL and any proxy", "not_a_deployer", true},
+		"a proxy's error":      {write(502, "text/html", "<html>"), "502 not_a_deployer", "not_a_deployer", true},
+		"a proxy's 404":        {write(404, "text/plain", "no"), "404 not_a_deployer", "not_a_deployer", false},
+		"a redirect":           {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }, "302 not_a_deployer", "not_a_deployer", true},
+		"broken JSON":          {write(200, "application/json", "{"), "read the answer", "", false},
+		"a flood":              {write(200, "application/json", strings.Repeat(" ", maxAnswerBytes+10)), "larger than", "", false},
+		"a broken problem":     {write(403, ProblemContentType, "{"), "403 not_a_deployer", "not_a_deployer", false},
+		"a flood of a problem": {write(403, ProblemContentType, `{"code":"`+strings.Repeat("x", maxProblemBytes)), "not_a_deployer", "not_a_deployer", false},
+		"a hostile problem":    {write(403, ProblemContentType, `{"title":"\u001b[2JNo","code":"c","detail":"a\nb"}`), "\ufffd[2JNo: a\ufffdb", "c", false},
+		"busy":                 {write(429, ProblemContentType, `{"title":"Busy","code":"busy"}`), "429 busy", "busy", true},
+		"too slow": {func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // only then the server sees the client leave
+			<-r.Context().Done()
+		}, "deadline exceeded", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(test.answer)
+			defer srv.Close()
+			client, err := NewClient(srv.URL, 0, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx := t.Context()
+			if name == "too slow" {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+				defer cancel()
+			}
+			_, err = client.PhoneHome(ctx, PhoneHomeRequest{NodeID: "node01", Phase: node.PhaseReady})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("%v, want %q in it", err, test.want)
+			}
+			var answered *Error
+			if errors.As(err, &answered) != (test.code != "") {
+				t.Fatalf("%#v", err)
+			}
+			if answered != nil && (answered.Code != test.code || answered.Temporary() != test.temporary) {
+				t.Errorf("code %s, temporary %v", answered.Code, answered.Temporary())
+			}
+		})
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "-7": 0, "x": 0, "99999999999": 0, "Mon, 02 Jan 2006 15:04:05 GMT": 0,
+	} {
+		if got := retryAfter(value); got != want {
+			t.Errorf("%q is %s, want %s", value, got, want)
+		}
+	}
+	if got := retryAfter(time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)); got < 50*time.Second || got > time.Minute {
+		t.Errorf("a date in a minute is %s", got)
+	}
+}
