@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,9 +38,10 @@ type Announcer struct {
 	status Status
 
 	// Used by Run alone.
-	drains    drains
-	reported  reports
-	rewritten rewrites
+	drains   drains
+	reported reports
+	sent     sentPaths
+	gone     map[netip.Prefix]bool // withdrawn in the last pass
 }
 
 // New makes an Announcer; Run starts it.
@@ -51,7 +53,7 @@ func New(o Options) *Announcer {
 		speaker: o.Speaker, holder: o.Holder, cfg: o.Config,
 		log:    o.Logger.With("part", "announcer"),
 		wake:   make(chan struct{}, 1),
-		drains: drains{}, reported: newReports(), rewritten: rewrites{},
+		drains: drains{}, reported: newReports(), sent: sentPaths{},
 	}
 	a.monitor = health.NewMonitor(health.Config{OnChange: a.trigger, Probe: o.Probe, Logger: o.Logger.With("part", "health")})
 	a.health = a.monitor.State

@@ -3,7 +3,7 @@
 //
 // The Announcer is level-triggered. Each pass reads what the BGP daemon announces
 // and what the host holds, compares both with what is wanted, and acts on the
-// difference. It remembers nothing but since when a VIP drains.
+// difference. Of its own past it needs only since when a VIP drains.
 package bgp
 
 import (

@@ -32,24 +32,27 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	a.reportForeign(wishes, now)
 
 	todo := plan(wishes, now)
-	errs := []error{addrsErr}
-	if stopping && now.tableKnown && speakerErr != nil {
-		speakerErr = nil // it is gone with its table, and is not needed any more
+	if stopping && now.tableKnown {
+		speakerErr = nil // one that is gone with its table is not needed any more
 	}
-	errs = append(errs, speakerErr)
-	errs = append(errs, a.withdraw(ctx, todo.withdraw), a.announce(ctx, todo, now))
-
-	next, err := a.drain(ctx, cfg, todo.unwanted, now, stopping)
-	errs = append(errs, err)
-	if len(todo.withdraw) > 0 {
+	withdrawErr := a.withdraw(ctx, todo.withdraw)
+	announced, announceErr := a.announce(ctx, todo, now)
+	next, drainErr := a.drain(ctx, cfg, todo.unwanted, now, stopping)
+	var offerErr error
+	if now.tableKnown && !stopping {
+		offerErr = a.checkOffered(ctx)
+	}
+	stepErr := errors.Join(withdrawErr, announceErr, drainErr, offerErr)
+	// What was done is looked at soon, to see that it had an effect.
+	if len(todo.withdraw) > 0 && withdrawErr == nil || announced && announceErr == nil {
 		next = time.Now().Add(confirmPause)
 	}
 
 	r := result{
-		err: errors.Join(errs...), next: next, paths: len(now.table.Own), held: len(now.addrs.Own),
+		err: errors.Join(addrsErr, speakerErr, stepErr), next: next, paths: len(now.table.Own), held: len(now.addrs.Own),
 		clean: now.tableKnown && now.addrsKnown && len(now.table.Own) == 0 && len(now.addrs.Own) == 0,
 	}
-	a.reportError(errors.Join(addrsErr, errors.Join(errs[2:]...)))
+	a.reportError(errors.Join(addrsErr, stepErr))
 	a.publish(wishes, now, speakerErr, r, stopping)
 	return r
 }
@@ -76,18 +79,32 @@ func (a *Announcer) read(ctx context.Context, stopping bool) (now live, speakerE
 }
 
 func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix) error {
+	before := a.gone
+	a.gone = nil
 	if len(prefixes) == 0 {
 		return nil
 	}
 	if err := a.speaker.Withdraw(ctx, prefixes); err != nil {
 		return err
 	}
-	a.log.Info("withdrew", "count", len(prefixes), "prefixes", some(prefixes))
-	return nil
+	a.sent.withdrawn(prefixes)
+	a.gone = make(map[netip.Prefix]bool, len(prefixes))
+	var stuck []netip.Prefix
+	for _, p := range prefixes {
+		a.gone[p] = true
+		if before[p] {
+			stuck = append(stuck, p)
+		}
+	}
+	if len(stuck) == 0 {
+		a.log.Info("withdrew", "count", len(prefixes), "prefixes", some(prefixes))
+	}
+	return noEffect("withdraw", stuck, "did another client add it, with our path identifier and a source of its own?")
 }
 
-// announce binds, then announces. A VIP that could not be bound is not announced.
-func (a *Announcer) announce(ctx context.Context, todo steps, now live) error {
+// announce binds, then announces; did says whether anything changed. A VIP that
+// could not be bound is not announced.
+func (a *Announcer) announce(ctx context.Context, todo steps, now live) (did bool, err error) {
 	var bindErr error
 	failed := map[netip.Addr]bool{}
 	if len(todo.bind) > 0 {
@@ -95,30 +112,38 @@ func (a *Announcer) announce(ctx context.Context, todo steps, now live) error {
 		for _, addr := range unbound(bindErr, todo.bind) {
 			failed[addr] = true
 		}
-		if n := len(todo.bind) - len(failed); n > 0 {
-			a.log.Info("bound", "count", n, "addresses", some(todo.bind))
+		if bound := slices.DeleteFunc(todo.bind, func(addr netip.Addr) bool { return failed[addr] }); len(bound) > 0 {
+			did = true
+			a.log.Info("bound", "count", len(bound), "addresses", some(bound))
 		}
 	}
-	paths := todo.announce
-	if now.tableKnown {
-		paths = a.rewritten.filter(paths, now.table.Own, a.reportRewrite)
+	if !now.tableKnown {
+		return did, bindErr
+	}
+	a.sent.observe(now.table.Own)
+	paths, changed := a.sent.filter(todo.announce, now.table.Own)
+	if len(changed) > 0 {
+		a.log.Warn("the speaker changes the attributes of what we announce; is there an import policy?", "count", len(changed), "prefixes", some(changed))
 	}
 	paths = slices.DeleteFunc(paths, func(p speaker.Path) bool { return failed[p.Prefix.Addr()] })
 	if len(paths) == 0 {
-		return bindErr
+		return did, bindErr
 	}
-	err := a.speaker.Announce(ctx, paths)
+	dropped := a.sent.dropped(paths, now.table.Own)
+	err = a.speaker.Announce(ctx, paths)
 	var refused *speaker.PathErrors
-	if err == nil || errors.As(err, &refused) {
-		if refused != nil {
-			paths = slices.DeleteFunc(paths, func(p speaker.Path) bool { return refused.ByPrefix[p.Prefix] != nil })
-		}
-		a.rewritten.sent(paths)
-		if len(paths) > 0 {
-			a.log.Info("announced", "count", len(paths), "prefixes", somePaths(paths))
-		}
+	if err != nil && !errors.As(err, &refused) {
+		return did, errors.Join(bindErr, err)
 	}
-	return errors.Join(bindErr, err)
+	if refused != nil {
+		paths = slices.DeleteFunc(paths, func(p speaker.Path) bool { return refused.ByPrefix[p.Prefix] != nil })
+	}
+	a.sent.sent(paths)
+	if len(paths) > len(dropped) {
+		a.log.Info("announced", "count", len(paths), "prefixes", somePaths(paths))
+	}
+	return did || len(paths) > 0, errors.Join(bindErr, err,
+		noEffect("announce", dropped, "does an import policy drop it?"))
 }
 
 // unbound are the addresses that err says are not bound: those it names, or all.

@@ -115,41 +115,40 @@ func TestHealthOfManyChecks(t *testing.T) {
 	}
 }
 
-// A daemon whose policy changes our attributes gets each path once, not in every pass.
-func TestRewritesAreNotFought(t *testing.T) {
-	r := rewrites{}
+// A daemon whose policy changes our attributes, or drops our path, gets each path
+// once, not in every pass, and is told of.
+func TestPolicyIsNotFought(t *testing.T) {
+	s := sentPaths{}
 	prefix := netip.MustParsePrefix("203.0.113.10/32")
 	one, two := uint32(1), uint32(2)
-	wanted, made := speaker.Path{Prefix: prefix}, speaker.Path{Prefix: prefix, MED: &one}
-	reported := 0
-	filter := func(p speaker.Path, live *speaker.Path) int {
-		own := map[netip.Prefix]speaker.Path{}
-		if live != nil {
-			own[prefix] = *live
-		}
-		left := r.filter([]speaker.Path{p}, own, func(speaker.Path) { reported++ })
-		r.sent(left)
-		return len(left)
-	}
+	wanted, made, plain := speaker.Path{Prefix: prefix}, speaker.Path{Prefix: prefix, MED: &one}, speaker.Path{Prefix: prefix}
+	changed := speaker.Path{Prefix: prefix, MED: &two}
 	for i, step := range []struct {
-		path speaker.Path
-		live *speaker.Path
-		sent int
+		path                     speaker.Path
+		live                     *speaker.Path
+		sent, rewritten, dropped int
 	}{
-		{wanted, nil, 1},   // new
-		{wanted, &made, 0}, // the daemon made something else of it
-		{wanted, &made, 0},
-		{speaker.Path{Prefix: prefix, MED: &two}, &made, 1}, // the configuration changed
-		{speaker.Path{Prefix: prefix, MED: &two}, &made, 0},
-		{speaker.Path{Prefix: prefix, MED: &two}, &speaker.Path{Prefix: prefix}, 1}, // what it makes changed: its policy did, or somebody wrote
-		{speaker.Path{Prefix: prefix, MED: &two}, nil, 1},                           // the daemon restarted
+		{wanted, nil, 1, 0, 0},   // new
+		{wanted, &made, 0, 1, 0}, // the daemon made something else of it
+		{wanted, &made, 0, 0, 0},
+		{changed, &made, 1, 0, 0}, // the configuration changed
+		{changed, &made, 0, 1, 0},
+		{changed, &plain, 1, 0, 0}, // its policy changed, or somebody wrote
+		{changed, &plain, 0, 1, 0},
+		{changed, nil, 1, 0, 0}, // the daemon restarted
+		{changed, nil, 1, 0, 1}, // and drops it now
 	} {
-		if got := filter(step.path, step.live); got != step.sent {
-			t.Errorf("step %d: sent %d, want %d", i, got, step.sent)
+		own := map[netip.Prefix]speaker.Path{}
+		if step.live != nil {
+			own[prefix] = *step.live
 		}
-	}
-	if reported != 2 {
-		t.Errorf("reported %d times, want 2", reported)
+		s.observe(own)
+		left, rewritten := s.filter([]speaker.Path{step.path}, own)
+		dropped := s.dropped(left, own)
+		s.sent(left)
+		if len(left) != step.sent || len(rewritten) != step.rewritten || len(dropped) != step.dropped {
+			t.Errorf("step %d: sent %d, rewritten %d, dropped %d", i, len(left), len(rewritten), len(dropped))
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/centra/plasmacloud/bgp/speaker"
@@ -87,43 +86,6 @@ func (a *Announcer) reportForeign(wishes map[netip.Addr]wish, now live) {
 		a.log.Warn("somebody else's; left alone", "vip", addr, "foreign", text)
 	}
 	maps.DeleteFunc(a.reported.foreign, func(addr netip.Addr, _ string) bool { _, ok := wishes[addr]; return !ok })
-}
-
-func (a *Announcer) reportRewrite(p speaker.Path) {
-	a.log.Warn("speaker changes the attributes of the path; is there an import policy?", "prefix", p.Prefix)
-}
-
-// rewrites tells a daemon's policy that changes our paths from a change of the
-// configuration. Without it every pass would see a difference, and send an UPDATE.
-type rewrites map[netip.Prefix]*rewrite
-
-type rewrite struct {
-	sent speaker.Path
-	seen *speaker.Path // what the daemon made of sent, once known
-}
-
-func (r rewrites) sent(paths []speaker.Path) {
-	for _, p := range paths {
-		r[p.Prefix] = &rewrite{sent: p}
-	}
-}
-
-// filter drops the paths that the daemon holds in the form that it gave them before.
-func (r rewrites) filter(paths []speaker.Path, own map[netip.Prefix]speaker.Path, report func(speaker.Path)) []speaker.Path {
-	maps.DeleteFunc(r, func(p netip.Prefix, _ *rewrite) bool { _, ok := own[p]; return !ok })
-	return slices.DeleteFunc(paths, func(p speaker.Path) bool {
-		live, there := own[p.Prefix]
-		known := r[p.Prefix]
-		if !there || known == nil || !known.sent.Equal(p) {
-			return false
-		}
-		if known.seen == nil {
-			known.seen = &live
-			report(p)
-			return true
-		}
-		return known.seen.Equal(live)
-	})
 }
 
 // some shows the first few of a list, for a log that thousands of VIPs cannot flood.

@@ -1,0 +1,120 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/centra/plasmacloud/bgp/speaker"
+)
+
+// sentPath is what became of a path that we sent. A daemon that takes a path may
+// still drop it or change it by policy, and sees no error in that.
+type sentPath struct {
+	path     speaker.Path
+	seen     *speaker.Path // what the daemon's table had for it in a later pass
+	reported bool          // that seen is not path
+	offered  bool          // Adj-RIB-Out was looked at
+}
+
+// sentPaths follows what this announcer sent. It serves to report, and to keep
+// from sending in every pass what a policy changes in every pass; what should be
+// announced is decided without it.
+type sentPaths map[netip.Prefix]*sentPath
+
+func (s sentPaths) sent(paths []speaker.Path) {
+	for _, p := range paths {
+		s[p.Prefix] = &sentPath{path: p}
+	}
+}
+
+func (s sentPaths) withdrawn(prefixes []netip.Prefix) {
+	for _, p := range prefixes {
+		delete(s, p)
+	}
+}
+
+// observe notes what the daemon made of the paths sent before.
+func (s sentPaths) observe(own map[netip.Prefix]speaker.Path) {
+	for prefix, sent := range s {
+		if live, ok := own[prefix]; ok && sent.seen == nil {
+			sent.seen = &live
+		}
+	}
+}
+
+// filter drops the paths that the daemon holds in the form that it gave them
+// before, and returns which of those were not known yet.
+func (s sentPaths) filter(paths []speaker.Path, own map[netip.Prefix]speaker.Path) (left []speaker.Path, changed []netip.Prefix) {
+	left = slices.DeleteFunc(paths, func(p speaker.Path) bool {
+		live, there := own[p.Prefix]
+		sent := s[p.Prefix]
+		if !there || sent == nil || sent.seen == nil || !sent.path.Equal(p) || !sent.seen.Equal(live) {
+			return false
+		}
+		if !sent.reported {
+			sent.reported = true
+			changed = append(changed, p.Prefix)
+		}
+		return true
+	})
+	return left, changed
+}
+
+// dropped are the paths that were sent before and never showed up.
+func (s sentPaths) dropped(paths []speaker.Path, own map[netip.Prefix]speaker.Path) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for _, p := range paths {
+		_, there := own[p.Prefix]
+		if sent := s[p.Prefix]; !there && sent != nil && sent.seen == nil && sent.path.Equal(p) {
+			prefixes = append(prefixes, p.Prefix)
+		}
+	}
+	return prefixes
+}
+
+// unoffered are the paths in the table of which it is not known whether any peer is offered them.
+func (s sentPaths) unoffered() []netip.Prefix {
+	var prefixes []netip.Prefix
+	for prefix, sent := range s {
+		if sent.seen != nil && !sent.offered {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	return prefixes
+}
+
+// checkOffered looks once whether what was announced is on its way to a peer, and
+// says so where it is not. It waits for the first session.
+func (a *Announcer) checkOffered(ctx context.Context) error {
+	prefixes := a.sent.unoffered()
+	if len(prefixes) == 0 {
+		return nil
+	}
+	got, err := a.speaker.Advertised(ctx, prefixes)
+	if err != nil || got.Established == 0 {
+		return err
+	}
+	var none []netip.Prefix
+	for _, p := range prefixes {
+		a.sent[p].offered = true
+		if len(got.To[p]) == 0 {
+			none = append(none, p)
+		}
+	}
+	if len(none) > 0 {
+		slices.SortFunc(none, netip.Prefix.Compare)
+		a.log.Warn("announced, and offered to no peer; does an export policy drop it, or is a foreign path preferred?",
+			"count", len(none), "prefixes", some(none))
+	}
+	return nil
+}
+
+// noEffect is the error of a request that the daemon took and that changed nothing.
+func noEffect(do string, prefixes []netip.Prefix, ask string) error {
+	if len(prefixes) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s of %s: the speaker took it, and nothing changed; %s", do, some(prefixes), ask)
+}
