@@ -223,7 +223,7 @@ func (a *Announcer) gaveUp(r result) error {
 // watch keeps f running. Its end is news, so it starts a pass, but not again and
 // again while nothing changes.
 func (a *Announcer) watch(ctx context.Context, f func(context.Context, func()) error) {
-	const first, last = 100 * time.Millisecond, time.Second
+	const first, last = 50 * time.Millisecond, 500 * time.Millisecond
 	pause, before := first, ""
 	for ctx.Err() == nil {
 		var worked atomic.Bool

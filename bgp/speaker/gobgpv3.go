@@ -61,8 +61,11 @@ func DialGoBGPv3(cfg Config) (*GoBGPv3, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
+		// A daemon that comes back must be filled again before its peers give up on
+		// it, and a refused connection on one host costs nothing. (ResetConnectBackoff
+		// would do too, but races with gRPC's own connecting.)
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 300 * time.Millisecond},
 			MinConnectTimeout: cfg.Timeout,
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
@@ -288,8 +291,6 @@ func (g *GoBGPv3) Advertised(ctx context.Context, prefixes []netip.Prefix) (Adve
 
 // Watch implements Speaker. It calls changed once at the start, when the daemon is ready.
 func (g *GoBGPv3) Watch(ctx context.Context, changed func()) error {
-	// Whoever watches wants the daemon back soon, not after gRPC's own backoff.
-	g.conn.ResetConnectBackoff()
 	if err := g.Ready(ctx); err != nil {
 		return err
 	}

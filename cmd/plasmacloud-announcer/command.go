@@ -129,6 +129,11 @@ Exit status 0: the file is right. 78: it is not.`,
 
 // run wires signals to an announcer.
 func run(parent context.Context, file string, logger *slog.Logger) error {
+	// From here on a reload that comes early waits instead of ending the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+
 	cfg, err := bgp.LoadConfig(file)
 	if err != nil {
 		return daemon.ConfigError(err)
@@ -145,9 +150,6 @@ func run(parent context.Context, file string, logger *slog.Logger) error {
 	ctx, stop := daemon.SignalContext(parent)
 	defer stop()
 
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	go func() {
 		for {
 			select {

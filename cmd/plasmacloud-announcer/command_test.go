@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/cmd/internal/daemon"
+)
+
+func execute(t *testing.T, args ...string) (stdout string, code int, err error) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := newCommand(&bytes.Buffer{})
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	err = cmd.Execute()
+	var coded *daemon.ExitError
+	if errors.As(err, &coded) {
+		code = coded.Code
+	} else if err != nil {
+		code = daemon.ExitFailure
+	}
+	return out.String(), code, err
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "announcer.json")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func config(vips, hold string) string {
+	return fmt.Sprintf(`{"schema_version": 1, "node_id": "node01", "asn": 65001, "drain_delay": "10ms",
+		"speaker": {"address": "127.0.0.1:1", "timeout": "200ms"}, "hold": %s, "vips": [%s]}`, hold, vips)
+}
+
+func TestCheck(t *testing.T) {
+	right := write(t, config(`{"address": "203.0.113.10"}`, `{}`))
+	if out, code, err := execute(t, "check", right); code != 0 || out != right+": right; node node01, AS 65001, 1 VIPs\n" {
+		t.Errorf("%q, %d, %v", out, code, err)
+	}
+	wrong := write(t, config(`{"address": "203.0.113.10", "checks": [{"type": "tcp", "address": "127.0.0.1:80", "interval": "2"}]}`, `{}`))
+	out, code, err := execute(t, "check", wrong)
+	want := wrong + `: vips[0].checks[0].interval: "2" is not a duration; want a number with a unit, such as "500ms", "5s" or "1m"`
+	if code != daemon.ExitConfig || out != "" || err.Error() != want {
+		t.Errorf("%q, %d, %v", out, code, err)
+	}
+}
+
+func TestExitStatuses(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{nil, daemon.ExitUsage, "name a command: run or check"},
+		{[]string{"announce"}, daemon.ExitUsage, `unexpected "announce"`},
+		{[]string{"check"}, daemon.ExitUsage, "want one FILE, got 0"},
+		{[]string{"run", "--confg", "x"}, daemon.ExitUsage, "unknown flag: --confg"},
+		{[]string{"run", "x"}, daemon.ExitUsage, `unexpected "x"`},
+		{[]string{"run", "--log-level", "loud"}, daemon.ExitUsage, `--log-level "loud"`},
+		{[]string{"run", "--config", "/not/there.json"}, daemon.ExitConfig, "/not/there.json: no such file"},
+		{[]string{"check", write(t, "{")}, daemon.ExitConfig, "is it cut off?"},
+		{[]string{"run", "--config", write(t, config("", `{"interface": "edge0"}`))}, daemon.ExitFailure, "interface edge0: Link not found"},
+		{[]string{"--version"}, 0, ""},
+		{[]string{"--help"}, 0, ""},
+	} {
+		_, code, err := execute(t, test.args...)
+		if code != test.code || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%v: status %d, %v", test.args, code, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v: more than one line: %v", test.args, err)
+		}
+	}
+}
+
+// Help says what an operator needs before the first start.
+func TestHelpTeaches(t *testing.T) {
+	out, _, _ := execute(t, "--help")
+	for _, want := range []string{"SIGHUP", "SIGTERM", "Exit statuses:", "78", "Files:", defaultConfig, "CAP_NET_ADMIN"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %s in the help", want)
+		}
+	}
+	for _, sub := range []string{"run", "check"} {
+		if out, _, _ := execute(t, sub, "--help"); !strings.Contains(out, "Examples:") {
+			t.Errorf("%s --help has no example", sub)
+		}
+	}
+}
+
+// systemd hears of every change: ready, reloading with its time stamp, ready
+// again, stopping. The speaker is not there, which is not fatal.
+func TestNotify(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	expect := func(want string) {
+		t.Helper()
+		buf := make([]byte, 1024)
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		n, err := conn.Read(buf)
+		if err != nil {
+			t.Fatalf("waiting for %s: %v", want, err)
+		}
+		if lines := strings.Split(string(buf[:n]), "\n"); lines[0] != want || want == "RELOADING=1" && !strings.HasPrefix(lines[1], "MONOTONIC_USEC=") {
+			t.Fatalf("systemd hears %q, want %s", buf[:n], want)
+		}
+	}
+	file := write(t, config("", `{}`)) // lo, and no VIP: nothing on this host is touched
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var log bytes.Buffer
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, file, slog.New(slog.NewTextHandler(&log, nil))) }()
+	expect("READY=1")
+	hup := func() {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		expect("RELOADING=1")
+		expect("READY=1")
+	}
+	hup()
+	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hup()
+	cancel()
+	expect("STOPPING=1")
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for line := range strings.Lines(log.String()) {
+		for _, want := range []string{"reloaded", "reload refused", "speaker not ready"} {
+			if strings.Contains(line, want) {
+				said = append(said, want)
+			}
+		}
+	}
+	slices.Sort(said)
+	if got := strings.Join(said, ", "); got != "reload refused, reloaded, speaker not ready" {
+		t.Errorf("log says %s:\n%s", got, log.String())
+	}
+}
