@@ -19,6 +19,12 @@
   system ? "x86_64-linux",
 }:
 let
+  # An inline module has no file that a message could name.
+  named =
+    argument:
+    lib.imap1 (n: lib.setDefaultModuleLocation "${argument} of mkCluster, entry ${toString n}");
+  clusterModules = named "modules" modules;
+
   light = lib.evalModules {
     modules = [
       ../modules/options/assertions.nix
@@ -28,7 +34,7 @@ let
         _module.args.pkgs = throw "a cluster module takes nothing from pkgs, since it is evaluated without a machine: move what needs packages into nixosModules or nodeModules of mkCluster";
       }
     ]
-    ++ modules;
+    ++ clusterModules;
   };
   inherit (light.config.plasmacloud) cluster;
 
@@ -50,9 +56,11 @@ let
           plasmacloud.node.id = id;
         }
       ]
-      ++ modules
-      ++ nixosModules
-      ++ lib.optional (nodeModules ? ${id}) nodeModules.${id};
+      ++ clusterModules
+      ++ named "nixosModules" nixosModules
+      ++ lib.optional (nodeModules ? ${id}) (
+        lib.setDefaultModuleLocation "nodeModules.${id} of mkCluster" nodeModules.${id}
+      );
     };
 in
 {

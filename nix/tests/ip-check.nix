@@ -27,5 +27,6 @@ in
     ]
   ) cases.prefixes;
   hosts = wrong (text: [ (orNull "prefix" (ip.parseHost text)) ]) cases.hosts;
+  global = wrong (text: [ (ip.isGlobal text) ]) cases.global;
   unicast = wrong (text: [ (ip.isUnicast text) ]) cases.unicast;
 }

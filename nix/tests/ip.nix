@@ -92,4 +92,17 @@
     [ "::ffff:10.0.0.1" false ]
     [ "nothing" false ]
   ];
+
+  global = [
+    [ "10.0.0.1" true ]
+    [ "127.0.0.1" false ]
+    [ "169.254.0.1" false ]
+    [ "169.253.0.1" true ]
+    [ "fe80::1" false ]
+    [ "febf::1" false ]
+    [ "fec0::1" true ]
+    [ "::1" false ]
+    [ "::2" true ]
+    [ "224.0.0.1" false ]
+  ];
 }

@@ -256,6 +256,6 @@ in
       }; give each node its own.";
     }) shared;
 
-    warnings = lib.optional (controlPlanes > 0 && lib.mod controlPlanes 2 == 0) "plasmacloud.cluster.nodes: ${toString controlPlanes} control-plane nodes survive no more failures than ${toString (controlPlanes - 1)}; use an odd number.";
+    warnings = lib.optional (controlPlanes > 0 && lib.mod controlPlanes 2 == 0) "plasmacloud.cluster.nodes: ${toString controlPlanes} control-plane nodes survive no more failures than ${toString (controlPlanes - 1)} would; use an odd number.";
   };
 }

@@ -7,12 +7,13 @@ let
   community = import ../../nix-nos/lib/community.nix;
   cluster = config.plasmacloud.cluster;
   cfg = config.plasmacloud.network.fiberlbBgp;
+  duration = import ../../lib/duration.nix { inherit lib; };
   option = "plasmacloud.network.fiberlbBgp.vips";
 
-  duration =
+  mkDuration =
     default: description:
     mkOption {
-      type = types.strMatching "([0-9]+(\\.[0-9]+)?(ms|s|m|h))+";
+      inherit (duration) type;
       inherit default;
       example = "500ms";
       inherit description;
@@ -40,16 +41,16 @@ let
         example = "127.0.0.1:80";
         description = "What a tcp check connects to, as HOST:PORT.";
       };
-      interval = duration "2s" "Time from one try to the next.";
-      timeout = duration "1s" "How long one try may take.";
+      interval = mkDuration "2s" "Time from one try to the next.";
+      timeout = mkDuration "1s" "How long one try may take.";
       rise = mkOption {
-        type = types.ints.positive;
+        type = types.ints.between 1 1000;
         default = 2;
         example = 3;
         description = "Tries in a row that must succeed until the check is up.";
       };
       fall = mkOption {
-        type = types.ints.positive;
+        type = types.ints.between 1 1000;
         default = 3;
         example = 2;
         description = "Tries in a row that must fail until the check is down.";
@@ -100,22 +101,23 @@ let
     };
   };
 
+  port = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
   # "127.0.0.1:80" or "[::1]:80" -> the host, or null.
   hostOf =
     endpoint:
     let
-      parts = builtins.match "(\\[([0-9a-fA-F:.]+)]|[0-9A-Za-z._-]+):[0-9]{1,5}" endpoint;
+      parts = builtins.match "(\\[([0-9a-fA-F:.]+)]|[0-9A-Za-z._-]+):${port}" endpoint;
     in
     if parts == null then
       null
-    else if lib.last parts != null then
-      lib.last parts
+    else if lib.elemAt parts 1 != null then
+      lib.elemAt parts 1
     else
       lib.head parts;
   hostOfUrl =
     url:
     let
-      parts = builtins.match "https?://(\\[([0-9a-fA-F:.]+)]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?([/?#].*)?" url;
+      parts = builtins.match "https?://(\\[([0-9a-fA-F:.]+)]|[0-9A-Za-z._-]+)(:${port})?([/?#].*)?" url;
     in
     if parts == null then
       null
@@ -124,6 +126,18 @@ let
     else
       lib.head parts;
 
+  durationProblem = name: text: {
+    assertion = duration.parse text >= 1 && duration.parse text <= 86400000;
+    message = "${name}: \"${text}\" is out of range; take 1ms to 24h.";
+  };
+  timeProblems = v: c: [
+    (durationProblem "${option}: the interval of a check of ${v.address}" c.interval)
+    (durationProblem "${option}: the timeout of a check of ${v.address}" c.timeout)
+    {
+      assertion = duration.parse c.timeout <= duration.parse c.interval;
+      message = "${option}: the timeout of a check of ${v.address}, ${c.timeout}, is longer than its interval, ${c.interval}; make it at most that.";
+    }
+  ];
   checkProblems =
     v: c:
     let
@@ -165,12 +179,12 @@ let
     in
     [
       {
-        assertion = host != null && ip.isUnicast host.address && !(ip.isLoopback host.address);
+        assertion = host != null && ip.isGlobal host.address;
         message =
           if host == null then
             "${option}: \"${v.address}\" is not a single IP address; write one such as 203.0.113.10 or 2001:db8::10."
           else
-            "${option}: \"${v.address}\" cannot be announced; take a unicast address that is not loopback.";
+            "${option}: \"${v.address}\" cannot be announced; take a unicast address that is neither loopback nor link-local.";
       }
       {
         assertion = host == null || !(nodeAddresses ? ${host.address});
@@ -187,7 +201,11 @@ let
       assertion = community.isStandard text || community.isLarge text;
       message = "${option}: \"${text}\" of ${v.address} is not a community; ${community.rule}.";
     }) v.communities
-    ++ lib.concatMap (checkProblems v) v.checks;
+    ++ lib.concatMap (c: checkProblems v c ++ timeProblems v c) v.checks
+    ++ lib.optional (lib.length v.checks > 16) {
+      assertion = false;
+      message = "${option}: ${v.address} has ${toString (lib.length v.checks)} checks; keep at most 16.";
+    };
 
   nodeAddresses = lib.listToAttrs (
     lib.concatLists (
@@ -274,8 +292,8 @@ in
         example = "br0";
         description = "The network interface that holds the VIPs on a node.";
       };
-      drainDelay = duration "5s" "Time from withdrawing a VIP to letting go of its address, for what is still on its way.";
-      reconcileInterval = duration "10s" "Time between two comparisons of what should be announced with what is; events start one at once.";
+      drainDelay = mkDuration "5s" "Time from withdrawing a VIP to letting go of its address, for what is still on its way.";
+      reconcileInterval = mkDuration "10s" "Time between two comparisons of what should be announced with what is; events start one at once.";
     };
 
     prismnetIntegration.enable = lib.mkEnableOption ''
@@ -291,6 +309,8 @@ in
         assertion = cluster.bgp.asn != null;
         message = "plasmacloud.cluster.bgp.asn: not set, and plasmacloud.network.fiberlbBgp.enable needs it; set the AS number of the cluster, such as 65001.";
       }
+      (durationProblem "plasmacloud.network.fiberlbBgp.drainDelay" cfg.drainDelay)
+      (durationProblem "plasmacloud.network.fiberlbBgp.reconcileInterval" cfg.reconcileInterval)
     ]
     ++ lib.concatMap vipProblems cfg.vips
     ++ lib.mapAttrsToList (prefix: same: {

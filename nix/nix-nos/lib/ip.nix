@@ -269,6 +269,41 @@ let
       };
 
   firstGroup = address: head address.groups;
+
+  # Names a single host: not unspecified, multicast, broadcast or IPv4-mapped.
+  isUnicast =
+    text:
+    let
+      address = parse text;
+    in
+    address != null
+    && (
+      if address.family == 4 then
+        firstGroup address != 0 && firstGroup address < 224
+      else
+        firstGroup address < 65280
+        && address.text != "::"
+        && match "::ffff:.*\\..*" address.text == null
+    );
+  isLoopback =
+    text:
+    let
+      address = parse text;
+    in
+    address != null && (if address.family == 4 then firstGroup address == 127 else address.text == "::1");
+  # Valid on one link only: 169.254.0.0/16 and fe80::/10.
+  isLinkLocal =
+    text:
+    let
+      address = parse text;
+    in
+    address != null
+    && (
+      if address.family == 4 then
+        firstGroup address == 169 && elemAt address.groups 1 == 254
+      else
+        firstGroup address / 64 == 1018
+    );
 in
 {
   inherit
@@ -276,7 +311,13 @@ in
     parsePrefix
     parseHost
     isNetwork
+    isUnicast
+    isLoopback
+    isLinkLocal
     ;
+
+  # What can be announced to others.
+  isGlobal = text: isUnicast text && !(isLoopback text) && !(isLinkLocal text);
 
   # null or the canonical text.
   canonical =
@@ -303,26 +344,4 @@ in
   isAddress = text: parse text != null;
   isIPv4 = text: isString text && parse4 text != null;
   isIPv6 = text: isString text && parse6 text != null;
-
-  # Names a single host: not unspecified, multicast, broadcast or IPv4-mapped.
-  isUnicast =
-    text:
-    let
-      address = parse text;
-    in
-    address != null
-    && (
-      if address.family == 4 then
-        firstGroup address != 0 && firstGroup address < 224
-      else
-        firstGroup address < 65280
-        && address.text != "::"
-        && match "::ffff:.*\\..*" address.text == null
-    );
-  isLoopback =
-    text:
-    let
-      address = parse text;
-    in
-    address != null && (if address.family == 4 then firstGroup address == 127 else address.text == "::1");
 }

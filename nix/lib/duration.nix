@@ -1,0 +1,24 @@
+{ lib }:
+let
+  milliseconds = {
+    ms = 1;
+    s = 1000;
+    m = 60000;
+    h = 3600000;
+  };
+  pattern = "((0|[1-9][0-9]*)(\\.[0-9]+)?(ms|s|m|h))";
+in
+{
+  type = lib.types.strMatching "${pattern}+";
+
+  # Of a text of that type, in milliseconds: "1m30s" is 90000.
+  parse =
+    text:
+    lib.foldl' (
+      sum: part:
+      if builtins.isList part then
+        sum + builtins.fromJSON (builtins.head (builtins.match "([0-9.]+).*" (lib.head part))) * milliseconds.${lib.last part}
+      else
+        sum
+    ) 0 (builtins.split pattern text);
+}
