@@ -189,8 +189,11 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 	}
 	for _, t := range made {
 		level := slog.LevelInfo
-		if t.To == node.Failed {
+		switch {
+		case t.To == node.Failed:
 			level = slog.LevelWarn
+		case t.Event == node.EventDeclared: // Declare's caller has the count of thousands
+			level = slog.LevelDebug
 		}
 		r.cfg.Logger.Log(ctx, level, "node event", "node", id, "event", t.Event, "from", t.From, "to", t.To, "reason", t.Reason)
 	}

@@ -48,7 +48,7 @@ func TestStrangeAnswers(t *testing.T) {
 		"a page":               {write(200, "text/html", "<html>"), "check the URL and any proxy", "not_a_deployer", true},
 		"a proxy's error":      {write(502, "text/html", "<html>"), "502 not_a_deployer", "not_a_deployer", true},
 		"a proxy's 404":        {write(404, "text/plain", "no"), "404 not_a_deployer", "not_a_deployer", false},
-		"a redirect":           {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }, "302 not_a_deployer", "not_a_deployer", true},
+		"a redirect":           {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, "302 not_a_deployer", "not_a_deployer", true},
 		"broken JSON":          {write(200, "application/json", "{"), "read the answer", "", false},
 		"a flood":              {write(200, "application/json", strings.Repeat(" ", maxAnswerBytes+10)), "larger than", "", false},
 		"a broken problem":     {write(403, ProblemContentType, "{"), "403 not_a_deployer", "not_a_deployer", false},

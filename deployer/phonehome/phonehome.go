@@ -182,7 +182,7 @@ func (a *agent) join(ctx context.Context) (api.PhoneHomeResponse, error) {
 			return answer, fmt.Errorf("%w in %d attempts: %w", ErrGaveUp, attempt, err)
 		}
 		wait := backoff(attempt, err)
-		a.log.Warn("not reached, trying again", "attempt", attempt, "of", a.cfg.Attempts, "wait", wait.Round(time.Millisecond), "error", err)
+		a.log.Warn("not reached, trying again", "attempt", attempt, "wait", wait.Round(time.Millisecond), "error", err)
 		if !sleep(ctx, wait) {
 			return answer, fmt.Errorf("interrupted at attempt %d: %w", attempt, context.Cause(ctx))
 		}

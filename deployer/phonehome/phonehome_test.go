@@ -42,7 +42,7 @@ func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
 		s.started = time.Now()
 	}
 	s.at = append(s.at, time.Since(s.started))
-	if r.URL.String() != "http://deployer:8080/api/v1/phone-home" || r.Method != "POST" {
+	if r.URL.String() != "http://deployer:8080/api/v1/phone-home" || r.Method != http.MethodPost {
 		s.t.Errorf("asked for %s %s", r.Method, r.URL)
 	}
 	s.last = api.PhoneHomeRequest{}

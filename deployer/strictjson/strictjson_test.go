@@ -16,7 +16,6 @@ type document struct {
 	Facts map[string]string `json:"facts"`
 	Skip  string            `json:"-"`
 	Plain bool
-	quiet int
 }
 
 type inner struct {

@@ -66,11 +66,11 @@ func put(t *testing.T, s store.Store, n node.Node) {
 	}
 }
 
-func get(t *testing.T, s store.Store, id string) node.Node {
+func getFirst(t *testing.T, s store.Store) node.Node {
 	t.Helper()
-	n, err := s.Get(t.Context(), id)
+	n, err := s.Get(t.Context(), "node01")
 	if err != nil {
-		t.Fatalf("get %s: %v", id, err)
+		t.Fatalf("get: %v", err)
 	}
 	return n
 }
@@ -103,7 +103,7 @@ func nothingThere(t *testing.T, s store.Store, _ func() store.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := get(t, s, "node01"); !n.LastSeen.IsZero() {
+	if n := getFirst(t, s); !n.LastSeen.IsZero() {
 		t.Errorf("seen of a node before it was there counts: %s", n.LastSeen)
 	}
 }
@@ -111,7 +111,7 @@ func nothingThere(t *testing.T, s store.Store, _ func() store.Store) {
 func writtenAndRead(t *testing.T, s store.Store, _ func() store.Store) {
 	want := Full("node01")
 	put(t, s, want)
-	if got := get(t, s, "node01"); !reflect.DeepEqual(got, want) {
+	if got := getFirst(t, s); !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}
 	err := s.Update(t.Context(), "node01", func(old node.Node, found bool) (node.Node, error) {
@@ -121,8 +121,8 @@ func writtenAndRead(t *testing.T, s store.Store, _ func() store.Store) {
 		old.Role = "control-plane"
 		return old, nil
 	})
-	if err != nil || get(t, s, "node01").Role != "control-plane" {
-		t.Errorf("update: %v, %+v", err, get(t, s, "node01"))
+	if err != nil || getFirst(t, s).Role != "control-plane" {
+		t.Errorf("update: %v, %+v", err, getFirst(t, s))
 	}
 }
 
@@ -204,7 +204,7 @@ func noInterleaving(t *testing.T, s store.Store, _ func() store.Store) {
 		}
 		return nil
 	})
-	if got := get(t, s, "node01").Attempt; got != writers*times {
+	if got := getFirst(t, s).Attempt; got != writers*times {
 		t.Errorf("%d of %d increments are there", got, writers*times)
 	}
 }
@@ -259,7 +259,7 @@ func seen(t *testing.T, s store.Store, _ func() store.Store) {
 		}
 		want := n
 		want.LastSeen = start.Add(step.want)
-		if got := get(t, s, "node01"); !reflect.DeepEqual(got, want) {
+		if got := getFirst(t, s); !reflect.DeepEqual(got, want) {
 			t.Errorf("heard at %s: got\n%+v\nwant\n%+v", step.heard, got, want)
 		}
 		if nodes := list(t, s); len(nodes) != 2 || !reflect.DeepEqual(nodes[0], want) || !reflect.DeepEqual(nodes[1], Full("node02")) {
@@ -268,7 +268,7 @@ func seen(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 	n.LastSeen = start.Add(time.Hour)
 	put(t, s, n)
-	if got := get(t, s, "node01").LastSeen; !got.Equal(n.LastSeen) {
+	if got := getFirst(t, s).LastSeen; !got.Equal(n.LastSeen) {
 		t.Errorf("an update with a later last_seen gives %s", got)
 	}
 }
@@ -293,7 +293,7 @@ func seenAndUpdate(t *testing.T, s store.Store, _ func() store.Store) {
 		}
 		return nil
 	})
-	got := get(t, s, "node01")
+	got := getFirst(t, s)
 	if got.Attempt != Full("").Attempt+times || !got.LastSeen.Equal(start.Add(times*time.Minute)) {
 		t.Errorf("attempt %d, last seen %s", got.Attempt, got.LastSeen)
 	}
