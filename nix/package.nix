@@ -1,5 +1,5 @@
 { lib, buildGoModule }:
-buildGoModule {
+buildGoModule rec {
   pname = "plasmacloud";
   version = "0.1.0";
 
@@ -30,6 +30,7 @@ buildGoModule {
   ldflags = [
     "-s"
     "-w"
+    "-X github.com/centra/plasmacloud/cmd/internal/daemon.version=${version}"
   ];
   # They need real daemons, network namespaces and nix: `make test`.
   doCheck = false;
