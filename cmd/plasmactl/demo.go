@@ -30,7 +30,6 @@ anybody else the demo runs in a user namespace, where nobody outside can reach i
 Exit status: 0 all of it worked; 1 it did not; 64 the command line is wrong.`,
 		Example: `  plasmactl demo --flake .#three-nodes
   plasmactl demo --flake ./my-cluster --keep`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			eval, err := flags.config(cmd.ErrOrStderr())
 			if err != nil {

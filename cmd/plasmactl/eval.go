@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -78,7 +79,6 @@ Exit status: 0 the cluster is right; 1 it is not, or could not be evaluated;
 		Example: `  plasmactl eval --flake nix/examples/three-nodes --override-input plasmacloud=path:.
   plasmactl eval --flake .#three-nodes -o json
   plasmactl eval --flake ./my-cluster --out manifest.json     for plasmacloud-deployer`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := flags.config(cmd.ErrOrStderr())
 			if err != nil {
@@ -92,7 +92,7 @@ Exit status: 0 the cluster is right; 1 it is not, or could not be evaluated;
 				fmt.Fprintf(cmd.ErrOrStderr(), "plasmactl: warning: %s\n", warning)
 			}
 			if out != "" {
-				if err := os.WriteFile(out, result.Manifest.JSON(), 0o644); err != nil {
+				if err := replaceFile(out, result.Manifest.JSON()); err != nil {
 					return fmt.Errorf("--out: %w", err)
 				}
 			}
@@ -107,6 +107,21 @@ Exit status: 0 the cluster is right; 1 it is not, or could not be evaluated;
 	format.register(cmd)
 	cmd.Flags().StringVar(&out, "out", "", "also write the manifest to `FILE`")
 	return cmd
+}
+
+// replaceFile writes a file whole or not at all, since a deployer may read it
+// at any moment.
+func replaceFile(name string, content []byte) error {
+	temporary, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temporary.Name())
+	_, err = temporary.Write(content)
+	if err = errors.Join(err, temporary.Chmod(0o644), temporary.Sync(), temporary.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temporary.Name(), name)
 }
 
 func printCluster(w io.Writer, result *nixeval.Result) error {

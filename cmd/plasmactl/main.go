@@ -3,11 +3,10 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/centra/plasmacloud/cmd/internal/command"
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 )
 
@@ -28,17 +27,7 @@ machine as a demo.`,
   plasmactl node list                     what the deployer knows
   plasmactl demo                          all of it, here, in half a minute
   source <(plasmactl completion bash)     completion for this shell`,
-		Version:       daemon.Version(),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetVersionTemplate("plasmactl {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return daemon.UsageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
-	})
-	root.SetOut(os.Stdout)
 	root.AddCommand(evalCommand(), nodeCommand(), demoCommand())
-	return root
+	return command.Prepare(root)
 }

@@ -30,8 +30,6 @@ A node's state is Pending until its machine phones home, Provisioning until it
 reports ready, and then Active; Failed says that it could not, and why. Two more
 columns are true beside any state: whether the machine is online, and whether it
 runs the configuration that the cluster declares.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	defaultURL := "http://127.0.0.1:8080"
 	if fromEnv := os.Getenv(deployerURLVariable); fromEnv != "" {
@@ -54,7 +52,6 @@ runs the configuration that the cluster declares.`,
 		Short:   "List all nodes",
 		Example: `  plasmactl node list --deployer-url http://deployer:8080
   plasmactl node list -o json | jq -r '.nodes[] | select(.state == "Failed").id'`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := client()
 			if err != nil {

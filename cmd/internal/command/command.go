@@ -1,0 +1,46 @@
+// Package command gives the cobra commands of all binaries the same manners:
+// one-line errors, exit status 64 for a wrong command line, the same --version.
+package command
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/centra/plasmacloud/cmd/internal/daemon"
+)
+
+// Prepare sets up a root command and all of its subcommands. Call it last.
+func Prepare(root *cobra.Command) *cobra.Command {
+	root.Version = daemon.Version()
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetFlagErrorFunc(usage)
+	checkArguments(root)
+	return root
+}
+
+func checkArguments(cmd *cobra.Command) {
+	check := cmd.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usage(cmd, err)
+		}
+		return nil
+	}
+	if cmd.Run == nil && cmd.RunE == nil {
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+			return usage(cmd, fmt.Errorf("%s needs a subcommand", cmd.CommandPath()))
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		checkArguments(sub)
+	}
+}
+
+func usage(cmd *cobra.Command, err error) error {
+	return daemon.UsageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
+}
