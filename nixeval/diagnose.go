@@ -81,6 +81,7 @@ func aboutOurselves(warning string) bool {
 		"updating lock file",
 		"Git tree ",
 		"unknown flake output",
+		"you don't have Internet access",
 	} {
 		if strings.Contains(warning, part) {
 			return true
