@@ -15,9 +15,9 @@ func message(v View) string {
 	var m string
 	switch {
 	case v.State == node.Provisioning:
-		m = fmt.Sprintf("provisioning, attempt %d, expected ready by %s", v.Attempt, v.Deadline.Format(time.RFC3339))
+		m = fmt.Sprintf("%s, attempt %d, expected ready by %s", v.State, v.Attempt, v.Deadline.Format(time.RFC3339))
 	case v.State == node.Failed && v.LastError != nil:
-		m = "failed: " + v.LastError.Message
+		m = string(v.State) + ": " + v.LastError.Message
 	default:
 		m = string(v.State)
 	}

@@ -182,18 +182,18 @@ func TestJoin(t *testing.T) {
 	}
 	answer := w.says("node01", report(node.PhaseBooted))
 	if answer.State != node.Provisioning || answer.HeartbeatInterval != 10*time.Second || answer.ConfigHash != hash1 ||
-		answer.Message != "provisioning, attempt 1, expected ready by 2026-03-01T12:30:00Z" {
+		answer.Message != "Provisioning, attempt 1, expected ready by 2026-03-01T12:30:00Z" {
 		t.Fatalf("booted: %+v", answer)
 	}
 	answer = w.says("node01", report(node.PhaseReady))
-	if answer.State != node.Active || answer.Message != "active" || answer.Config != node.InSync {
+	if answer.State != node.Active || answer.Message != "Active" || answer.Config != node.InSync {
 		t.Fatalf("ready: %+v", answer)
 	}
 	drifted := report(node.PhaseReady)
 	drifted.Hash = hash2
 	drifted.IP = netip.MustParseAddr("10.9.9.9")
 	answer = w.says("node01", drifted)
-	const message = "active; runs another configuration than the manifest expects; reports ip 10.9.9.9 where 10.0.0.0 is declared"
+	const message = "Active; runs another configuration than the manifest expects; reports ip 10.9.9.9 where 10.0.0.0 is declared"
 	if answer.Config != node.Drifted || answer.Message != message {
 		t.Errorf("drifted: %s, %q", answer.Config, answer.Message)
 	}
@@ -297,7 +297,7 @@ func TestDeclare(t *testing.T) {
 	if v := w.node("node02"); v.Declared {
 		t.Error("node02 is still declared")
 	}
-	if answer := w.says("node02", report(node.PhaseReady)); answer.Message != "active; not declared in the manifest" {
+	if answer := w.says("node02", report(node.PhaseReady)); answer.Message != "Active; not declared in the manifest" {
 		t.Errorf("a node that left the manifest is told %q", answer.Message)
 	}
 	for name, bad := range map[string][]node.Declaration{

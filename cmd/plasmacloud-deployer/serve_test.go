@@ -334,8 +334,8 @@ func TestOperate(t *testing.T) {
 	phoneHome(node.PhaseReady, "")
 	phoneHome(node.PhaseInstalling, node.CodeAlreadyProvisioned)
 	for _, step := range []struct{ command, state, code string }{
-		{"decommission", "decommissioned", node.CodeDecommissioned},
-		{"reset", "pending", ""},
+		{"decommission", "Decommissioned", node.CodeDecommissioned},
+		{"reset", "Pending", ""},
 	} {
 		if err := p.end(syscall.SIGTERM); err != nil {
 			t.Fatal(err)

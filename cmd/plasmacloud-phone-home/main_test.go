@@ -77,12 +77,12 @@ func TestLifeOfANode(t *testing.T) {
 		says  string // on stdout, or as the error
 		state node.State
 	}{
-		{[]string{"--phase", "booted"}, 0, "node01: provisioning, attempt 1", node.Provisioning},
-		{[]string{"--phase", "installing"}, 0, "node01: provisioning", node.Provisioning},
-		{[]string{"--phase", "failed", "--error", "no disk"}, 0, "node01: failed: no disk", node.Failed},
-		{[]string{"--phase", "installing"}, 0, "node01: provisioning, attempt 2", node.Provisioning},
-		{[]string{"--phase", "installed"}, 0, "node01: provisioning, attempt 2", node.Provisioning},
-		{nil, 0, "node01: active\n", node.Active},
+		{[]string{"--phase", "booted"}, 0, "node01: Provisioning, attempt 1", node.Provisioning},
+		{[]string{"--phase", "installing"}, 0, "node01: Provisioning", node.Provisioning},
+		{[]string{"--phase", "failed", "--error", "no disk"}, 0, "node01: Failed: no disk", node.Failed},
+		{[]string{"--phase", "installing"}, 0, "node01: Provisioning, attempt 2", node.Provisioning},
+		{[]string{"--phase", "installed"}, 0, "node01: Provisioning, attempt 2", node.Provisioning},
+		{nil, 0, "node01: Active\n", node.Active},
 		{[]string{"--phase", "installing"}, exitRefused, "409 already_provisioned", node.Active},
 		{[]string{"--machine-id", "4c4c4544-0044-4a10-8052-b4c04f503599"}, exitRefused, "409 machine_conflict", node.Active},
 	} {

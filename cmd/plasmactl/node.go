@@ -51,7 +51,7 @@ runs the configuration that the cluster declares.`,
 		Aliases: []string{"ls"},
 		Short:   "List all nodes",
 		Example: `  plasmactl node list --deployer-url http://deployer:8080
-  plasmactl node list -o json | jq -r '.nodes[] | select(.state == "Failed").id'`,
+  plasmactl node list -o json | jq -r '.nodes[] | select(.state == "Failed").node_id'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := client()
 			if err != nil {

@@ -113,7 +113,7 @@ func TestMistakes(t *testing.T) {
 
 func deployerStandIn(t *testing.T) string {
 	t.Helper()
-	node := `{"id": "node01", "role": "worker", "ip": "10.0.0.11", "declared": true, "state": "%s", "since": "2026-01-02T03:04:05Z",
+	node := `{"node_id": "node01", "role": "worker", "ip": "10.0.0.11", "declared": true, "state": "%s", "since": "2026-01-02T03:04:05Z",
 		"attempt": 2, "reachability": "offline", "last_seen": "2026-01-02T03:04:05Z", "config": "drifted",
 		"config_hash": "sha256:aa", "reported_hash": "sha256:bb", "last_error": {"at": "2026-01-02T03:04:05Z", "message": "no disk"},
 		"machine_id": "m1", "hostname": "h1", "vips": ["203.0.113.10/32"],

@@ -59,7 +59,7 @@ type PhoneHomeResponse struct {
 
 // Node is one node as GET /api/v1/nodes/{id} shows it.
 type Node struct {
-	ID           string            `json:"id"`
+	ID           string            `json:"node_id"`
 	Role         string            `json:"role,omitempty"`
 	IP           string            `json:"ip,omitempty"`
 	Declared     bool              `json:"declared"` // in the deployer's manifest now

@@ -66,11 +66,11 @@ func in(t *testing.T, state State) Node {
 func TestLifecycle(t *testing.T) {
 	const matrix = `
 	               booted       installing   installed    ready   failed  tick           declared       undeclared     replaced  reset   decommission
-	pending        provisioning provisioning provisioning active  failed  pending        pending        pending        pending   pending decommissioned
-	provisioning   provisioning provisioning provisioning active  failed  failed         provisioning   provisioning   pending   pending decommissioned
-	active         active       !            active       active  failed  active         active         active         pending   pending decommissioned
-	failed         provisioning provisioning provisioning active  failed  failed         failed         failed         pending   pending decommissioned
-	decommissioned !            !            !            !       !       decommissioned decommissioned decommissioned !         pending decommissioned`
+	Pending        Provisioning Provisioning Provisioning Active  Failed  Pending        Pending        Pending        Pending   Pending Decommissioned
+	Provisioning   Provisioning Provisioning Provisioning Active  Failed  Failed         Provisioning   Provisioning   Pending   Pending Decommissioned
+	Active         Active       !            Active       Active  Failed  Active         Active         Active         Pending   Pending Decommissioned
+	Failed         Provisioning Provisioning Provisioning Active  Failed  Failed         Failed         Failed         Pending   Pending Decommissioned
+	Decommissioned !            !            !            !       !       Decommissioned Decommissioned Decommissioned !         Pending Decommissioned`
 
 	rows := strings.Split(strings.TrimSpace(matrix), "\n")
 	events := strings.Fields(rows[0])

@@ -15,11 +15,11 @@ import (
 type State string
 
 const (
-	Pending        State = "pending"        // declared, and not a word from it yet
-	Provisioning   State = "provisioning"   // coming up; it has until Deadline
-	Active         State = "active"         // said ready
-	Failed         State = "failed"         // said failed, or missed its deadline
-	Decommissioned State = "decommissioned" // taken out by an operator; its reports are refused
+	Pending        State = "Pending"        // declared, and not a word from it yet
+	Provisioning   State = "Provisioning"   // coming up; it has until Deadline
+	Active         State = "Active"         // said ready
+	Failed         State = "Failed"         // said failed, or missed its deadline
+	Decommissioned State = "Decommissioned" // taken out by an operator; its reports are refused
 )
 
 // States lists every state in lifecycle order.

@@ -154,7 +154,7 @@ func TestBadReports(t *testing.T) {
 			}
 		})
 	}
-	if w := do(t, h, "GET", api.PathNodes+"/node01", "", ""); !strings.Contains(w.Body.String(), `"state":"pending"`) {
+	if w := do(t, h, "GET", api.PathNodes+"/node01", "", ""); !strings.Contains(w.Body.String(), `"state":"Pending"`) {
 		t.Errorf("a bad report did something: %s", w.Body)
 	}
 }
@@ -213,7 +213,7 @@ func TestClient(t *testing.T) {
 		ConfigHash: hash1, Phase: node.PhaseReady, Facts: map[string]string{"cpus": "2"}, VIPs: []string{"203.0.113.10", "2001:DB8::1/128"},
 	})
 	want := api.PhoneHomeResponse{
-		NodeID: "node02", State: node.Active, Message: "active", HeartbeatIntervalSeconds: 10, ExpectedConfigHash: hash1,
+		NodeID: "node02", State: node.Active, Message: "Active", HeartbeatIntervalSeconds: 10, ExpectedConfigHash: hash1,
 		Hold: "this machine is already provisioned as node02 and is not installed again by itself",
 	}
 	if err != nil || answer != want {

@@ -87,7 +87,7 @@ func TestMode(t *testing.T) {
 func TestCorruptRecord(t *testing.T) {
 	for name, value := range map[string]string{
 		"not JSON":      "{",
-		"another id":    `{"id":"node03","state":"active"}`,
+		"another id":    `{"id":"node03","state":"Active"}`,
 		"another state": `{"id":"node02","state":"asleep"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
