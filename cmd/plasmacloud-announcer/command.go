@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/centra/plasmacloud/bgp"
+	"github.com/centra/plasmacloud/cmd/internal/command"
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 )
 
@@ -51,31 +52,13 @@ It needs CAP_NET_ADMIN, Linux 5.18, and a daemon that holds its own configuratio
 
 func newCommand(stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "plasmacloud-announcer",
-		Short:         "Keep the VIPs of this host announced over BGP",
-		Long:          long,
-		Version:       daemon.Version(),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return daemon.UsageError(fmt.Errorf("name a command: run or check; see %s --help", cmd.CommandPath()))
-		},
+		Use:   "plasmacloud-announcer",
+		Short: "Keep the VIPs of this host announced over BGP",
+		Long:  long,
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return daemon.UsageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
-	})
 	root.SetErr(stderr)
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(runCommand(stderr), checkCommand())
-	return root
-}
-
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return daemon.UsageError(fmt.Errorf("unexpected %q; see %s --help", args[0], cmd.CommandPath()))
-	}
-	return nil
+	return command.Prepare(root)
 }
 
 func runCommand(stderr io.Writer) *cobra.Command {
@@ -87,7 +70,6 @@ func runCommand(stderr io.Writer) *cobra.Command {
 		Long:  "Announce the VIPs of the configuration until SIGTERM; see the signals and exit statuses of plasmacloud-announcer --help.",
 		Example: `  plasmacloud-announcer run
   plasmacloud-announcer run --config ./announcer.json --log-level debug --log-format json`,
-		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			logger, err := logging.Logger(stderr)
 			if err != nil {
@@ -110,12 +92,7 @@ vips[2].checks[0].interval, and the mend. Nothing else is touched or asked.
 
 Exit status 0: the file is right. 78: it is not.`,
 		Example: "  plasmacloud-announcer check " + defaultConfig,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return daemon.UsageError(fmt.Errorf("want one FILE, got %d; see %s --help", len(args), cmd.CommandPath()))
-			}
-			return nil
-		},
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := bgp.LoadConfig(args[0])
 			if err != nil {

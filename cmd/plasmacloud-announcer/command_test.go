@@ -67,11 +67,11 @@ func TestExitStatuses(t *testing.T) {
 		code int
 		want string
 	}{
-		{nil, daemon.ExitUsage, "name a command: run or check"},
-		{[]string{"announce"}, daemon.ExitUsage, `unexpected "announce"`},
-		{[]string{"check"}, daemon.ExitUsage, "want one FILE, got 0"},
+		{nil, daemon.ExitUsage, "name a command: check, run"},
+		{[]string{"announce"}, daemon.ExitUsage, `unknown command "announce"`},
+		{[]string{"check"}, daemon.ExitUsage, "usage: plasmacloud-announcer check FILE"},
 		{[]string{"run", "--confg", "x"}, daemon.ExitUsage, "unknown flag: --confg"},
-		{[]string{"run", "x"}, daemon.ExitUsage, `unexpected "x"`},
+		{[]string{"run", "x"}, daemon.ExitUsage, `unknown command "x"`},
 		{[]string{"run", "--log-level", "loud"}, daemon.ExitUsage, `--log-level "loud"`},
 		{[]string{"run", "--config", "/not/there.json"}, daemon.ExitConfig, "/not/there.json: no such file"},
 		{[]string{"check", write(t, "{")}, daemon.ExitConfig, "is it cut off?"},

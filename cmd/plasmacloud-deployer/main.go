@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/centra/plasmacloud/cmd/internal/command"
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
 )
 
@@ -27,30 +28,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Short: "Keep the registry of a cluster's nodes",
 		Long: `plasmacloud-deployer keeps the registry of a cluster's nodes. Nodes phone home to it,
 operators ask it who is there, and it survives a crash with nothing lost.`,
-		Version:       process.Version(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
 	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return process.UsageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
-	})
-	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(serveCommand(), checkCommand(), resetCommand(), decommissionCommand())
-	return root.ExecuteContext(ctx)
-}
-
-// usageArgs gives a wrong number of arguments the exit status of a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return process.UsageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
-		}
-		return nil
-	}
+	return command.Prepare(root).ExecuteContext(ctx)
 }
 
 func checkCommand() *cobra.Command {
@@ -60,7 +43,7 @@ func checkCommand() *cobra.Command {
 		Long: `Check a configuration file and the manifest that it names, as serve would, without
 serving and without touching the store. Exit status 78 means a mistake in one of them.`,
 		Example: "  plasmacloud-deployer check /etc/plasmacloud/deployer.json",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := readConfig(args[0], true)
 			if err != nil {

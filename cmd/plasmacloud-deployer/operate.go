@@ -47,7 +47,7 @@ type operation func(r *deployer.Registry, ctx context.Context, id, reason string
 
 func operatorCommand(cmd *cobra.Command, do operation) *cobra.Command {
 	var path, storePath, reason string
-	cmd.Args = usageArgs(cobra.ExactArgs(1))
+	cmd.Args = cobra.ExactArgs(1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := readConfig(path, cmd.Flags().Changed("config"))
 		if err != nil {

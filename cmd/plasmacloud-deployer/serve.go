@@ -41,7 +41,6 @@ SIGTERM and SIGINT end it after the requests under way; SIGHUP reads the manifes
 again, and a bad one leaves the old in force.`,
 		Example: `  plasmacloud-deployer serve
   plasmacloud-deployer serve --config ./deployer.json --listen 127.0.0.1:0 --log-format json`,
-		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := logs.Logger(cmd.ErrOrStderr())
 			if err != nil {

@@ -84,7 +84,7 @@ func TestMistakes(t *testing.T) {
 	}{
 		"unknown command":    {[]string{"evaluate"}, 64, []string{"evaluate", "--help"}},
 		"unknown subcommand": {[]string{"node", "lst"}, 64, []string{"lst", "plasmactl node --help"}},
-		"no subcommand":      {[]string{"node"}, 64, []string{"subcommand"}},
+		"no subcommand":      {[]string{"node"}, 64, []string{"name a command: list, show"}},
 		"unknown flag":       {[]string{"eval", "--flak", "."}, 64, []string{"--flak", "plasmactl eval --help"}},
 		"extra argument":     {[]string{"eval", "x"}, 64, []string{"x"}},
 		"output format":      {[]string{"eval", "-o", "yaml"}, 64, []string{"yaml", "table or json"}},
@@ -96,7 +96,7 @@ func TestMistakes(t *testing.T) {
 		"no nix":             {[]string{"eval", "--flake", exampleFlake, "--nix", "/nowhere/nix"}, 1, []string{"/nowhere/nix", "apt-get install nix-bin"}},
 		"no deployer":        {[]string{"node", "list", "--deployer-url", "http://127.0.0.1:9"}, 1, []string{"127.0.0.1:9", "refused"}},
 		"deployer URL":       {[]string{"node", "list", "--deployer-url", "deployer:8080"}, 64, []string{"--deployer-url", "http://deployer:8080"}},
-		"node missing":       {[]string{"node", "show"}, 64, []string{"arg", "plasmactl node show --help"}},
+		"node missing":       {[]string{"node", "show"}, 64, []string{"plasmactl node show NODE", "plasmactl node show --help"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
