@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -140,67 +139,6 @@ func watchWithdrawals(t *testing.T, address string, each func(prefix string)) {
 	}()
 }
 
-// The speaker dies and comes back: its table is empty, and filled again at once,
-// while the host never lets go of a VIP.
-func TestSpeakerKilled(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, gobgpdtest.Config{})
-	s.configure(object{"address": v4a}, object{"address": v6a})
-	s.start()
-	s.waitRoutes(v4a, v6a)
-	removed := s.removals()
-	s.daemon.Kill()
-	s.waitRoutes()
-	s.waitLog("speaker not ready", 1)
-	s.daemon.Run()
-	client := s.daemon.Client(time.Second)
-	began := time.Now()
-	s.eventually("speaker has the paths again", func() error {
-		table, err := client.List(t.Context())
-		if err == nil && len(table.Own) != 2 {
-			err = fmt.Errorf("has %v", table.Own)
-		}
-		return err
-	})
-	t.Logf("announced again %s after the API answered", time.Since(began).Round(time.Millisecond))
-	s.waitRoutes(v4a, v6a)
-	for _, v := range []string{v4a, v6a} {
-		if at, ok := removed.of(v); ok {
-			t.Errorf("%s was let go at %s", v, at)
-		}
-	}
-	// One line for each change, not for each attempt.
-	if n := s.count("speaker not ready"); n > 3 {
-		t.Errorf("%d lines on one outage", n)
-	}
-}
-
-// With graceful restart (RFC 4724) the router does not even notice.
-func TestSpeakerKilledGracefully(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, gobgpdtest.Config{GracefulRestart: true})
-	s.configure(object{"address": v4a})
-	s.start()
-	s.waitRoutes(v4a)
-	lost := make(chan string, 10)
-	watchWithdrawals(t, s.router.API, func(prefix string) { lost <- prefix })
-	s.daemon.Kill()
-	s.eventually("router keeps the route as stale", func() error {
-		routes, err := s.router.Routes(t.Context())
-		if err == nil && (len(routes) != 1 || !routes[0].Stale) {
-			err = fmt.Errorf("routes are %+v", routes)
-		}
-		return err
-	})
-	s.daemon.Run("-r")
-	s.waitRoutes(v4a)
-	select {
-	case prefix := <-lost:
-		t.Errorf("router lost %s", prefix)
-	default:
-	}
-}
-
 // The announcer dies without a word. Its successor takes over what is there: no
 // UPDATE for a VIP that stays, and one that left the configuration meanwhile is
 // withdrawn and released.
@@ -326,62 +264,6 @@ func TestAddressPutBack(t *testing.T) {
 	}
 }
 
-// A daemon that hangs: nothing is released, neither for a VIP that is down nor at
-// the stop, which says so and fails.
-func TestSpeakerHangs(t *testing.T) {
-	t.Parallel()
-	s, web := newSite(t, gobgpdtest.Config{}), newService(t)
-	s.configure(object{"address": v4a, "checks": []object{web.check()}}, object{"address": v6a})
-	s.start()
-	s.waitRoutes(v4a, v6a)
-	removed := s.removals()
-	s.daemon.Signal(syscall.SIGSTOP)
-	s.waitLog("speaker not ready", 1)
-	web.bad.Store(true)
-	s.waitLog("health changed", 2)
-	// It goes on: the withdraw that was due is made up for.
-	s.daemon.Signal(syscall.SIGCONT)
-	s.waitRoutes(v6a)
-	s.waitHeld(v6a)
-
-	s.daemon.Signal(syscall.SIGSTOP)
-	s.waitLog("speaker not ready", 2)
-	began := time.Now()
-	s.signal(syscall.SIGTERM)
-	if code := s.wait(); code != 1 {
-		t.Errorf("exit status %d, want 1", code)
-	}
-	t.Logf("gave up after %s", time.Since(began).Round(100*time.Millisecond))
-	if _, ok := removed.of(v6a); ok {
-		t.Error("released while it may be announced")
-	}
-	last := s.logged()[len(s.logged())-1].text
-	if !strings.Contains(last, "addresses left as they are") || !strings.Contains(last, "does not answer") {
-		t.Errorf("the last line is %q", last)
-	}
-	s.daemon.Signal(syscall.SIGCONT)
-}
-
-// A daemon that is dead has no table to wait for: drain, release, done.
-func TestStopWithSpeakerDead(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, gobgpdtest.Config{})
-	s.configure(object{"address": v4a})
-	s.start()
-	s.waitRoutes(v4a)
-	s.daemon.Kill()
-	s.waitLog("speaker not ready", 1)
-	began := time.Now()
-	s.signal(syscall.SIGTERM)
-	if code := s.wait(); code != 0 {
-		t.Fatalf("exit status %d", code)
-	}
-	if took := time.Since(began); took < drainDelay {
-		t.Errorf("released after %s, before the drain", took)
-	}
-	s.waitHeld()
-}
-
 // SIGHUP touches what changed and nothing else, and a bad file changes nothing.
 func TestReload(t *testing.T) {
 	t.Parallel()
@@ -433,105 +315,4 @@ func TestReload(t *testing.T) {
 	if got := s.router.Updates(t) - before; got != 0 {
 		t.Errorf("%d UPDATEs for a bad file", got)
 	}
-}
-
-// The announcer starts before its speaker, says so once, and works once it comes.
-func TestSpeakerComesLater(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, gobgpdtest.Config{})
-	s.daemon.Kill()
-	s.configure(object{"address": v4a})
-	s.start()
-	s.waitLog("speaker not ready", 1)
-	s.daemon.Run()
-	s.waitRoutes(v4a)
-	s.signal(syscall.SIGTERM)
-	if code := s.wait(); code != 0 {
-		t.Fatalf("exit status %d", code)
-	}
-}
-
-// A daemon with policies of its own: a path that it changes is sent once, one that
-// it drops or offers to nobody is told of, and nothing flaps.
-func TestSpeakerPolicies(t *testing.T) {
-	t.Parallel()
-	const policies = `
-[global.apply-policy.config]
-import-policy-list = ["change", "drop"]
-export-policy-list = ["keep"]
-[[defined-sets.prefix-sets]]
-prefix-set-name = "changed"
-[[defined-sets.prefix-sets.prefix-list]]
-ip-prefix = "203.0.113.10/32"
-[[defined-sets.prefix-sets]]
-prefix-set-name = "dropped"
-[[defined-sets.prefix-sets.prefix-list]]
-ip-prefix = "203.0.113.11/32"
-[[defined-sets.prefix-sets]]
-prefix-set-name = "kept"
-[[defined-sets.prefix-sets.prefix-list]]
-ip-prefix = "203.0.113.12/32"
-[[policy-definitions]]
-name = "change"
-[[policy-definitions.statements]]
-[policy-definitions.statements.conditions.match-prefix-set]
-prefix-set = "changed"
-[policy-definitions.statements.actions.bgp-actions]
-set-med = "99"
-[[policy-definitions]]
-name = "drop"
-[[policy-definitions.statements]]
-[policy-definitions.statements.conditions.match-prefix-set]
-prefix-set = "dropped"
-[policy-definitions.statements.actions]
-route-disposition = "reject-route"
-[[policy-definitions]]
-name = "keep"
-[[policy-definitions.statements]]
-[policy-definitions.statements.conditions.match-prefix-set]
-prefix-set = "kept"
-[policy-definitions.statements.actions]
-route-disposition = "reject-route"
-`
-	s, web := newSite(t, gobgpdtest.Config{Extra: policies}), newService(t)
-	always := []object{web.check()} // to count time by
-	s.configure(object{"address": v4a, "checks": always}, object{"address": v4b}, object{"address": v4c}, object{"address": v6a})
-	s.start()
-	s.waitRoutes(v4a, v6a)
-	if med := s.router.Learned(t)[host(v4a)].MED; med == nil || *med != 99 {
-		t.Fatalf("the policy does not change the path: MED %v", med)
-	}
-	s.waitLog("announced, and offered to no peer; does an export policy drop it, or is a foreign path preferred?", 1)
-	s.waitLog("pass failed", 1)
-	s.waitLog("the speaker changes the attributes of what we announce; is there an import policy?", 1)
-	before, asked := s.router.Updates(t), web.asked.Load()
-	s.eventually("three periodic passes", func() error {
-		if web.asked.Load() < asked+60 {
-			return context.DeadlineExceeded
-		}
-		return nil
-	})
-	if got := s.router.Updates(t) - before; got != 0 {
-		t.Errorf("%d UPDATEs while nothing changes", got)
-	}
-	for msg, most := range map[string]int{"pass failed": 1, "announced": 3,
-		"the speaker changes the attributes of what we announce; is there an import policy?": 1} {
-		if n := s.count(msg); n > most {
-			t.Errorf("%q is logged %d times", msg, n)
-		}
-	}
-	var failed string
-	for _, l := range s.logged() {
-		if l.Msg == "pass failed" {
-			failed = l.Error
-		}
-	}
-	if !strings.Contains(failed, "announce of 203.0.113.11/32: the speaker took it, and nothing changed; does an import policy drop it?") {
-		t.Errorf("the error is %q", failed)
-	}
-	s.signal(syscall.SIGTERM)
-	if code := s.wait(); code != 0 {
-		t.Errorf("exit status %d", code)
-	}
-	s.waitHeld()
 }

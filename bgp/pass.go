@@ -25,6 +25,7 @@ const confirmPause = 20 * time.Millisecond
 
 // pass reads the live state once, and does what it lacks of the desired state.
 func (a *Announcer) pass(ctx context.Context, stopping bool) result {
+	began := time.Now()
 	cfg := a.config()
 	wishes := desired(cfg, a.health, stopping)
 	now, speakerErr, addrsErr := a.read(ctx, stopping)
@@ -54,6 +55,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	}
 	a.reportError(errors.Join(addrsErr, stepErr))
 	a.publish(wishes, now, speakerErr, r, stopping)
+	a.log.Debug("pass", "took", time.Since(began), "vips", len(wishes))
 	return r
 }
 
@@ -118,6 +120,7 @@ func (a *Announcer) announce(ctx context.Context, todo steps, now live) (did boo
 		}
 	}
 	if !now.tableKnown {
+		clear(a.sent) // the speaker that comes back may know nothing of it
 		return did, bindErr
 	}
 	a.sent.observe(now.table.Own)

@@ -136,7 +136,8 @@ func TestPolicyIsNotFought(t *testing.T) {
 		{changed, &plain, 1, 0, 0}, // its policy changed, or somebody wrote
 		{changed, &plain, 0, 1, 0},
 		{changed, nil, 1, 0, 0}, // the daemon restarted
-		{changed, nil, 1, 0, 1}, // and drops it now
+		{changed, nil, 1, 0, 0}, // or again, so soon
+		{changed, nil, 1, 0, 1}, // no: it drops the path
 	} {
 		own := map[netip.Prefix]speaker.Path{}
 		if step.live != nil {

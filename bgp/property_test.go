@@ -121,8 +121,9 @@ func (m *machine) settle(t *rapid.T) {
 	before := live{table: speaker.Table{Own: maps.Clone(w.table)}}
 	beforeOwn := maps.Clone(w.own)
 	var r result
-	for range 10 {
-		if r = m.pass(); r.err != nil {
+	for i := range 10 {
+		// The first may still report what came before.
+		if r = m.pass(); r.err != nil && i > 0 {
 			t.Fatalf("pass fails: %v", r.err)
 		}
 		time.Sleep(m.cfg.DrainDelay)

@@ -13,6 +13,7 @@ import (
 // still drop it or change it by policy, and sees no error in that.
 type sentPath struct {
 	path     speaker.Path
+	tries    int           // how often it was sent without being seen
 	seen     *speaker.Path // what the daemon's table had for it in a later pass
 	reported bool          // that seen is not path
 	offered  bool          // Adj-RIB-Out was looked at
@@ -25,7 +26,11 @@ type sentPaths map[netip.Prefix]*sentPath
 
 func (s sentPaths) sent(paths []speaker.Path) {
 	for _, p := range paths {
-		s[p.Prefix] = &sentPath{path: p}
+		tries := 1
+		if before := s[p.Prefix]; before != nil && before.seen == nil && before.path.Equal(p) {
+			tries += before.tries
+		}
+		s[p.Prefix] = &sentPath{path: p, tries: tries}
 	}
 }
 
@@ -62,12 +67,13 @@ func (s sentPaths) filter(paths []speaker.Path, own map[netip.Prefix]speaker.Pat
 	return left, changed
 }
 
-// dropped are the paths that were sent before and never showed up.
+// dropped are the paths that were sent before and never showed up. Once is no
+// proof: the daemon may have been restarted in between.
 func (s sentPaths) dropped(paths []speaker.Path, own map[netip.Prefix]speaker.Path) []netip.Prefix {
 	var prefixes []netip.Prefix
 	for _, p := range paths {
 		_, there := own[p.Prefix]
-		if sent := s[p.Prefix]; !there && sent != nil && sent.seen == nil && sent.path.Equal(p) {
+		if sent := s[p.Prefix]; !there && sent != nil && sent.seen == nil && sent.tries > 1 && sent.path.Equal(p) {
 			prefixes = append(prefixes, p.Prefix)
 		}
 	}

@@ -45,6 +45,7 @@ type site struct {
 type logLine struct {
 	Msg   string `json:"msg"`
 	Error string `json:"error"`
+	Took  int64  `json:"took"` // of a pass, in nanoseconds
 	text  string
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/centra/plasmacloud/bgp/internal/netnstest"
 	"github.com/centra/plasmacloud/bgp/vip"
@@ -51,8 +52,11 @@ func own(t *testing.T, h vip.Holder) []netip.Addr {
 func addForeign(t *testing.T, ns *netnstest.NS, prefix string) {
 	t.Helper()
 	p := netip.MustParsePrefix(prefix)
-	err := ns.Handle.AddrAdd(ns.Link(t, "lo"), &netlink.Addr{IPNet: &net.IPNet{
-		IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}})
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD // usable at once
+	}
+	err := ns.Handle.AddrAdd(ns.Link(t, "lo"), a)
 	if err != nil {
 		t.Fatal(err)
 	}

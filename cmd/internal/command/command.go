@@ -36,7 +36,7 @@ func checkArguments(cmd *cobra.Command) {
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 			var names []string
 			for _, sub := range cmd.Commands() {
-				if sub.IsAvailableCommand() {
+				if sub.IsAvailableCommand() && sub.Name() != "completion" {
 					names = append(names, sub.Name())
 				}
 			}
