@@ -1,0 +1,95 @@
+package bgp_test
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
+)
+
+// A daemon with policies of its own: a path that it changes is sent once, one that
+// it drops or offers to nobody is told of, and nothing flaps.
+func TestSpeakerPolicies(t *testing.T) {
+	t.Parallel()
+	const policies = `
+[global.apply-policy.config]
+import-policy-list = ["change", "drop"]
+export-policy-list = ["keep"]
+[[defined-sets.prefix-sets]]
+prefix-set-name = "changed"
+[[defined-sets.prefix-sets.prefix-list]]
+ip-prefix = "203.0.113.10/32"
+[[defined-sets.prefix-sets]]
+prefix-set-name = "dropped"
+[[defined-sets.prefix-sets.prefix-list]]
+ip-prefix = "203.0.113.11/32"
+[[defined-sets.prefix-sets]]
+prefix-set-name = "kept"
+[[defined-sets.prefix-sets.prefix-list]]
+ip-prefix = "203.0.113.12/32"
+[[policy-definitions]]
+name = "change"
+[[policy-definitions.statements]]
+[policy-definitions.statements.conditions.match-prefix-set]
+prefix-set = "changed"
+[policy-definitions.statements.actions.bgp-actions]
+set-med = "99"
+[[policy-definitions]]
+name = "drop"
+[[policy-definitions.statements]]
+[policy-definitions.statements.conditions.match-prefix-set]
+prefix-set = "dropped"
+[policy-definitions.statements.actions]
+route-disposition = "reject-route"
+[[policy-definitions]]
+name = "keep"
+[[policy-definitions.statements]]
+[policy-definitions.statements.conditions.match-prefix-set]
+prefix-set = "kept"
+[policy-definitions.statements.actions]
+route-disposition = "reject-route"
+`
+	s, web := newSite(t, gobgpdtest.Config{Extra: policies}), newService(t)
+	always := []object{web.check()} // to count time by
+	s.configure(object{"address": v4a, "checks": always}, object{"address": v4b}, object{"address": v4c}, object{"address": v6a})
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	if med := s.router.Learned(t)[host(v4a)].MED; med == nil || *med != 99 {
+		t.Fatalf("the policy does not change the path: MED %v", med)
+	}
+	s.waitLog("announced, and offered to no peer; does an export policy drop it, or is a foreign path preferred?", 1)
+	s.waitLog("pass failed", 1)
+	s.waitLog("the speaker changes the attributes of what we announce; is there an import policy?", 1)
+	before, asked := s.router.Updates(t), web.asked.Load()
+	s.eventually("three periodic passes", func() error {
+		if web.asked.Load() < asked+60 {
+			return context.DeadlineExceeded
+		}
+		return nil
+	})
+	if got := s.router.Updates(t) - before; got != 0 {
+		t.Errorf("%d UPDATEs while nothing changes", got)
+	}
+	for msg, most := range map[string]int{"pass failed": 1, "announced": 3,
+		"the speaker changes the attributes of what we announce; is there an import policy?": 1} {
+		if n := s.count(msg); n > most {
+			t.Errorf("%q is logged %d times", msg, n)
+		}
+	}
+	var failed string
+	for _, l := range s.logged() {
+		if l.Msg == "pass failed" {
+			failed = l.Error
+		}
+	}
+	if !strings.Contains(failed, "announce of 203.0.113.11/32: the speaker took it, and nothing changed; does an import policy drop it?") {
+		t.Errorf("the error is %q", failed)
+	}
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	s.waitHeld()
+}

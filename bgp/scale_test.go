@@ -1,0 +1,58 @@
+package bgp_test
+
+import (
+	"fmt"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
+)
+
+// Ten thousand VIPs with a real daemon and a real kernel: announced, then left in
+// peace, pass after pass, and taken down clean.
+func TestTenThousandVIPs(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	const n = 10_000
+	vips := make([]object, n)
+	a := netip.MustParseAddr("10.0.0.1")
+	for i := range vips {
+		vips[i] = object{"address": a.String(), "communities": []string{"65001:100"}}
+		a = a.Next()
+	}
+	s.configure(vips...)
+	began := time.Now()
+	s.start()
+	s.eventually("router has all", func() error {
+		if updates := s.router.Updates(t); updates < n { // cheaper to ask than the table
+			return fmt.Errorf("%d UPDATEs", updates)
+		}
+		if learned := len(s.router.Learned(t)); learned != n {
+			return fmt.Errorf("%d routes", learned)
+		}
+		return nil
+	})
+	t.Logf("started until the router has %d: %s", n, time.Since(began).Round(10*time.Millisecond))
+	updates, passes := s.router.Updates(t), s.count("pass")
+	s.waitLog("pass", passes+4)
+	var took []time.Duration
+	for _, l := range s.logged() {
+		if l.Msg == "pass" {
+			took = append(took, time.Duration(l.Took).Round(time.Millisecond))
+		}
+	}
+	t.Logf("passes took %v", took)
+	if got := s.router.Updates(t) - updates; got != 0 {
+		t.Errorf("%d UPDATEs while nothing changes", got)
+	}
+	began = time.Now()
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	t.Logf("stopped after %s, a drain of %s in it", time.Since(began).Round(10*time.Millisecond), drainDelay)
+	s.waitRoutes()
+	s.waitHeld()
+}

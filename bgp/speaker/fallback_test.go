@@ -1,0 +1,125 @@
+package speaker
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// pickyDaemon refuses one prefix as a gobgpd does: the whole message is dropped,
+// and the reason comes at the end of the stream.
+type pickyDaemon struct {
+	api.UnimplementedGobgpApiServer
+	refuses netip.Prefix
+
+	mu   sync.Mutex
+	took map[netip.Prefix]bool
+}
+
+func (d *pickyDaemon) AddPathStream(stream api.GobgpApi_AddPathStreamServer) error {
+	for {
+		req, err := stream.Recv()
+		if err != nil {
+			return stream.SendAndClose(&emptypb.Empty{})
+		}
+		for _, p := range req.Paths {
+			if prefixOf(p) == d.refuses {
+				return status.Error(codes.Unknown, "nexthop not found")
+			}
+		}
+		d.mu.Lock()
+		for _, p := range req.Paths {
+			d.took[prefixOf(p)] = true
+		}
+		d.mu.Unlock()
+	}
+}
+
+// One refused path among thousands is found and named, and all others are announced.
+func TestRefusedPathIsTraced(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemon := &pickyDaemon{took: map[netip.Prefix]bool{}}
+	server := grpc.NewServer()
+	api.RegisterGobgpApiServer(server, daemon)
+	go server.Serve(l)
+	defer server.Stop()
+
+	client, err := DialGoBGPv3(Config{Address: l.Addr().String(), ASN: 65001, Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	paths := make([]Path, 2*chunk+10)
+	a := netip.MustParseAddr("10.0.0.1")
+	for i := range paths {
+		paths[i].Prefix = HostPrefix(a)
+		a = a.Next()
+	}
+	daemon.refuses = paths[chunk+5].Prefix
+	err = client.Announce(t.Context(), paths)
+	var refused *PathErrors
+	if !errors.As(err, &refused) || len(refused.ByPrefix) != 1 || refused.ByPrefix[daemon.refuses] == nil {
+		t.Fatalf("error is %v", err)
+	}
+	if want := "speaker refused " + daemon.refuses.String() + ": nexthop not found"; err.Error() != want {
+		t.Errorf("error is %v, want %s", err, want)
+	}
+	if len(daemon.took) != len(paths)-1 {
+		t.Errorf("%d of %d announced", len(daemon.took), len(paths))
+	}
+}
+
+func TestPathValidate(t *testing.T) {
+	for _, test := range []struct{ prefix, nextHop, want string }{
+		{"203.0.113.10/32", "", ""},
+		{"2001:db8::10/128", "2001:db8::1", ""},
+		{"203.0.113.0/24", "", "is not a host prefix; want /32"},
+		{"2001:db8::/64", "", "is not a host prefix; want /128"},
+		{"::ffff:203.0.113.10/128", "", "IPv4 address written as IPv6; write 203.0.113.10"},
+		{"224.0.0.1/32", "", "not a global unicast address"},
+		{"fe80::1/128", "", "not a global unicast address"},
+		{"0.0.0.0/32", "", "not a global unicast address"},
+		{"203.0.113.10/32", "2001:db8::1", "differ in family"},
+		{"2001:db8::10/128", "10.0.0.1", "differ in family"},
+		{"203.0.113.10/32", "224.0.0.1", "is not a plain unicast address"},
+	} {
+		p := Path{Prefix: netip.MustParsePrefix(test.prefix)}
+		if test.nextHop != "" {
+			p.NextHop = netip.MustParseAddr(test.nextHop)
+		}
+		err := p.Validate()
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s via %s: %v, want %q", test.prefix, test.nextHop, err, test.want)
+		}
+	}
+	if (Path{}).Validate() == nil {
+		t.Error("a path without a prefix is valid")
+	}
+}
+
+func TestParseCommunities(t *testing.T) {
+	for text, ok := range map[string]bool{"65001:100": true, "0:0": true, "65535:65535": true, "65536:1": false, "1": false, "1:2:3": false,
+		"+1:2": false, "01:2": false, " 1:2": false, "-1:2": false, "": false, ":": false} {
+		if c, err := ParseCommunity(text); (err == nil) != ok || ok && c.String() != text {
+			t.Errorf("%q: %v, %v", text, c, err)
+		}
+	}
+	for text, ok := range map[string]bool{"65001:1:2": true, "4294967295:0:4294967295": true, "4294967296:0:0": false, "1:2": false, "1:2:3:4": false} {
+		if c, err := ParseLargeCommunity(text); (err == nil) != ok || ok && c.String() != text {
+			t.Errorf("%q: %v, %v", text, c, err)
+		}
+	}
+}

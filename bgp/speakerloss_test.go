@@ -1,0 +1,144 @@
+package bgp_test
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
+)
+
+// The speaker dies and comes back: its table is empty, and filled again at once,
+// while the host never lets go of a VIP.
+func TestSpeakerKilled(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.configure(object{"address": v4a}, object{"address": v6a})
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	removed := s.removals()
+	s.daemon.Kill()
+	s.waitRoutes()
+	s.waitLog("speaker not ready", 1)
+	s.daemon.Run()
+	client := s.daemon.Client(time.Second)
+	began := time.Now()
+	s.eventually("speaker has the paths again", func() error {
+		table, err := client.List(t.Context())
+		if err == nil && len(table.Own) != 2 {
+			err = fmt.Errorf("has %v", table.Own)
+		}
+		return err
+	})
+	t.Logf("announced again %s after the API answered", time.Since(began).Round(time.Millisecond))
+	s.waitRoutes(v4a, v6a)
+	for _, v := range []string{v4a, v6a} {
+		if at, ok := removed.of(v); ok {
+			t.Errorf("%s was let go at %s", v, at)
+		}
+	}
+	// One line for each change, not for each attempt.
+	if n := s.count("speaker not ready"); n > 3 {
+		t.Errorf("%d lines on one outage", n)
+	}
+}
+
+// With graceful restart (RFC 4724) the router does not even notice.
+func TestSpeakerKilledGracefully(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{GracefulRestart: true})
+	s.configure(object{"address": v4a})
+	s.start()
+	s.waitRoutes(v4a)
+	lost := make(chan string, 10)
+	watchWithdrawals(t, s.router.API, func(prefix string) { lost <- prefix })
+	s.daemon.Kill()
+	s.eventually("router keeps the route as stale", func() error {
+		routes, err := s.router.Routes(t.Context())
+		if err == nil && (len(routes) != 1 || !routes[0].Stale) {
+			err = fmt.Errorf("routes are %+v", routes)
+		}
+		return err
+	})
+	s.daemon.Run("-r")
+	s.waitRoutes(v4a)
+	select {
+	case prefix := <-lost:
+		t.Errorf("router lost %s", prefix)
+	default:
+	}
+}
+
+// A daemon that hangs: nothing is released, neither for a VIP that is down nor at
+// the stop, which says so and fails.
+func TestSpeakerHangs(t *testing.T) {
+	t.Parallel()
+	s, web := newSite(t, gobgpdtest.Config{}), newService(t)
+	s.configure(object{"address": v4a, "checks": []object{web.check()}}, object{"address": v6a})
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	removed := s.removals()
+	s.daemon.Signal(syscall.SIGSTOP)
+	s.waitLog("speaker not ready", 1)
+	web.bad.Store(true)
+	s.waitLog("health changed", 2)
+	// It goes on: the withdraw that was due is made up for.
+	s.daemon.Signal(syscall.SIGCONT)
+	s.waitRoutes(v6a)
+	s.waitHeld(v6a)
+
+	s.daemon.Signal(syscall.SIGSTOP)
+	s.waitLog("speaker not ready", 2)
+	began := time.Now()
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 1 {
+		t.Errorf("exit status %d, want 1", code)
+	}
+	t.Logf("gave up after %s", time.Since(began).Round(100*time.Millisecond))
+	if _, ok := removed.of(v6a); ok {
+		t.Error("released while it may be announced")
+	}
+	last := s.logged()[len(s.logged())-1].text
+	if !strings.Contains(last, "addresses left as they are") || !strings.Contains(last, "does not answer") {
+		t.Errorf("the last line is %q", last)
+	}
+	s.daemon.Signal(syscall.SIGCONT)
+}
+
+// A daemon that is dead has no table to wait for: drain, release, done.
+func TestStopWithSpeakerDead(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.configure(object{"address": v4a})
+	s.start()
+	s.waitRoutes(v4a)
+	s.daemon.Kill()
+	s.waitLog("speaker not ready", 1)
+	began := time.Now()
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Fatalf("exit status %d", code)
+	}
+	if took := time.Since(began); took < drainDelay {
+		t.Errorf("released after %s, before the drain", took)
+	}
+	s.waitHeld()
+}
+
+// The announcer starts before its speaker, says so once, and works once it comes.
+func TestSpeakerComesLater(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.daemon.Kill()
+	s.configure(object{"address": v4a})
+	s.start()
+	s.waitLog("speaker not ready", 1)
+	s.daemon.Run()
+	s.waitRoutes(v4a)
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Fatalf("exit status %d", code)
+	}
+}
