@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,7 +40,7 @@ type Config struct {
 	Lib     Lib           // "" means LibAuto
 	Timeout time.Duration // for one evaluation, downloads included; 0 means DefaultTimeout
 	Memory  int64         // ceiling of Nix' heap in bytes; 0 means DefaultMemory
-	Log     *slog.Logger  // nil discards
+	Warn    func(string)  // takes what the operator should know of a good evaluation; nil discards
 
 	// OverrideInputs replaces flake inputs, by name ("plasmacloud",
 	// "plasmacloud/nixpkgs") with a flake reference.
@@ -65,8 +64,8 @@ func New(cfg Config) *Evaluator {
 	if cfg.Memory == 0 {
 		cfg.Memory = DefaultMemory
 	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
+	if cfg.Warn == nil {
+		cfg.Warn = func(string) {}
 	}
 	return &Evaluator{cfg}
 }
@@ -148,7 +147,7 @@ func (e *Evaluator) eval(ctx context.Context, flake flakeRef, attr string, args 
 	raw, err := run.eval(ctx, lib, attr, args...)
 	var evalErr *EvalError
 	if run.impatient && errors.As(err, &evalErr) && unreachable(evalErr.Message) {
-		e.cfg.Log.Warn("nixpkgs cannot be reached, evaluating with the built-in stand-in for its lib", "cause", firstLine(evalErr.Message))
+		e.cfg.Warn("nixpkgs cannot be reached, so the built-in stand-in for its lib is used (" + firstLine(evalErr.Message) + ")")
 		lib = LibOffline
 		raw, err = run.eval(ctx, lib, attr, args...)
 	}
@@ -237,7 +236,6 @@ func (r *run) eval(ctx context.Context, lib Lib, attr string, more ...string) ([
 		args = append(args, "--option", "connect-timeout", "5", "--option", "download-attempts", "1")
 	}
 	if store := privateStore(); store != "" {
-		r.cfg.Log.Debug("no right to /nix/store, using a store of our own", "store", store)
 		// In a user namespace we look like root, for whom Nix wants its group of builders.
 		args = append(args, "--store", store, "--option", "build-users-group", "")
 	}
@@ -263,7 +261,7 @@ func (r *run) eval(ctx context.Context, lib Lib, attr string, more ...string) ([
 	}
 	r.memory = usage.Maxrss << 10 // getrusage(2): in KiB
 	for _, text := range warnings(stderr) {
-		r.cfg.Log.Warn("Nix warns", "warning", text)
+		r.cfg.Warn(text)
 	}
 	return stdout, nil
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -55,7 +54,7 @@ func (f *evalFlags) config(stderr io.Writer) (nixeval.Config, error) {
 	}
 	cfg.Memory = f.memoryMiB << 20
 	cfg.OverrideInputs = f.overrides
-	cfg.Log = slog.New(slog.NewTextHandler(stderr, nil))
+	cfg.Warn = func(text string) { fmt.Fprintf(stderr, "plasmactl: warning: %s\n", text) }
 	return cfg, nil
 }
 
@@ -89,7 +88,7 @@ Exit status: 0 the cluster is right; 1 it is not, or could not be evaluated;
 				return err
 			}
 			for _, warning := range result.Manifest.Warnings {
-				fmt.Fprintf(cmd.ErrOrStderr(), "plasmactl: warning: %s\n", warning)
+				cfg.Warn(warning)
 			}
 			if out != "" {
 				if err := replaceFile(out, result.Manifest.JSON()); err != nil {

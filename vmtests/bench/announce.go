@@ -228,8 +228,8 @@ func (b *bench) byLibrary(ctx context.Context, h *lab.Host) (func() error, error
 	return func() error { return a.Reload(all) }, nil
 }
 
-func (b *bench) dial(h *lab.Host) (*speaker.GoBGPv3, error) {
-	return speaker.DialGoBGPv3(speaker.Config{Address: "unix://" + filepath.Join(h.Dir, "api"), ASN: 65001, Timeout: 5 * time.Second})
+func (b *bench) dial(h *lab.Host) (*speaker.GoBGP, error) {
+	return speaker.Dial(speaker.Config{Address: "unix://" + filepath.Join(h.Dir, "api"), ASN: 65001, Timeout: 5 * time.Second})
 }
 
 // byBatch sends all paths at once and reconciles nothing.

@@ -52,7 +52,7 @@ func benchFlip(ctx context.Context, _ *bench) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := speaker.DialGoBGPv3(speaker.Config{Address: pair.speaker.APIAddress(), ASN: 65001, Timeout: 2 * time.Second})
+	client, err := speaker.Dial(speaker.Config{Address: pair.speaker.APIAddress(), ASN: 65001, Timeout: 2 * time.Second})
 	if err != nil {
 		return nil, err
 	}

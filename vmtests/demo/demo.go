@@ -91,7 +91,7 @@ type demo struct {
 	backends  []*backend
 	processes []*lab.Process
 
-	router    *speaker.GoBGPv3
+	router    *speaker.GoBGP
 	announcer *lab.Process
 	deployer  *api.Client
 	url       string // of the deployer
@@ -189,7 +189,7 @@ func (d *demo) startSpeakers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w (is a gobgpd or another demo running here?)", err)
 	}
-	if d.router, err = speaker.DialGoBGPv3(speaker.Config{Address: router.APIAddress(), ASN: routerASN, Timeout: 2 * time.Second}); err != nil {
+	if d.router, err = speaker.Dial(speaker.Config{Address: router.APIAddress(), ASN: routerASN, Timeout: 2 * time.Second}); err != nil {
 		return err
 	}
 	d.say("   the speaker of %s: AS %d, GoBGP's gRPC API on %s", d.speakerID, bgp.ASN, speakerAPI)

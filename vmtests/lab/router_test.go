@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -92,10 +93,22 @@ func TestNothingIsLeft(t *testing.T) {
 	p, err := host.Start("sleep", "sleep", "1000")
 	require.NoError(t, err)
 
+	require.NoError(t, Eventually(10*time.Second, func() error {
+		pids, err := run("ip", "netns", "pids", host.Namespace)
+		if err == nil && pids == "" {
+			err = errors.New("sleep is not there yet")
+		}
+		return err
+	}))
+
 	// A second lab of the name finds what the first, killed, did not clean up.
 	second, err := New("left")
 	require.NoError(t, err)
-	<-p.Done()
+	select {
+	case <-p.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("what the first lab started still runs")
+	}
 	assert.NoFileExists(t, host.Path())
 	assert.NoDirExists(t, host.Dir)
 	require.NoError(t, second.Close())
