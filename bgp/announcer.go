@@ -67,7 +67,7 @@ func Open(cfg *Config, logger *slog.Logger) (*Announcer, error) {
 	if err != nil {
 		return nil, err
 	}
-	sp, err := speaker.DialGoBGPv3(speaker.Config{Address: cfg.Speaker.Address, ASN: cfg.ASN, Timeout: cfg.Speaker.Timeout})
+	sp, err := speaker.Dial(speaker.Config{Address: cfg.Speaker.Address, ASN: cfg.ASN, Timeout: cfg.Speaker.Timeout})
 	if err != nil {
 		return nil, errors.Join(err, holder.Close())
 	}

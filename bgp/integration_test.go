@@ -14,7 +14,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
 	"github.com/centra/plasmacloud/bgp/speaker"
@@ -32,9 +31,10 @@ func host(vip string) netip.Prefix { return speaker.HostPrefix(netip.MustParseAd
 
 // A VIP follows its health: bound and announced while up, and once down withdrawn
 // at once, held through the drain, and only then released.
-func TestAnnounceAndWithdraw(t *testing.T) {
-	t.Parallel()
-	s, web := newSite(t, gobgpdtest.Config{}), newService(t)
+func TestAnnounceAndWithdraw(t *testing.T) { gobgpdtest.Each(t, testAnnounceAndWithdraw) }
+
+func testAnnounceAndWithdraw(t *testing.T, g gobgpdtest.Generation) {
+	s, web := newSite(t, gobgpdtest.Config{Generation: g}), newService(t)
 	s.configure(
 		object{"address": v4a, "communities": []string{"65001:100"}, "med": 7, "checks": []object{web.check()}},
 		object{"address": v6a, "checks": []object{web.check()}},
@@ -62,9 +62,10 @@ func TestAnnounceAndWithdraw(t *testing.T) {
 
 // The order of a clean stop, by events: the route leaves the router while the
 // address is still held, and the address leaves the host a drain later.
-func TestStopOrder(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, gobgpdtest.Config{})
+func TestStopOrder(t *testing.T) { gobgpdtest.Each(t, testStopOrder) }
+
+func testStopOrder(t *testing.T, g gobgpdtest.Generation) {
+	s := newSite(t, gobgpdtest.Config{Generation: g})
 	s.configure(object{"address": v4a}, object{"address": v6a})
 	s.start()
 	s.waitRoutes(v4a, v6a)
@@ -142,9 +143,10 @@ func watchWithdrawals(t *testing.T, address string, each func(prefix string)) {
 // The announcer dies without a word. Its successor takes over what is there: no
 // UPDATE for a VIP that stays, and one that left the configuration meanwhile is
 // withdrawn and released.
-func TestAnnouncerKilled(t *testing.T) {
-	t.Parallel()
-	s, web := newSite(t, gobgpdtest.Config{}), newService(t)
+func TestAnnouncerKilled(t *testing.T) { gobgpdtest.Each(t, testAnnouncerKilled) }
+
+func testAnnouncerKilled(t *testing.T, g gobgpdtest.Generation) {
+	s, web := newSite(t, gobgpdtest.Config{Generation: g}), newService(t)
 	checked := object{"address": v4a, "med": 7, "communities": []string{"65001:2", "65001:1"}, "checks": []object{web.check()}}
 	s.configure(checked, object{"address": v6a}, object{"address": v4b})
 	s.start()
@@ -195,23 +197,12 @@ func TestAnnouncerKilledWhileDraining(t *testing.T) {
 }
 
 // What others made is left alone, from the start to the stop, even where it is for our VIP.
-func TestForeignUntouched(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, gobgpdtest.Config{})
-	conn, err := grpc.NewClient(s.daemon.API, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	other := api.NewGobgpApiClient(conn)
+func TestForeignUntouched(t *testing.T) { gobgpdtest.Each(t, testForeignUntouched) }
+
+func testForeignUntouched(t *testing.T, g gobgpdtest.Generation) {
+	s := newSite(t, gobgpdtest.Config{Generation: g})
 	for _, v := range []string{v4a, v4c} {
-		nlri, _ := anypb.New(&api.IPAddressPrefix{Prefix: v, PrefixLen: 32})
-		origin, _ := anypb.New(&api.OriginAttribute{})
-		nextHop, _ := anypb.New(&api.NextHopAttribute{NextHop: "0.0.0.0"})
-		if _, err := other.AddPath(t.Context(), &api.AddPathRequest{Path: &api.Path{Nlri: nlri, Pattrs: []*anypb.Any{origin, nextHop},
-			Family: &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}}}); err != nil {
-			t.Fatal(err)
-		}
+		s.daemon.AddForeign(t, host(v), "0.0.0.0")
 	}
 	addForeign(t, s, v4b)
 	addForeign(t, s, "198.51.100.1")
@@ -265,9 +256,10 @@ func TestAddressPutBack(t *testing.T) {
 }
 
 // SIGHUP touches what changed and nothing else, and a bad file changes nothing.
-func TestReload(t *testing.T) {
-	t.Parallel()
-	s, web := newSite(t, gobgpdtest.Config{}), newService(t)
+func TestReload(t *testing.T) { gobgpdtest.Each(t, testReload) }
+
+func testReload(t *testing.T, g gobgpdtest.Generation) {
+	s, web := newSite(t, gobgpdtest.Config{Generation: g}), newService(t)
 	same := object{"address": v4a, "checks": []object{web.check()}}
 	s.configure(same, object{"address": v4b}, object{"address": v6a, "med": 1})
 	s.start()

@@ -11,8 +11,9 @@ import (
 
 // A daemon with policies of its own: a path that it changes is sent once, one that
 // it drops or offers to nobody is told of, and nothing flaps.
-func TestSpeakerPolicies(t *testing.T) {
-	t.Parallel()
+func TestSpeakerPolicies(t *testing.T) { gobgpdtest.Each(t, testSpeakerPolicies) }
+
+func testSpeakerPolicies(t *testing.T, g gobgpdtest.Generation) {
 	const policies = `
 [global.apply-policy.config]
 import-policy-list = ["change", "drop"]
@@ -51,7 +52,7 @@ prefix-set = "kept"
 [policy-definitions.statements.actions]
 route-disposition = "reject-route"
 `
-	s, web := newSite(t, gobgpdtest.Config{Extra: policies}), newService(t)
+	s, web := newSite(t, gobgpdtest.Config{Generation: g, Extra: policies}), newService(t)
 	always := []object{web.check()} // to count time by
 	s.configure(object{"address": v4a, "checks": always}, object{"address": v4b}, object{"address": v4c}, object{"address": v6a})
 	s.start()

@@ -12,9 +12,10 @@ import (
 
 // The speaker dies and comes back: its table is empty, and filled again at once,
 // while the host never lets go of a VIP.
-func TestSpeakerKilled(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, gobgpdtest.Config{})
+func TestSpeakerKilled(t *testing.T) { gobgpdtest.Each(t, testSpeakerKilled) }
+
+func testSpeakerKilled(t *testing.T, g gobgpdtest.Generation) {
+	s := newSite(t, gobgpdtest.Config{Generation: g})
 	s.configure(object{"address": v4a}, object{"address": v6a})
 	s.start()
 	s.waitRoutes(v4a, v6a)
@@ -46,9 +47,10 @@ func TestSpeakerKilled(t *testing.T) {
 }
 
 // With graceful restart (RFC 4724) the router does not even notice.
-func TestSpeakerKilledGracefully(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, gobgpdtest.Config{GracefulRestart: true})
+func TestSpeakerKilledGracefully(t *testing.T) { gobgpdtest.Each(t, testSpeakerKilledGracefully) }
+
+func testSpeakerKilledGracefully(t *testing.T, g gobgpdtest.Generation) {
+	s := newSite(t, gobgpdtest.Config{Generation: g, GracefulRestart: true})
 	s.configure(object{"address": v4a})
 	s.start()
 	s.waitRoutes(v4a)
@@ -73,9 +75,10 @@ func TestSpeakerKilledGracefully(t *testing.T) {
 
 // A daemon that hangs: nothing is released, neither for a VIP that is down nor at
 // the stop, which says so and fails.
-func TestSpeakerHangs(t *testing.T) {
-	t.Parallel()
-	s, web := newSite(t, gobgpdtest.Config{}), newService(t)
+func TestSpeakerHangs(t *testing.T) { gobgpdtest.Each(t, testSpeakerHangs) }
+
+func testSpeakerHangs(t *testing.T, g gobgpdtest.Generation) {
+	s, web := newSite(t, gobgpdtest.Config{Generation: g}), newService(t)
 	s.configure(object{"address": v4a, "checks": []object{web.check()}}, object{"address": v6a})
 	s.start()
 	s.waitRoutes(v4a, v6a)

@@ -18,7 +18,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-O4+zwdPRDYXr5Q4PrYHS5xjaBGULSirUqcEk2OggTZ4=";
+  vendorHash = "sha256-u3rrHAS3J1dxxjFFekyFqMAJN4rjcvDlTmCn7jDvu+o=";
 
   subPackages = [
     "cmd/plasmacloud-announcer"

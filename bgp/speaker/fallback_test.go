@@ -4,81 +4,124 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	api "github.com/osrg/gobgp/v3/api"
+	apiv3 "github.com/osrg/gobgp/v3/api"
+	apiv4 "github.com/osrg/gobgp/v4/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// pickyDaemon refuses one prefix as a gobgpd does: the whole message is dropped,
-// and the reason comes at the end of the stream.
-type pickyDaemon struct {
-	api.UnimplementedGobgpApiServer
+// picky refuses one prefix as a gobgpd does: the whole message is dropped, and the
+// reason comes at the end of the stream.
+type picky struct {
 	refuses netip.Prefix
 
 	mu   sync.Mutex
 	took map[netip.Prefix]bool
 }
 
-func (d *pickyDaemon) AddPathStream(stream api.GobgpApi_AddPathStreamServer) error {
-	for {
-		req, err := stream.Recv()
-		if err != nil {
-			return stream.SendAndClose(&emptypb.Empty{})
-		}
-		for _, p := range req.Paths {
-			if prefixOf(p) == d.refuses {
-				return status.Error(codes.Unknown, "nexthop not found")
-			}
-		}
-		d.mu.Lock()
-		for _, p := range req.Paths {
-			d.took[prefixOf(p)] = true
-		}
-		d.mu.Unlock()
+func (d *picky) take(message []netip.Prefix) error {
+	if slices.Contains(message, d.refuses) {
+		return status.Error(codes.Unknown, "nexthop not found")
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range message {
+		d.took[p] = true
+	}
+	return nil
+}
+
+type pickyV3 struct {
+	apiv3.UnimplementedGobgpApiServer
+	*picky
+}
+
+func (d pickyV3) AddPathStream(stream apiv3.GobgpApi_AddPathStreamServer) error {
+	err := receive(stream, func(req *apiv3.AddPathStreamRequest) error {
+		var message []netip.Prefix
+		for _, p := range req.Paths {
+			var nlri apiv3.IPAddressPrefix
+			if err := p.Nlri.UnmarshalTo(&nlri); err != nil {
+				return err
+			}
+			message = append(message, HostPrefix(netip.MustParseAddr(nlri.Prefix)))
+		}
+		return d.take(message)
+	})
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(&emptypb.Empty{})
+}
+
+type pickyV4 struct {
+	apiv4.UnimplementedGoBgpServiceServer
+	*picky
+}
+
+func (d pickyV4) AddPathStream(stream apiv4.GoBgpService_AddPathStreamServer) error {
+	err := receive(stream, func(req *apiv4.AddPathStreamRequest) error {
+		var message []netip.Prefix
+		for _, p := range req.Paths {
+			message = append(message, HostPrefix(netip.MustParseAddr(p.GetNlri().GetPrefix().GetPrefix())))
+		}
+		return d.take(message)
+	})
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(&apiv4.AddPathStreamResponse{})
 }
 
 // One refused path among thousands is found and named, and all others are announced.
 func TestRefusedPathIsTraced(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	daemon := &pickyDaemon{took: map[netip.Prefix]bool{}}
-	server := grpc.NewServer()
-	api.RegisterGobgpApiServer(server, daemon)
-	go server.Serve(l)
-	defer server.Stop()
+	for name, register := range map[string]func(*grpc.Server, *picky){
+		"gobgpd v3": func(s *grpc.Server, d *picky) { apiv3.RegisterGobgpApiServer(s, pickyV3{picky: d}) },
+		"gobgpd v4": func(s *grpc.Server, d *picky) { apiv4.RegisterGoBgpServiceServer(s, pickyV4{picky: d}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			daemon := &picky{took: map[netip.Prefix]bool{}}
+			server := grpc.NewServer()
+			register(server, daemon)
+			go server.Serve(l)
+			defer server.Stop()
 
-	client, err := DialGoBGPv3(Config{Address: l.Addr().String(), ASN: 65001, Timeout: 5 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	paths := make([]Path, 2*chunk+10)
-	a := netip.MustParseAddr("10.0.0.1")
-	for i := range paths {
-		paths[i].Prefix = HostPrefix(a)
-		a = a.Next()
-	}
-	daemon.refuses = paths[chunk+5].Prefix
-	err = client.Announce(t.Context(), paths)
-	var refused *PathErrors
-	if !errors.As(err, &refused) || len(refused.ByPrefix) != 1 || refused.ByPrefix[daemon.refuses] == nil {
-		t.Fatalf("error is %v", err)
-	}
-	if want := "speaker refused " + daemon.refuses.String() + ": nexthop not found"; err.Error() != want {
-		t.Errorf("error is %v, want %s", err, want)
-	}
-	if len(daemon.took) != len(paths)-1 {
-		t.Errorf("%d of %d announced", len(daemon.took), len(paths))
+			client, err := Dial(Config{Address: l.Addr().String(), ASN: 65001, Timeout: 5 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			paths := make([]Path, 2*chunk+10)
+			a := netip.MustParseAddr("10.0.0.1")
+			for i := range paths {
+				paths[i].Prefix = HostPrefix(a)
+				a = a.Next()
+			}
+			daemon.refuses = paths[chunk+5].Prefix
+			err = client.Announce(t.Context(), paths)
+			var refused *PathErrors
+			if !errors.As(err, &refused) || len(refused.ByPrefix) != 1 || refused.ByPrefix[daemon.refuses] == nil {
+				t.Fatalf("error is %v", err)
+			}
+			if want := "speaker refused " + daemon.refuses.String() + ": nexthop not found"; err.Error() != want {
+				t.Errorf("error is %v, want %s", err, want)
+			}
+			if len(daemon.took) != len(paths)-1 {
+				t.Errorf("%d of %d announced", len(daemon.took), len(paths))
+			}
+		})
 	}
 }
 

@@ -155,7 +155,7 @@ func (peer InProcessPeer) encode(gracefulRestart time.Duration) *api.Peer {
 	}
 	for _, f := range families {
 		encoded.AfiSafis = append(encoded.AfiSafis, &api.AfiSafi{
-			Config:            &api.AfiSafiConfig{Family: f, Enabled: true},
+			Config:            &api.AfiSafiConfig{Family: familyV3(f), Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: restart}},
 		})
 	}

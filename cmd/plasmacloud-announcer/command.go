@@ -22,8 +22,8 @@ import (
 
 const defaultConfig = "/etc/plasmacloud/announcer.json"
 
-const long = `plasmacloud-announcer runs beside a BGP daemon (gobgpd 3.x) and keeps the VIPs
-of this host announced.
+const long = `plasmacloud-announcer runs beside a BGP daemon (gobgpd 3.x or 4.x) and keeps
+the VIPs of this host announced.
 
 A VIP whose health checks are all up is first bound to an interface, then
 announced. One with a check that is down, or that left the configuration, is first

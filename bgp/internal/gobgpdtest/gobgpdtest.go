@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -47,6 +48,11 @@ var built struct {
 
 // Main runs the tests of a package, and removes what Build built.
 func Main(m *testing.M) {
+	flag.Parse()
+	// The tests wait for daemons more than they compute, on however few processors.
+	if err := flag.Set("test.parallel", strconv.Itoa(max(8, runtime.NumCPU()))); err != nil {
+		panic(err)
+	}
 	status := m.Run()
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
@@ -69,7 +75,7 @@ func Build(t testing.TB, pkg string) string {
 		}
 		built.dir, built.paths = dir, map[string]string{}
 	}
-	file := filepath.Join(built.dir, filepath.Base(pkg))
+	file := filepath.Join(built.dir, strings.ReplaceAll(pkg, "/", "_")) // both generations' base is gobgpd
 	if out, err := exec.Command("go", "build", "-o", file, pkg).CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", pkg, err, out)
 	}
@@ -117,16 +123,18 @@ type Daemon struct {
 	API string         // address of its gRPC API
 	BGP netip.AddrPort // where it listens
 
-	t      testing.TB
-	asn    uint32
-	config string
-	cmd    *exec.Cmd
-	exited chan struct{}
-	log    *bytes.Buffer
+	t          testing.TB
+	generation Generation
+	asn        uint32
+	config     string
+	cmd        *exec.Cmd
+	exited     chan struct{}
+	log        *bytes.Buffer
 }
 
 // Config is what differs between the tests' speakers.
 type Config struct {
+	Generation      Generation       // "": V4
 	ASN             uint32           // 0: SpeakerASN
 	Peers           []netip.AddrPort // routers, which the daemon dials
 	GracefulRestart bool
@@ -139,7 +147,10 @@ func Start(t testing.TB, cfg Config) *Daemon {
 	if cfg.ASN == 0 {
 		cfg.ASN = SpeakerASN
 	}
-	d := newDaemon(t, SpeakerAddr, cfg.ASN)
+	if cfg.Generation == "" {
+		cfg.Generation = V4
+	}
+	d := newDaemon(t, cfg.Generation, SpeakerAddr, cfg.ASN)
 	text := d.global() + cfg.Extra + "\n"
 	for _, peer := range cfg.Peers {
 		text += neighbor(peer.Addr(), RouterASN, cfg.GracefulRestart)
@@ -149,15 +160,16 @@ func Start(t testing.TB, cfg Config) *Daemon {
 	return d
 }
 
-func newDaemon(t testing.TB, address netip.Addr, asn uint32) *Daemon {
+func newDaemon(t testing.TB, generation Generation, address netip.Addr, asn uint32) *Daemon {
 	t.Helper()
 	host := address.String()
 	return &Daemon{
-		API:    net.JoinHostPort(host, strconv.Itoa(FreePort(t, host))),
-		BGP:    netip.AddrPortFrom(address, uint16(FreePort(t, host))),
-		t:      t,
-		asn:    asn,
-		config: filepath.Join(t.TempDir(), "gobgpd.toml"),
+		API:        net.JoinHostPort(host, strconv.Itoa(FreePort(t, host))),
+		BGP:        netip.AddrPortFrom(address, uint16(FreePort(t, host))),
+		t:          t,
+		generation: generation,
+		asn:        asn,
+		config:     filepath.Join(t.TempDir(), "gobgpd.toml"),
 	}
 }
 
@@ -196,7 +208,7 @@ func (d *Daemon) start(config string) {
 func (d *Daemon) Run(args ...string) {
 	d.t.Helper()
 	d.log = &bytes.Buffer{}
-	d.cmd = exec.Command(Build(d.t, "github.com/osrg/gobgp/v3/cmd/gobgpd"), append([]string{"-f", d.config, "--api-hosts", d.API, "--pprof-disable", "--metrics-path="}, args...)...)
+	d.cmd = exec.Command(d.generation.binary(d.t), append([]string{"-f", d.config, "--api-hosts", d.API, "--pprof-disable", "--metrics-path="}, args...)...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := StartProcess(d.cmd); err != nil {
 		d.t.Fatal(err)
@@ -217,6 +229,14 @@ func (d *Daemon) Run(args ...string) {
 	})
 }
 
+// Replace runs the process as another generation from now on, as an upgrade does.
+func (d *Daemon) Replace(generation Generation) {
+	d.t.Helper()
+	d.Terminate()
+	d.generation = generation
+	d.Run()
+}
+
 // Signal sends sig to the process.
 func (d *Daemon) Signal(sig syscall.Signal) { _ = d.cmd.Process.Signal(sig) }
 
@@ -232,15 +252,15 @@ func (d *Daemon) end(sig syscall.Signal) {
 }
 
 // Client is a client of the daemon that expects SpeakerASN.
-func (d *Daemon) Client(timeout time.Duration) *speaker.GoBGPv3 {
+func (d *Daemon) Client(timeout time.Duration) *speaker.GoBGP {
 	d.t.Helper()
 	return Client(d.t, d.API, SpeakerASN, timeout)
 }
 
 // Client is a client of the daemon at api.
-func Client(t testing.TB, api string, asn uint32, timeout time.Duration) *speaker.GoBGPv3 {
+func Client(t testing.TB, api string, asn uint32, timeout time.Duration) *speaker.GoBGP {
 	t.Helper()
-	c, err := speaker.DialGoBGPv3(speaker.Config{Address: api, ASN: asn, Timeout: timeout})
+	c, err := speaker.Dial(speaker.Config{Address: api, ASN: asn, Timeout: timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,13 +271,14 @@ func Client(t testing.TB, api string, asn uint32, timeout time.Duration) *speake
 // Router is the other end of the session, and a client of it. It waits to be dialled.
 type Router struct {
 	*Daemon
-	*speaker.GoBGPv3
+	*speaker.GoBGP
 }
 
-// StartRouter runs a router for one speaker, with graceful restart on offer.
+// StartRouter runs a router for one speaker, with graceful restart on offer. It is
+// always of v3, so that what two generations of speakers send is seen by the same eyes.
 func StartRouter(t testing.TB) *Router {
 	t.Helper()
-	d := newDaemon(t, RouterAddr, RouterASN)
+	d := newDaemon(t, V3, RouterAddr, RouterASN)
 	d.start(d.global() + neighbor(SpeakerAddr, SpeakerASN, true) + "[neighbors.transport.config]\npassive-mode = true\n")
 	r := &Router{d, Client(t, d.API, RouterASN, 5*time.Second)}
 	Eventually(t, "router is configured", func() error {

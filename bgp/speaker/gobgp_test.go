@@ -12,10 +12,7 @@ import (
 	"testing"
 	"time"
 
-	api "github.com/osrg/gobgp/v3/api"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
 	"github.com/centra/plasmacloud/bgp/speaker"
@@ -29,26 +26,6 @@ var (
 )
 
 func ptr(n uint32) *uint32 { return &n }
-
-// rawClient speaks the daemon's API as some other client would.
-func rawClient(t *testing.T, address string) api.GobgpApiClient {
-	t.Helper()
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return api.NewGobgpApiClient(conn)
-}
-
-func foreignPath(prefix string, identifier uint32) *api.Path {
-	p := netip.MustParsePrefix(prefix)
-	nlri, _ := anypb.New(&api.IPAddressPrefix{Prefix: p.Addr().String(), PrefixLen: uint32(p.Bits())})
-	origin, _ := anypb.New(&api.OriginAttribute{})
-	nextHop, _ := anypb.New(&api.NextHopAttribute{NextHop: "192.0.2.77"})
-	return &api.Path{Nlri: nlri, Family: &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST},
-		Identifier: identifier, Pattrs: []*anypb.Any{origin, nextHop}}
-}
 
 func waitReady(t *testing.T, s speaker.Speaker) {
 	t.Helper()
@@ -65,8 +42,10 @@ func list(t *testing.T, s speaker.Speaker) speaker.Table {
 }
 
 // Whatever we announce, the list says the same: else each pass would announce anew.
-func TestRoundTrip(t *testing.T) {
-	d := gobgpdtest.Start(t, gobgpdtest.Config{})
+func TestRoundTrip(t *testing.T) { gobgpdtest.Each(t, testRoundTrip) }
+
+func testRoundTrip(t *testing.T, g gobgpdtest.Generation) {
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Generation: g})
 	s := d.Client(2 * time.Second)
 	waitReady(t, s)
 	paths := []speaker.Path{
@@ -94,19 +73,19 @@ func TestRoundTrip(t *testing.T) {
 
 // The mark of ownership, against a real gobgpd: it is listed, it lives beside a
 // foreign path for the same prefix, it is not sent, and a withdraw takes ours only.
-func TestOwnershipMark(t *testing.T) {
+func TestOwnershipMark(t *testing.T) { gobgpdtest.Each(t, testOwnershipMark) }
+
+func testOwnershipMark(t *testing.T, g gobgpdtest.Generation) {
 	router := gobgpdtest.StartRouter(t)
-	d := gobgpdtest.Start(t, gobgpdtest.Config{Peers: []netip.AddrPort{router.BGP}})
-	s, other := d.Client(2*time.Second), rawClient(t, d.API)
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Generation: g, Peers: []netip.AddrPort{router.BGP}})
+	s := d.Client(2 * time.Second)
 	waitReady(t, s)
 	router.WaitEstablished(t)
 
 	if err := s.Announce(t.Context(), []speaker.Path{{Prefix: vip4}, {Prefix: vip6}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.AddPath(t.Context(), &api.AddPathRequest{Path: foreignPath(vip4.String(), 0)}); err != nil {
-		t.Fatal(err)
-	}
+	d.AddForeign(t, vip4, "192.0.2.77")
 	table := list(t, s)
 	if _, own := table.Own[vip4]; !own || table.Foreign[vip4] != 1 || table.Foreign[vip6] != 0 {
 		t.Fatalf("with a foreign path: %+v", table)
@@ -145,9 +124,11 @@ func TestOwnershipMark(t *testing.T) {
 }
 
 // A path learned from a peer is neither ours nor foreign, whatever its identifier.
-func TestLearnedPathsAreNoOnes(t *testing.T) {
+func TestLearnedPathsAreNoOnes(t *testing.T) { gobgpdtest.Each(t, testLearnedPathsAreNoOnes) }
+
+func testLearnedPathsAreNoOnes(t *testing.T, g gobgpdtest.Generation) {
 	router := gobgpdtest.StartRouter(t)
-	d := gobgpdtest.Start(t, gobgpdtest.Config{Peers: []netip.AddrPort{router.BGP}})
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Generation: g, Peers: []netip.AddrPort{router.BGP}})
 	s := d.Client(2 * time.Second)
 	waitReady(t, s)
 	if err := router.Announce(t.Context(), []speaker.Path{{Prefix: vip4}}); err != nil {
@@ -165,10 +146,12 @@ func TestLearnedPathsAreNoOnes(t *testing.T) {
 	}
 }
 
-func TestAdvertised(t *testing.T) {
+func TestAdvertised(t *testing.T) { gobgpdtest.Each(t, testAdvertised) }
+
+func testAdvertised(t *testing.T, g gobgpdtest.Generation) {
 	router := gobgpdtest.StartRouter(t)
-	d := gobgpdtest.Start(t, gobgpdtest.Config{Peers: []netip.AddrPort{router.BGP}})
-	s, other := d.Client(2*time.Second), rawClient(t, d.API)
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Generation: g, Peers: []netip.AddrPort{router.BGP}})
+	s := d.Client(2 * time.Second)
 	waitReady(t, s)
 	router.WaitEstablished(t)
 	both := []netip.Prefix{vip4, vip6}
@@ -184,9 +167,7 @@ func TestAdvertised(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What is on offer for the prefix from now on is not ours.
-	if _, err := other.AddPath(t.Context(), &api.AddPathRequest{Path: foreignPath(vip4.String(), 0)}); err != nil {
-		t.Fatal(err)
-	}
+	d.AddForeign(t, vip4, "192.0.2.77")
 	got, err = s.Advertised(t.Context(), both)
 	if err != nil || got.Established != 1 || len(got.To) != 0 {
 		t.Fatalf("withdrawn: %+v, %v", got, err)
@@ -209,8 +190,10 @@ func hosts(n int) []netip.Prefix {
 }
 
 // One path that the daemon refuses is named, and takes no other with it.
-func TestAnnounceNamesTheBadPath(t *testing.T) {
-	d := gobgpdtest.Start(t, gobgpdtest.Config{})
+func TestAnnounceNamesTheBadPath(t *testing.T) { gobgpdtest.Each(t, testAnnounceNamesTheBadPath) }
+
+func testAnnounceNamesTheBadPath(t *testing.T, g gobgpdtest.Generation) {
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Generation: g})
 	s := d.Client(2 * time.Second)
 	waitReady(t, s)
 	var paths []speaker.Path
@@ -264,19 +247,21 @@ func TestNotReady(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		server := grpc.NewServer() // knows no service at all, as one of 4.x knows none of 3.x
+		server := grpc.NewServer() // knows no service at all
 		go server.Serve(l)
 		defer server.Stop()
 		err = gobgpdtest.Client(t, l.Addr().String(), 65001, 2*time.Second).Ready(t.Context())
-		if !errors.Is(err, speaker.ErrWrongAPI) || !strings.Contains(err.Error(), "gobgpd 3.x is needed") {
+		if !errors.Is(err, speaker.ErrWrongAPI) || !strings.Contains(err.Error(), "neither api.GoBgpService (gobgpd 4.x) nor apipb.GobgpApi (gobgpd 3.x)") {
 			t.Fatal(err)
 		}
 	})
 }
 
 // Watch tells the three ways of losing a daemon apart, each within its bound.
-func TestWatch(t *testing.T) {
-	d := gobgpdtest.Start(t, gobgpdtest.Config{})
+func TestWatch(t *testing.T) { gobgpdtest.Each(t, testWatch) }
+
+func testWatch(t *testing.T, g gobgpdtest.Generation) {
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Generation: g})
 	s := d.Client(time.Second)
 	start := func() <-chan error {
 		waitReady(t, s)
@@ -322,9 +307,11 @@ func TestWatch(t *testing.T) {
 }
 
 // Ten thousand VIPs, more than one message of gRPC's default size would take.
-func TestManyPaths(t *testing.T) {
+func TestManyPaths(t *testing.T) { gobgpdtest.Each(t, testManyPaths) }
+
+func testManyPaths(t *testing.T, g gobgpdtest.Generation) {
 	router := gobgpdtest.StartRouter(t)
-	d := gobgpdtest.Start(t, gobgpdtest.Config{Peers: []netip.AddrPort{router.BGP}})
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Generation: g, Peers: []netip.AddrPort{router.BGP}})
 	s := d.Client(2 * time.Second)
 	waitReady(t, s)
 	router.WaitEstablished(t)

@@ -1,0 +1,308 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// maxMessage bounds one gRPC message that we receive, in bytes. A destination
+	// is a message of its own, so this is far beyond any need.
+	maxMessage = 64 << 20
+	// chunk is how many paths go into one AddPathStream message. At about 200 bytes
+	// a path it stays far below gRPC's default limit of 4 MiB.
+	chunk = 2000
+	// lookupMost is up to how many prefixes are looked up one by one in a table;
+	// for more, reading the whole table is cheaper.
+	lookupMost = 500
+	// pollInterval is how often Watch asks the daemon for a sign of life. gRPC
+	// keepalive cannot do it: servers with default options end a connection that
+	// pings more often than every five minutes.
+	pollInterval = 500 * time.Millisecond
+)
+
+// Config is how to reach a daemon and what it must be.
+type Config struct {
+	Address string        // host:port, or unix:///path
+	ASN     uint32        // what the daemon must say of itself
+	Timeout time.Duration // of one request; of a list, without progress
+}
+
+// GoBGP is a client of a gobgpd over its gRPC API, of whichever generation the
+// daemon is. It never configures the daemon: the one who runs it does.
+type GoBGP struct {
+	cfg         Config
+	conn        *grpc.ClientConn
+	generations []generation
+	speaks      atomic.Int32 // index into generations: what the daemon spoke last
+}
+
+var (
+	_ Speaker   = (*GoBGP)(nil)
+	_ Inspector = (*GoBGP)(nil)
+)
+
+// Dial prepares a client. It does not wait for the daemon, which may come later:
+// which generation the daemon is shows in its first answer, and again when it was
+// replaced by another.
+func Dial(cfg Config) (*GoBGP, error) {
+	conn, err := grpc.NewClient(target(cfg.Address),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+		// A daemon that comes back must be filled again before its peers give up on
+		// it, and a refused connection on one host costs nothing. (ResetConnectBackoff
+		// would do too, but races with gRPC's own connecting.)
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 300 * time.Millisecond},
+			MinConnectTimeout: cfg.Timeout,
+		}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("speaker %s: %w", cfg.Address, err)
+	}
+	return &GoBGP{cfg: cfg, conn: conn, generations: []generation{newGoBGPv4(conn), newGoBGPv3(conn)}}, nil
+}
+
+func target(address string) string {
+	if strings.HasPrefix(address, "unix://") {
+		return address
+	}
+	return "dns:///" + address
+}
+
+// Close ends the connection and every request on it.
+func (g *GoBGP) Close() error { return g.conn.Close() }
+
+// ask makes one request as the generation that the daemon spoke last. A daemon that
+// does not know it is asked as the others: nothing came of the request until then.
+func (g *GoBGP) ask(request func(generation) error) error {
+	last := int(g.speaks.Load())
+	var err error
+	for i := range g.generations {
+		i = (last + i) % len(g.generations)
+		err = request(g.generations[i])
+		if status.Code(err) != codes.Unimplemented {
+			g.speaks.Store(int32(i))
+			return err
+		}
+	}
+	return err
+}
+
+// Ready implements Speaker.
+func (g *GoBGP) Ready(ctx context.Context) error {
+	reqCtx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
+	defer cancel()
+	var asn uint32
+	err := g.ask(func(api generation) (err error) {
+		asn, err = api.asn(reqCtx)
+		return err
+	})
+	if err != nil {
+		return g.explain(ctx, "ask for its state", err)
+	}
+	switch asn {
+	case g.cfg.ASN:
+		return nil
+	case 0:
+		return fmt.Errorf("%w: %s answers, and has no ASN", ErrNotConfigured, g.cfg.Address)
+	default:
+		return fmt.Errorf("%w: %s speaks as AS %d, the configuration says %d", ErrWrongASN, g.cfg.Address, asn, g.cfg.ASN)
+	}
+}
+
+// List implements Speaker.
+func (g *GoBGP) List(ctx context.Context) (Table, error) {
+	table := Table{Own: map[netip.Prefix]Path{}, Foreign: map[netip.Prefix]int{}}
+	for _, f := range families {
+		err := g.list(ctx, question{family: f}, func(text string, p listed) error {
+			prefix, err := netip.ParsePrefix(text)
+			if err != nil || !prefix.IsSingleIP() || isLearned(p) {
+				return nil // not a host route, or not local, so not ours
+			}
+			if p.GetIdentifier() != OwnPathID {
+				table.Foreign[prefix]++
+				return nil
+			}
+			route := Route{Prefix: prefix}
+			err = p.attributes(&route)
+			table.Own[prefix] = route.path()
+			return err
+		})
+		if err != nil {
+			return Table{}, err
+		}
+	}
+	return table, nil
+}
+
+// list calls each for every path. The timeout starts anew with each of them, so a
+// big table is not taken for a daemon that hangs.
+func (g *GoBGP) list(ctx context.Context, q question, each func(prefix string, p listed) error) error {
+	streamCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(g.cfg.Timeout, func() { cancel(context.DeadlineExceeded) })
+	defer idle.Stop()
+
+	err := g.ask(func(api generation) error {
+		return api.paths(streamCtx, q, func(prefix string, p listed) error {
+			idle.Reset(g.cfg.Timeout)
+			return each(prefix, p)
+		})
+	})
+	if err != nil && errors.Is(context.Cause(streamCtx), context.DeadlineExceeded) {
+		err = context.DeadlineExceeded
+	}
+	return g.explain(ctx, "list paths", err)
+}
+
+// Announce implements Speaker.
+func (g *GoBGP) Announce(ctx context.Context, paths []Path) error {
+	return g.send(ctx, "announce", paths, false)
+}
+
+// Withdraw implements Speaker.
+func (g *GoBGP) Withdraw(ctx context.Context, prefixes []netip.Prefix) error {
+	paths := make([]Path, len(prefixes))
+	for i, p := range prefixes {
+		paths[i].Prefix = p
+	}
+	return g.send(ctx, "withdraw", paths, true)
+}
+
+// send passes paths on, a stream for each chunk: the daemon drops a whole message
+// for one bad path and says so only at the stream's end, so a chunk that fails is
+// sent again path by path, to find out which one it was.
+func (g *GoBGP) send(ctx context.Context, do string, paths []Path, withdraw bool) error {
+	refused := map[netip.Prefix]error{}
+	valid := make([]Path, 0, len(paths))
+	for _, p := range paths {
+		// The daemon would mask host bits and mix families without a word.
+		if err := p.Validate(); err != nil {
+			refused[p.Prefix] = err
+			continue
+		}
+		valid = append(valid, p.canonical())
+	}
+	for start := 0; start < len(valid); start += chunk {
+		part := valid[start:min(start+chunk, len(valid))]
+		err := g.sendChunk(ctx, part, withdraw)
+		if err == nil {
+			continue
+		}
+		if lost(err) || ctx.Err() != nil {
+			return g.explain(ctx, do, err)
+		}
+		for i, p := range part {
+			if err := g.sendChunk(ctx, part[i:i+1], withdraw); err != nil {
+				if lost(err) || ctx.Err() != nil {
+					return g.explain(ctx, do, err)
+				}
+				refused[p.Prefix] = errors.New(status.Convert(err).Message())
+			}
+		}
+	}
+	if len(refused) > 0 {
+		return &PathErrors{refused}
+	}
+	return nil
+}
+
+func (g *GoBGP) sendChunk(ctx context.Context, paths []Path, withdraw bool) error {
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
+	defer cancel()
+	return g.ask(func(api generation) error { return api.add(ctx, paths, withdraw) })
+}
+
+// Advertised implements Speaker.
+func (g *GoBGP) Advertised(ctx context.Context, prefixes []netip.Prefix) (Advertised, error) {
+	result := Advertised{To: map[netip.Prefix][]netip.Addr{}}
+	peers, err := g.Peers(ctx)
+	if err != nil {
+		return result, err
+	}
+	asked := map[netip.Prefix]bool{}
+	byFamily := map[family][]netip.Prefix{}
+	for _, p := range prefixes {
+		asked[p] = true
+		f := familyOf(p.Addr())
+		byFamily[f] = append(byFamily[f], p)
+	}
+	for _, peer := range peers {
+		if !peer.Established {
+			continue
+		}
+		result.Established++
+		for f, lookups := range byFamily {
+			q := question{family: f, adjOutOf: peer.Address}
+			if len(lookups) <= lookupMost {
+				q.prefixes = lookups
+			}
+			err := g.list(ctx, q, func(text string, p listed) error {
+				prefix, err := netip.ParsePrefix(text)
+				if err != nil || !asked[prefix] || isLearned(p) || p.GetIdentifier() != OwnPathID {
+					return nil
+				}
+				to := result.To[prefix]
+				if len(to) == 0 || to[len(to)-1] != peer.Address {
+					result.To[prefix] = append(to, peer.Address)
+				}
+				return nil
+			})
+			if err != nil {
+				return result, err
+			}
+		}
+	}
+	return result, nil
+}
+
+// Watch implements Speaker. It calls changed once at the start, when the daemon is ready.
+func (g *GoBGP) Watch(ctx context.Context, changed func()) error {
+	if err := g.Ready(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	defer cancel(nil)
+	// The stream has no deadline of its own; the poll below ends it.
+	reader.Go(func() {
+		err := g.ask(func(api generation) error { return api.watch(ctx, changed) })
+		if err == nil {
+			err = errors.New("the daemon ended the stream")
+		}
+		cancel(g.explain(ctx, "watch", err))
+	})
+	changed()
+
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-poll.C:
+			if err := g.Ready(ctx); err != nil {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				return err
+			}
+		}
+	}
+}
