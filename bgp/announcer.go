@@ -168,8 +168,9 @@ func (a *Announcer) Run(ctx context.Context) error {
 				a.log.Info("stopped: nothing of ours is announced or held")
 				return nil
 			}
-			// A drain that is under way without trouble may end.
-			late := time.Since(deadline)
+			// A drain that is under way without trouble may end, and what a pass did
+			// late is looked at once more.
+			late := start.Sub(deadline)
 			if late > 0 && (result.err != nil || result.next.IsZero()) || late > a.config().DrainDelay {
 				return a.gaveUp(result)
 			}
