@@ -2,12 +2,14 @@ package bgp_test
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
+	"github.com/centra/plasmacloud/bgp/speaker"
 )
 
 // The speaker dies and comes back: its table is empty, and filled again at once,
@@ -143,5 +145,40 @@ func TestSpeakerComesLater(t *testing.T) {
 	s.signal(syscall.SIGTERM)
 	if code := s.wait(); code != 0 {
 		t.Fatalf("exit status %d", code)
+	}
+}
+
+// The daemon is upgraded to the other generation under a running announcer, and
+// downgraded again: each time the routes come back, and no VIP is let go.
+func TestSpeakerReplaced(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{Generation: gobgpdtest.V3})
+	s.configure(object{"address": v4a, "med": 7, "communities": []string{"65001:100"}}, object{"address": v6a})
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	before, removed := s.router.Learned(t), s.removals()
+	for i, generation := range []gobgpdtest.Generation{gobgpdtest.V4, gobgpdtest.V3} {
+		s.daemon.Replace(generation)
+		s.waitLog("announced", i+2)
+		s.waitRoutes(v4a, v6a)
+		if after := s.router.Learned(t); !reflect.DeepEqual(before, after) {
+			t.Errorf("gobgpd %s sends %+v, the one before %+v", generation, after, before)
+		}
+	}
+	for _, v := range []string{v4a, v6a} {
+		if at, ok := removed.of(v); ok {
+			t.Errorf("%s was let go at %s", v, at)
+		}
+	}
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	s.waitRoutes()
+	s.waitHeld()
+	for _, l := range s.logged() {
+		if strings.Contains(l.text, speaker.ErrWrongAPI.Error()) {
+			t.Errorf("the upgrade is taken for a mistake: %s", l.text)
+		}
 	}
 }

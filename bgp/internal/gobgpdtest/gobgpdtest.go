@@ -137,6 +137,7 @@ type Config struct {
 	Generation      Generation       // "": V4
 	ASN             uint32           // 0: SpeakerASN
 	Peers           []netip.AddrPort // routers, which the daemon dials
+	PeerASN         uint32           // 0: RouterASN
 	GracefulRestart bool
 	Extra           string // more TOML, after the global section
 }
@@ -150,10 +151,13 @@ func Start(t testing.TB, cfg Config) *Daemon {
 	if cfg.Generation == "" {
 		cfg.Generation = V4
 	}
+	if cfg.PeerASN == 0 {
+		cfg.PeerASN = RouterASN
+	}
 	d := newDaemon(t, cfg.Generation, SpeakerAddr, cfg.ASN)
 	text := d.global() + cfg.Extra + "\n"
 	for _, peer := range cfg.Peers {
-		text += neighbor(peer.Addr(), RouterASN, cfg.GracefulRestart)
+		text += neighbor(peer.Addr(), cfg.PeerASN, cfg.GracefulRestart)
 		text += fmt.Sprintf("[neighbors.transport.config]\nremote-port = %d\nlocal-address = %q\n", peer.Port(), SpeakerAddr)
 	}
 	d.start(text)
@@ -278,9 +282,20 @@ type Router struct {
 // always of v3, so that what two generations of speakers send is seen by the same eyes.
 func StartRouter(t testing.TB) *Router {
 	t.Helper()
-	d := newDaemon(t, V3, RouterAddr, RouterASN)
+	return startRouter(t, RouterASN)
+}
+
+// StartInternalRouter runs a router of the speaker's own AS, which is told local preferences.
+func StartInternalRouter(t testing.TB) *Router {
+	t.Helper()
+	return startRouter(t, SpeakerASN)
+}
+
+func startRouter(t testing.TB, asn uint32) *Router {
+	t.Helper()
+	d := newDaemon(t, V3, RouterAddr, asn)
 	d.start(d.global() + neighbor(SpeakerAddr, SpeakerASN, true) + "[neighbors.transport.config]\npassive-mode = true\n")
-	r := &Router{d, Client(t, d.API, RouterASN, 5*time.Second)}
+	r := &Router{d, Client(t, d.API, asn, 5*time.Second)}
 	Eventually(t, "router is configured", func() error {
 		peers, err := r.Peers(t.Context())
 		if err == nil && len(peers) == 0 {
