@@ -67,5 +67,6 @@ require (
 tool (
 	github.com/osrg/gobgp/v3/cmd/gobgp
 	github.com/osrg/gobgp/v3/cmd/gobgpd
+	github.com/osrg/gobgp/v4/cmd/gobgp
 	github.com/osrg/gobgp/v4/cmd/gobgpd
 )

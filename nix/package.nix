@@ -18,7 +18,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-u3rrHAS3J1dxxjFFekyFqMAJN4rjcvDlTmCn7jDvu+o=";
+  vendorHash = "sha256-Dw4chpj5JfUjO2e1EsZGksY9JN7ikrKLUws/OIJcbQw=";
 
   subPackages = [
     "cmd/plasmacloud-announcer"

@@ -23,19 +23,20 @@ import (
 // cluster is node01 of the example with the very files that Nix generates for
 // it, between a BIRD and an FRR router.
 type cluster struct {
-	t         *testing.T
-	node      *lab.Host
-	routers   map[string]lab.Router
-	settings  string // gobgpd's configuration
-	config    string // the announcer's
-	announcer *lab.Process
-	gobgpd    *lab.Process
-	backend   *lab.Process
+	t          *testing.T
+	generation string // of gobgpd
+	node       *lab.Host
+	routers    map[string]lab.Router
+	settings   string // gobgpd's configuration
+	config     string // the announcer's
+	announcer  *lab.Process
+	gobgpd     *lab.Process
+	backend    *lab.Process
 }
 
 const patience = 30 * time.Second
 
-func startCluster(t *testing.T) *cluster {
+func startCluster(t *testing.T, generation string) *cluster {
 	t.Helper()
 	eval := nixeval.New(nixeval.Config{Lib: nixeval.LibOffline})
 	result, err := eval.Eval(t.Context(), "..#three-nodes")
@@ -46,7 +47,7 @@ func startCluster(t *testing.T) *cluster {
 	announcer, err := manifest.AnnouncerJSON()
 	require.NoError(t, err)
 
-	l, err := lab.New("cluster")
+	l, err := lab.New("clust" + generation)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, l.Close()) })
 	host := func(name string) *lab.Host {
@@ -54,7 +55,7 @@ func startCluster(t *testing.T) *cluster {
 		require.NoError(t, err)
 		return h
 	}
-	c := &cluster{t: t, node: host("node01"), routers: map[string]lab.Router{}}
+	c := &cluster{t: t, generation: generation, node: host("node01"), routers: map[string]lab.Router{}}
 	router1, router2 := host("router1"), host("router2")
 	prefixes := func(texts ...string) (list []netip.Prefix) {
 		for _, text := range texts {
@@ -100,7 +101,7 @@ func (c *cluster) startBackend() {
 }
 
 func (c *cluster) startSpeaker() {
-	c.gobgpd = c.start("gobgpd", filepath.Join(bin, "gobgpd"), "-t", "json", "-f", c.settings, "--api-hosts", "127.0.0.1:50051")
+	c.gobgpd = c.start("gobgpd", filepath.Join(bin, c.generation, "gobgpd"), "-t", "json", "-f", c.settings, "--api-hosts", "127.0.0.1:50051")
 }
 
 func (c *cluster) startAnnouncer() {
@@ -170,7 +171,7 @@ func (c *cluster) updates() map[string]int {
 
 func (c *cluster) gobgp(args ...string) string {
 	c.t.Helper()
-	out, err := c.node.Run(append([]string{filepath.Join(bin, "gobgp")}, args...)...)
+	out, err := c.node.Run(append([]string{filepath.Join(bin, c.generation, "gobgp")}, args...)...)
 	require.NoError(c.t, err)
 	return out
 }
@@ -190,9 +191,20 @@ func (c *cluster) checksAnswered() {
 	}))
 }
 
-// One node's life between two real routers. The steps build on each other.
+// One node's life between two real routers, with each generation of gobgpd on the
+// same file from Nix.
 func TestExampleBetweenRealRouters(t *testing.T) {
-	c := startCluster(t)
+	for _, g := range generations {
+		t.Run("gobgpd "+g, func(t *testing.T) {
+			t.Parallel()
+			testExampleBetweenRealRouters(t, g)
+		})
+	}
+}
+
+// The steps build on each other.
+func testExampleBetweenRealRouters(t *testing.T, generation string) {
+	c := startCluster(t, generation)
 
 	c.expect(v4Checked, v4Always, v6Checked)
 	c.eventuallyHolds(true, v4Checked, v4Always, v6Checked)

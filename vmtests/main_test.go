@@ -6,12 +6,15 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 )
 
-// bin has gobgpd, gobgp and our four programs.
+// bin has our four programs, and a folder for each generation of gobgpd and its gobgp.
 var bin string
+
+var generations = []string{"v3", "v4"}
 
 // backendAddress makes this test binary the service behind a VIP, for a host of the lab.
 const backendAddress = "VMTESTS_BACKEND"
@@ -40,11 +43,15 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	bin = dir
-	out, err := exec.Command("go", "build", "-o", bin, "../cmd/...",
-		"github.com/osrg/gobgp/v3/cmd/gobgpd", "github.com/osrg/gobgp/v3/cmd/gobgp").CombinedOutput()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
-		return 1
+	builds := [][]string{{bin, "../cmd/..."}}
+	for _, g := range generations {
+		builds = append(builds, []string{filepath.Join(bin, g) + "/", "github.com/osrg/gobgp/" + g + "/cmd/gobgpd", "github.com/osrg/gobgp/" + g + "/cmd/gobgp"})
+	}
+	for _, args := range builds {
+		if out, err := exec.Command("go", append([]string{"build", "-o"}, args...)...).CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
+			return 1
+		}
 	}
 	return m.Run()
 }
