@@ -68,6 +68,7 @@ let
         bindsTo
         wantedBy
         environment
+        startLimitIntervalSec
         ;
       serviceConfig = readable s.serviceConfig;
       reloads = lib.length s.reloadTriggers;

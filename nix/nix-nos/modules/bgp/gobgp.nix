@@ -182,6 +182,8 @@ in
       # A changed peer is no reason to drop the sessions with all the others.
       reloadTriggers = [ rendered ];
       restartTriggers = [ (builtins.toJSON config.services.gobgpd.settings.global) ];
+      # Else systemd gives it up for good after five quick failures.
+      startLimitIntervalSec = 0;
       serviceConfig = {
         ExecStartPre = lib.mkForce "${pkgs.gobgpd}/bin/gobgpd -f /etc/${configFile} --dry-run";
         ExecStart = lib.mkForce "${pkgs.gobgpd}/bin/gobgpd -f /etc/${configFile} --sdnotify --api-hosts=${cfg.apiAddress}";
@@ -190,7 +192,10 @@ in
         Restart = "always";
         RestartSec = "1s";
       }
-      // lib.optionalAttrs cfg.keepRoutesOnStop { KillSignal = "SIGKILL"; };
+      // lib.optionalAttrs cfg.keepRoutesOnStop {
+        KillSignal = "SIGKILL";
+        SuccessExitStatus = "SIGKILL";
+      };
     };
 
     systemd.services.gobgpd-announcements = lib.mkIf cfg.injectAnnouncements {
