@@ -126,15 +126,17 @@ func unreachable(stderr string) bool {
 	return false
 }
 
+var missingPath = regexp.MustCompile(`path '[^']+' does not exist`)
+
 func hint(msg string) string {
 	switch {
 	case strings.Contains(msg, "mutable lock"):
-		return "this Nix is too old for the flake's lock file: use Nix 2.26 or later, or give the flake as a local folder"
+		return "this Nix is too old for the lock file of an input: use Nix 2.26 or later, or name a local copy of the input: --override-input plasmacloud=path:DIR"
 	case strings.Contains(msg, "does not provide attribute"):
 		return "the flake's outputs must come from plasmacloud.lib.mkCluster; nix/examples/three-nodes/flake.nix shows how"
 	case unreachable(msg):
 		return "with no network, name a local copy of the input: --override-input plasmacloud=path:DIR"
-	case strings.Contains(msg, "is not tracked by Git"), strings.Contains(msg, "No such file or directory"):
+	case strings.Contains(msg, "is not tracked by Git"), strings.Contains(msg, "No such file or directory"), missingPath.MatchString(msg):
 		return "a file in a git checkout is visible to Nix only after `git add`"
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -126,15 +127,13 @@ func (e *Evaluator) eval(ctx context.Context, flake flakeRef, attr string, args 
 	}
 	defer os.RemoveAll(scratch)
 
-	version, err := e.version(ctx)
+	nix, err := e.version(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	run := run{Evaluator: e, flake: flake, scratch: scratch, target: flake.given}
-	if flake.dir != "" {
-		if err := run.prepareLocal(version); err != nil {
-			return nil, nil, fmt.Errorf("prepare flake %s: %w", flake.given, err)
-		}
+	run := run{Evaluator: e, flake: flake, scratch: scratch, target: flake.given, overrides: map[string]string{}, given: map[string]string{}}
+	if err := run.prepare(nix); err != nil {
+		return nil, nil, fmt.Errorf("prepare flake %s: %w", flake.given, err)
 	}
 
 	lib := e.cfg.Lib
@@ -154,7 +153,7 @@ func (e *Evaluator) eval(ctx context.Context, flake flakeRef, attr string, args 
 	if err != nil {
 		return nil, nil, err
 	}
-	return raw, &Result{Lib: lib, Nix: version, Took: time.Since(begin), Memory: run.memory}, nil
+	return raw, &Result{Lib: lib, Nix: nix.number, Took: time.Since(begin), Memory: run.memory}, nil
 }
 
 var clusterName = regexp.MustCompile(`^[A-Za-z0-9_-]*$`)
@@ -181,28 +180,45 @@ type run struct {
 	flake     flakeRef
 	scratch   string            // temporary folder
 	target    string            // the flake reference that Nix gets
-	pins      map[string]string // inputs to override since target has no lock file
+	overrides map[string]string // inputs that we override, since target has no lock file
+	given     map[string]string // inputs that the user overrides
 	impatient bool              // give up a download soon, there is another way
 	memory    int64             // peak of the last evaluation, in bytes
 }
 
-func (r *run) prepareLocal(version string) error {
-	lock, err := readLock(r.flake.dir)
-	if err != nil {
-		return err
+// prepare finds the references that Nix is to get for the flake and for the
+// overrides, and works around locks that this Nix refuses.
+func (r *run) prepare(nix version) error {
+	if r.flake.dir != "" {
+		if r.flake.plain {
+			r.target = r.flake.dir // Nix takes a relative one without "./" for a name of its registry
+		}
+		lock, err := readLock(r.flake.dir)
+		if err != nil {
+			return err
+		}
+		if lock.hasRelativeInputs() && !nix.locksRelativeInputs() {
+			if r.target, err = copyFlake(r.flake.dir, filepath.Join(r.scratch, "source"), false); err != nil {
+				return err
+			}
+			maps.Copy(r.overrides, lock.pins())
+		}
 	}
-	if !lock.hasRelativeInputs() || atLeast(version, 2, 26) {
-		return nil
+	for name, ref := range r.cfg.OverrideInputs {
+		override, err := parseRef(ref)
+		if err == nil && override.dir != "" && override.fragment == "" {
+			lock, err := readLock(override.dir)
+			if err != nil {
+				return err
+			}
+			// Nix copies all of a path, also what git ignores; we leave that out.
+			withLock := !lock.hasRelativeInputs() || nix.locksRelativeInputs()
+			if ref, err = copyFlake(override.dir, filepath.Join(r.scratch, "input", strings.ReplaceAll(name, "/", "-")), withLock); err != nil {
+				return fmt.Errorf("input %s: %w", name, err)
+			}
+		}
+		r.given[name] = ref
 	}
-	dir, err := copyWithoutLock(r.flake.dir, filepath.Join(r.scratch, "source"))
-	if err != nil {
-		return err
-	}
-	r.target = "path:" + dir
-	if sub, err := filepath.Rel(filepath.Join(r.scratch, "source"), dir); err == nil && sub != "." {
-		r.target = "path:" + filepath.Join(r.scratch, "source") + "?dir=" + sub
-	}
-	r.pins = lock.pins()
 	return nil
 }
 
@@ -213,10 +229,7 @@ func (r *run) eval(ctx context.Context, lib Lib, attr string, more ...string) ([
 		// Nix would look for packages.<system>.<attr> first; there is no such system.
 		"--option", "system", "no-system",
 	}, more...)
-	overrides := map[string]string{}
-	for name, ref := range r.pins {
-		overrides[name] = ref
-	}
+	overrides := maps.Clone(r.overrides)
 	if lib == LibOffline {
 		standIn := filepath.Join(r.scratch, "offline")
 		if err := os.CopyFS(standIn, offline.FS); err != nil && !errors.Is(err, os.ErrExist) {
@@ -226,16 +239,18 @@ func (r *run) eval(ctx context.Context, lib Lib, attr string, more ...string) ([
 		overrides["nixpkgs"] = "path:" + standIn
 		overrides["plasmacloud/nixpkgs"] = "path:" + standIn
 	}
-	for name, ref := range r.cfg.OverrideInputs {
-		overrides[name] = ref
-	}
+	maps.Copy(overrides, r.given)
 	for name, ref := range overrides {
 		args = append(args, "--override-input", name, ref)
 	}
 	if r.impatient {
 		args = append(args, "--option", "connect-timeout", "5", "--option", "download-attempts", "1")
 	}
-	if store := privateStore(); store != "" {
+	store, err := privateStore()
+	if err != nil {
+		return nil, err
+	}
+	if store != "" {
 		// In a user namespace we look like root, for whom Nix wants its group of builders.
 		args = append(args, "--store", store, "--option", "build-users-group", "")
 	}
@@ -292,22 +307,33 @@ func (e *Evaluator) nix(ctx context.Context, args ...string) (stdout []byte, std
 	return out.buf, string(errs.buf), usage, err
 }
 
-var versionNumber = regexp.MustCompile(`\b(\d+)\.(\d+)[0-9A-Za-z.-]*`)
-
-func (e *Evaluator) version(ctx context.Context) (string, error) {
-	out, stderr, _, err := e.nix(ctx, "--version")
-	if err != nil {
-		return "", fmt.Errorf("ask nix for its version: %w %s", err, strings.TrimSpace(stderr))
-	}
-	found := versionNumber.FindString(string(out))
-	if found == "" {
-		return "", fmt.Errorf("%s is not Nix: --version prints %q", e.cfg.Nix, firstLine(string(out)))
-	}
-	return found, nil
+// version is which Nix there is.
+type version struct {
+	number string // such as 2.8.0
+	lix    bool   // Lix, which has gone its own way since Nix 2.18
 }
 
-func atLeast(version string, major, minor int) bool {
-	part := versionNumber.FindStringSubmatch(version)
+// locksRelativeInputs tells whether this Nix takes a lock file that has inputs
+// of the form path:./dir: Nix does from 2.26 on.
+func (v version) locksRelativeInputs() bool { return !v.lix && atLeast(v.number, 2, 26) }
+
+var versionNumber = regexp.MustCompile(`\b(\d+)\.(\d+)[0-9A-Za-z.-]*`)
+
+func (e *Evaluator) version(ctx context.Context) (version, error) {
+	out, stderr, _, err := e.nix(ctx, "--version")
+	if err != nil {
+		return version{}, fmt.Errorf("ask nix for its version: %w", errors.Join(err, errors.New(strings.TrimSpace(stderr))))
+	}
+	text := firstLine(string(out))
+	v := version{number: versionNumber.FindString(text[strings.LastIndex(text, ")")+1:]), lix: strings.Contains(text, "Lix")}
+	if !strings.HasPrefix(text, "nix (") || v.number == "" { // nix (Nix) 2.8.0
+		return v, fmt.Errorf("%s is not Nix: its --version prints %q", e.cfg.Nix, text)
+	}
+	return v, nil
+}
+
+func atLeast(number string, major, minor int) bool {
+	part := versionNumber.FindStringSubmatch(number)
 	if part == nil {
 		return false
 	}
@@ -318,18 +344,22 @@ func atLeast(version string, major, minor int) bool {
 
 // privateStore is a folder of the user's for Nix to keep its store in, where
 // this user can neither write to /nix nor reach a daemon. Empty: not needed.
-func privateStore() string {
+func privateStore() (string, error) {
 	if os.Getenv("NIX_REMOTE") != "" || writable("/nix/var/nix/daemon-socket/socket") || writable("/nix/var/nix/db") {
-		return ""
+		return "", nil
 	}
 	if _, err := os.Stat("/nix/var/nix/db"); errors.Is(err, os.ErrNotExist) && writable("/") {
-		return "" // Nix makes it
+		return "", nil // Nix makes it
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		cache = filepath.Join(os.TempDir(), fmt.Sprintf("plasmacloud-%d", os.Getuid()))
+		return "", fmt.Errorf("this user has no right to /nix, and no folder for a store of its own: set HOME or XDG_CACHE_HOME: %w", err)
 	}
-	return filepath.Join(cache, "plasmacloud", "nix")
+	store := filepath.Join(cache, "plasmacloud", "nix")
+	if err := os.MkdirAll(store, 0o700); err != nil {
+		return "", fmt.Errorf("this user has no right to /nix, and no folder for a store of its own: set HOME or XDG_CACHE_HOME to one that can be written: %w", err)
+	}
+	return store, nil
 }
 
 func writable(path string) bool { return syscall.Access(path, 2 /* W_OK */) == nil }

@@ -181,6 +181,58 @@ func TestEvalRelativeInput(t *testing.T) {
 	assert.Contains(t, string(lock), `"parent": []`, "an evaluation never writes the lock file")
 }
 
+// A folder is a folder, also where Nix would take its name for another thing.
+func TestEvalFolderNames(t *testing.T) {
+	dir := flakeWith(t, "plasmacloud.c = "+manifestNix(t)+";")
+	t.Chdir(filepath.Dir(dir))
+	require.NoError(t, os.MkdirAll("a/b", 0o755))
+	require.NoError(t, os.Rename(dir, "a/b/c"))
+	for _, ref := range []string{"a/b/c", "./a/b/c", "path:a/b/c", "a/b/c#c"} {
+		_, err := New(Config{}).Eval(t.Context(), ref)
+		assert.NoError(t, err, ref)
+	}
+	t.Chdir("a/b/c")
+	_, err := New(Config{}).Eval(t.Context(), ".")
+	assert.NoError(t, err)
+}
+
+// The lock file of an overridden input is no obstacle either.
+func TestEvalOverrideWithRelativeInput(t *testing.T) {
+	input, flake := t.TempDir(), t.TempDir()
+	write := func(name, text string) {
+		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
+	}
+	write(filepath.Join(input, "sub/flake.nix"), "{ outputs = { self }: { made = "+manifestNix(t)+"; }; }")
+	write(filepath.Join(input, "flake.nix"), `{ inputs.sub.url = "path:./sub"; outputs = { self, sub }: { inherit (sub) made; }; }`)
+	write(filepath.Join(input, "flake.lock"), `{"nodes": {"root": {"inputs": {"sub": "sub"}}, "sub": {
+		"locked": {"path": "./sub", "type": "path"}, "original": {"path": "./sub", "type": "path"}, "parent": []}}, "root": "root", "version": 7}`)
+	write(filepath.Join(flake, "flake.nix"), `{ inputs.lib.url = "path:/nowhere"; outputs = { self, lib }: { plasmacloud.c = lib.made; }; }`)
+
+	_, err := New(Config{OverrideInputs: map[string]string{"lib": "path:" + input}}).Eval(t.Context(), flake)
+	require.NoError(t, err)
+}
+
+func TestVersion(t *testing.T) {
+	for text, want := range map[string]version{
+		"nix (Nix) 2.8.0":                    {number: "2.8.0"},
+		"nix (Nix) 2.30pre20250901_abc":      {number: "2.30pre20250901"},
+		"nix (Determinate Nix 3.1.0) 2.28.2": {number: "2.28.2"},
+		"nix (Lix, like Nix) 2.91.1":         {number: "2.91.1", lix: true},
+	} {
+		fake := filepath.Join(t.TempDir(), "nix")
+		require.NoError(t, os.WriteFile(fake, []byte("#!/bin/sh\necho '"+text+"'\n"), 0o700))
+		got, err := New(Config{Nix: fake}).version(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	_, err := New(Config{Nix: "/bin/true"}).version(t.Context())
+	assert.ErrorContains(t, err, "/bin/true is not Nix")
+	assert.False(t, version{number: "2.8.0"}.locksRelativeInputs())
+	assert.True(t, version{number: "2.28.2"}.locksRelativeInputs())
+	assert.False(t, version{number: "2.91.1", lix: true}.locksRelativeInputs())
+}
+
 func TestPins(t *testing.T) {
 	var lock lockFile
 	require.NoError(t, json.Unmarshal([]byte(`{"root": "root", "nodes": {

@@ -16,6 +16,7 @@ import (
 type flakeRef struct {
 	given    string // as the user wrote it, without the fragment
 	fragment string // after '#', may be empty
+	plain    bool   // just a folder, no scheme and no query
 	dir      string // the folder of flake.nix, absolute; empty for a flake that is not local
 }
 
@@ -34,6 +35,7 @@ func parseRef(ref string) (flakeRef, error) {
 			path = strings.TrimPrefix(rest, "//")
 		}
 	}
+	out.plain = path == given && !strings.Contains(path, "?")
 	path, query, _ := strings.Cut(path, "?")
 	if strings.Contains(path, ":") {
 		return out, nil
@@ -131,11 +133,11 @@ func sourceRoot(dir string) string {
 	}
 }
 
-// copyWithoutLock copies the tree that holds the flake in dir to the folder
-// into and leaves out the flake's lock file. Nix before 2.26 evaluates such a
-// copy where it refuses the original. In a git checkout the copy has the
-// tracked files only, as a flake has. It returns the copy's flake folder.
-func copyWithoutLock(dir, into string) (string, error) {
+// copyFlake copies the tree that holds the flake in dir to the folder into, and
+// its lock file only where asked to: Nix before 2.26 evaluates a copy without
+// one where it refuses the original. In a git checkout the copy has the tracked
+// files only, as a flake has. It returns a flake reference to the copy.
+func copyFlake(dir, into string, withLock bool) (string, error) {
 	root := sourceRoot(dir)
 	var files []string
 	if root != dir || isDir(filepath.Join(dir, ".git")) {
@@ -162,14 +164,14 @@ func copyWithoutLock(dir, into string) (string, error) {
 		return "", err
 	}
 	for _, file := range files {
-		if file == filepath.Join(sub, "flake.lock") {
+		if !withLock && file == filepath.Join(sub, "flake.lock") {
 			continue
 		}
 		if err := copyFile(filepath.Join(root, file), filepath.Join(into, file)); err != nil {
 			return "", err
 		}
 	}
-	return filepath.Join(into, sub), nil
+	return "path:" + filepath.Join(into, sub), nil // Nix 2.8 knows no path:...?dir=
 }
 
 func copyFile(from, to string) error {

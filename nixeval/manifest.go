@@ -90,7 +90,7 @@ type VIP struct {
 	Nodes []string `mapstructure:"nodes"`
 }
 
-// JSON is the manifest as Nix gave it, for a file that the deployer reads.
+// JSON is the manifest as Nix gave it, in one line, for a file that the deployer reads.
 func (m *Manifest) JSON() []byte { return m.raw }
 
 // NodeIDs lists the nodes in order.
@@ -161,7 +161,7 @@ func DecodeManifest(r io.Reader) (*Manifest, error) {
 	if err := decodeStrict(verdict.Data, &data); err != nil {
 		return nil, fmt.Errorf("manifest: data: %w", err)
 	}
-	return &Manifest{Cluster: data.Cluster, Nodes: data.Nodes, VIPs: data.VIPs, Warnings: verdict.Warnings, raw: raw}, nil
+	return &Manifest{Cluster: data.Cluster, Nodes: data.Nodes, VIPs: data.VIPs, Warnings: verdict.Warnings, raw: append(bytes.TrimSpace(raw), '\n')}, nil
 }
 
 func decodeStrict(tree map[string]any, into any) error {

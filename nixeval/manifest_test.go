@@ -42,7 +42,7 @@ func TestDecodeManifest(t *testing.T) {
 	assert.Equal(t, []string{"an even number of control planes"}, m.Warnings)
 	assert.Equal(t, []string{"n1", "n2"}, m.NodeIDs())
 	assert.Equal(t, []string{"n1"}, m.VIPs["203.0.113.10/32"].Nodes)
-	assert.Equal(t, goodManifest, string(m.JSON()))
+	assert.Equal(t, goodManifest+"\n", string(m.JSON()))
 
 	n1, n2 := m.Nodes["n1"], m.Nodes["n2"]
 	assert.Nil(t, n1.IPv6)

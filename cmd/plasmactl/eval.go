@@ -75,7 +75,8 @@ says so.
 
 Exit status: 0 the cluster is right; 1 it is not, or could not be evaluated;
 64 the command line is wrong.`,
-		Example: `  plasmactl eval --flake nix/examples/three-nodes --override-input plasmacloud=path:.
+		Example: `  plasmactl eval --flake ./my-cluster
+  plasmactl eval --flake nix/examples/three-nodes --override-input plasmacloud=path:.
   plasmactl eval --flake .#three-nodes -o json
   plasmactl eval --flake ./my-cluster --out manifest.json     for plasmacloud-deployer`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -96,7 +97,7 @@ Exit status: 0 the cluster is right; 1 it is not, or could not be evaluated;
 				}
 			}
 			if format == outputJSON {
-				_, err := cmd.OutOrStdout().Write(append(result.Manifest.JSON(), '\n'))
+				_, err := cmd.OutOrStdout().Write(result.Manifest.JSON())
 				return err
 			}
 			return printCluster(cmd.OutOrStdout(), result)
@@ -109,15 +110,26 @@ Exit status: 0 the cluster is right; 1 it is not, or could not be evaluated;
 }
 
 // replaceFile writes a file whole or not at all, since a deployer may read it
-// at any moment.
+// at any moment. What is there and is no regular file, a device or a pipe, is
+// written to.
 func replaceFile(name string, content []byte) error {
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		name = target
+	}
+	mode := os.FileMode(0o644)
+	if info, err := os.Stat(name); err == nil {
+		if !info.Mode().IsRegular() {
+			return os.WriteFile(name, content, mode)
+		}
+		mode = info.Mode().Perm()
+	}
 	temporary, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temporary.Name())
+	defer os.Remove(temporary.Name()) //nolint:errcheck // it is gone when all went well
 	_, err = temporary.Write(content)
-	if err = errors.Join(err, temporary.Chmod(0o644), temporary.Sync(), temporary.Close()); err != nil {
+	if err = errors.Join(err, temporary.Chmod(mode), temporary.Sync(), temporary.Close()); err != nil {
 		return err
 	}
 	return os.Rename(temporary.Name(), name)

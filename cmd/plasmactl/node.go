@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/node"
 )
 
 // deployerURLVariable is the environment variable behind --deployer-url.
@@ -59,7 +61,7 @@ runs the configuration that the cluster declares.`,
 			}
 			nodes, err := c.List(cmd.Context())
 			if err != nil {
-				return err
+				return unreached(err)
 			}
 			if format == outputJSON {
 				return printJSON(cmd.OutOrStdout(), api.NodeList{Nodes: nodes})
@@ -93,7 +95,7 @@ runs the configuration that the cluster declares.`,
 			}
 			n, err := c.Get(cmd.Context(), args[0])
 			if err != nil {
-				return err
+				return unreached(err)
 			}
 			if format == outputJSON {
 				return printJSON(cmd.OutOrStdout(), n)
@@ -102,6 +104,15 @@ runs the configuration that the cluster declares.`,
 		},
 	})
 	return cmd
+}
+
+// unreached adds the mend to an error that no deployer answered.
+func unreached(err error) error {
+	var answer *api.Error
+	if errors.As(err, &answer) {
+		return err
+	}
+	return fmt.Errorf("no answer from a deployer: %w; name the right one with --deployer-url or $%s", err, deployerURLVariable)
 }
 
 func printNodes(w io.Writer, nodes []api.Node, now time.Time) error {
@@ -135,7 +146,9 @@ func printNode(w io.Writer, n api.Node, now time.Time) error {
 	if n.Deadline != nil {
 		add("Deadline:", n.Deadline.Local().Format(time.DateTime))
 	}
-	add("Hold:", n.Hold)
+	if n.State != node.Active { // there it only says that nobody installs over it
+		add("Hold:", n.Hold)
+	}
 	add("Last error:", lastError(n))
 	add("Machine:", strings.TrimSpace(n.Hostname+" "+n.MachineID))
 	if n.ReportedIP != "" && n.ReportedIP != n.IP {

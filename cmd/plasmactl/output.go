@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -44,7 +46,9 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// printTable writes rows of cells under a header, columns aligned.
+// printTable writes rows of cells under a header, columns aligned. A cell is one
+// line whatever is in it: what a node says of itself must not look like a row
+// of another, nor drive the terminal.
 func printTable(w io.Writer, header string, rows [][]any) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, header)
@@ -53,9 +57,16 @@ func printTable(w io.Writer, header string, rows [][]any) error {
 			if i > 0 {
 				fmt.Fprint(tw, "\t")
 			}
-			fmt.Fprint(tw, cell)
+			fmt.Fprint(tw, strings.Map(printable, fmt.Sprint(cell)))
 		}
 		fmt.Fprintln(tw)
 	}
 	return tw.Flush()
+}
+
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return '\u00b7' // a middle dot
 }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -54,12 +55,46 @@ func TestEvalJSONAndFile(t *testing.T) {
 	require.NoError(t, err)
 	written, err := os.ReadFile(file)
 	require.NoError(t, err)
-	assert.Equal(t, out, string(written)+"\n")
+	assert.Equal(t, out, string(written))
 	assert.True(t, json.Valid(written))
 
 	entries, err := os.ReadDir(filepath.Dir(file))
 	require.NoError(t, err)
 	assert.Len(t, entries, 1, "no temporary file is left")
+}
+
+func TestReplaceFile(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "m.json"), filepath.Join(dir, "link")
+	require.NoError(t, os.WriteFile(file, []byte("old"), 0o600))
+	require.NoError(t, os.Symlink(file, link))
+	require.NoError(t, replaceFile(link, []byte("new")))
+
+	info, err := os.Lstat(link)
+	require.NoError(t, err)
+	assert.NotZero(t, info.Mode()&os.ModeSymlink, "a link stays one")
+	info, err = os.Stat(file)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode(), "and its file keeps its mode")
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	assert.Equal(t, "new", string(text))
+
+	pipe := filepath.Join(dir, "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	read := make(chan string)
+	go func() {
+		text, err := os.ReadFile(pipe)
+		read <- fmt.Sprint(string(text), err)
+	}()
+	require.NoError(t, replaceFile(pipe, []byte("through")))
+	assert.Equal(t, "through<nil>", <-read)
+}
+
+func TestACellIsOneLine(t *testing.T) {
+	var out bytes.Buffer
+	require.NoError(t, printTable(&out, "A\tB", [][]any{{"x\nnode02\tActive\x1b[2J", "y"}}))
+	assert.Equal(t, "A                    B\nx·node02·Active·[2J  y\n", out.String())
 }
 
 // With no network, the cluster evaluates all the same and says with what.
@@ -94,7 +129,7 @@ func TestMistakes(t *testing.T) {
 		"no flake":           {[]string{"eval", "--flake", t.TempDir()}, 1, []string{"no flake.nix", "nix/examples/three-nodes"}},
 		"broken Nix":         {[]string{"eval", "--flake", broken}, 1, []string{"syntax error", "flake.nix:1"}},
 		"no nix":             {[]string{"eval", "--flake", exampleFlake, "--nix", "/nowhere/nix"}, 1, []string{"/nowhere/nix", "apt-get install nix-bin"}},
-		"no deployer":        {[]string{"node", "list", "--deployer-url", "http://127.0.0.1:9"}, 1, []string{"127.0.0.1:9", "refused"}},
+		"no deployer":        {[]string{"node", "list", "--deployer-url", "http://127.0.0.1:9"}, 1, []string{"127.0.0.1:9", "refused", "--deployer-url"}},
 		"deployer URL":       {[]string{"node", "list", "--deployer-url", "deployer:8080"}, 64, []string{"--deployer-url", "http://deployer:8080"}},
 		"node missing":       {[]string{"node", "show"}, 64, []string{"plasmactl node show NODE", "plasmactl node show --help"}},
 	}
