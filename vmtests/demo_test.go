@@ -38,16 +38,10 @@ func flakeOf(t *testing.T, cluster string) []string {
 	repo, err := filepath.Abs("..")
 	require.NoError(t, err)
 
-	// Nix before 2.26 takes no lock file with relative inputs, so that the input
-	// plasmacloud is the checkout without it.
-	source, flake := t.TempDir(), t.TempDir()
-	require.NoError(t, os.CopyFS(filepath.Join(source, "nix"), os.DirFS(filepath.Join(repo, "nix"))))
-	text, err := os.ReadFile(filepath.Join(repo, "flake.nix"))
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(source, "flake.nix"), text, 0o600))
+	flake := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(flake, "flake.nix"), example, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(flake, "cluster.nix"), []byte(cluster), 0o600))
-	return []string{"--flake", flake, "--override-input", "plasmacloud=path:" + source}
+	return []string{"--flake", flake, "--override-input", "plasmacloud=path:" + repo}
 }
 
 func TestDemo(t *testing.T) {
@@ -81,6 +75,22 @@ func TestDemoOfOtherClusters(t *testing.T) {
 		"VIPs without checks": {"{ " + nodes + ` bgp = { asn = 4200000000; peers.r = { address = "192.0.2.1"; asn = 65000; }; }; };
 			plasmacloud.network.fiberlbBgp = { enable = true; vips = [ "198.51.100.7" ]; }; }`,
 			[]string{"198.51.100.7/32", "4200000000", "no VIP of this cluster has a health check", "the addresses are gone too"}},
+		"iBGP, the router's own id, patient checks": {`{ plasmacloud.cluster = {
+				name = "mine";
+				nodes.a = { role = "control-plane"; ip = "192.0.2.9"; services = [ "fiberlb" ]; };
+				nodes.b = { role = "worker"; ip = "192.0.2.1"; };
+				bootstrap.initialPeers = [ "a" ];
+				bgp = { asn = 65000; peers.r = { address = "192.0.2.254"; asn = 65000; }; };
+			};
+			plasmacloud.network.fiberlbBgp = { enable = true; vips = [
+				{ address = "198.51.100.7"; nodes = [ "b" ]; checks = [ { type = "tcp"; address = "127.0.0.1:80"; fall = 150; rise = 150; } ]; }
+			]; }; }`,
+			[]string{"the speaker of b", "198.51.100.7/32", "lost this VIP and no other", "the addresses are gone too"}},
+		"many VIPs": {"{ " + nodes + ` bgp = { asn = 65001; peers.r = { address = "192.0.2.254"; asn = 65000; }; }; };
+			plasmacloud.network.fiberlbBgp = { enable = true; vips = builtins.genList (i: {
+				address = "198.51.100.${toString i}"; checks = [ { type = "http"; url = "http://127.0.0.1:80/"; } ];
+			}) 250; }; }`,
+			[]string{"250 VIPs", "lost this VIP and no other", "the addresses are gone too"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := startDemo(t, demoHost(t), flakeOf(t, c.cluster)...)

@@ -12,6 +12,9 @@ import (
 	"github.com/centra/plasmacloud/vmtests/demo"
 )
 
+// enterVariable tells the demo in a user namespace how to get there from outside.
+const enterVariable = "PLASMACLOUD_DEMO_ENTER"
+
 func demoCommand() *cobra.Command {
 	var flags evalFlags
 	var keep bool
@@ -48,6 +51,7 @@ Exit status: 0 all of it worked; 1 it did not; 64 the command line is wrong.`,
 				Bin:   filepath.Dir(self),
 				Keep:  keep,
 				Out:   cmd.OutOrStdout(),
+				Enter: os.Getenv(enterVariable),
 				Table: printTable,
 			})
 		},
@@ -74,6 +78,7 @@ func inUserNamespace(cmd *cobra.Command) error {
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), "plasmactl: root is needed to make a network namespace for the VIPs; as another user, all of the demo runs in a user namespace")
 	args := append([]string{"unshare"}, namespace...)
-	args = append(args, "--", "sh", "-c", `ip link set lo up && mount -t tmpfs tmpfs /run && exec "$@"`, "sh", self)
+	args = append(args, "--", "sh", "-c", "ip link set lo up && mount -t tmpfs tmpfs /run && "+
+		enterVariable+`="nsenter --target $$ --user --net --mount --preserve-credentials" exec "$@"`, "sh", self)
 	return syscall.Exec(unshare, append(args, os.Args[1:]...), os.Environ())
 }

@@ -35,6 +35,7 @@ type Config struct {
 	Bin   string         // folder of the PlasmaCloud programs
 	Keep  bool           // go on serving until the context ends
 	Out   io.Writer      // the story
+	Enter string         // the command that enters the namespaces it all runs in; empty: this machine's own
 
 	// Table writes rows under a header of tab-separated titles.
 	Table func(w io.Writer, header string, rows [][]any) error
@@ -45,6 +46,7 @@ const (
 	stepTimeout = 20 * time.Second  // for each thing that the demo waits for
 	drainDelay  = time.Second       // instead of the cluster's, which may be long
 	probeEvery  = "200ms"
+	mostProbes  = 10 // in place of a larger rise or fall
 )
 
 // Run tells the story on cfg.Out and returns the first thing that did not go as
@@ -92,6 +94,7 @@ type demo struct {
 	processes []*lab.Process
 
 	router    *speaker.GoBGP
+	routerAPI string // host:port of its gRPC API
 	announcer *lab.Process
 	deployer  *api.Client
 	url       string // of the deployer
@@ -134,10 +137,15 @@ func (d *demo) evaluate(ctx context.Context) error {
 	}
 	d.manifest = result.Manifest
 	for _, id := range d.manifest.NodeIDs() {
-		if n := d.manifest.Nodes[id]; n.Announcer != nil && n.BGP != nil && len(n.BGP.Peers) > 0 {
-			d.speakerID = id
+		n := d.manifest.Nodes[id]
+		if n.Announcer == nil || n.BGP == nil || len(n.BGP.Peers) == 0 {
+			continue
+		}
+		d.speakerID = id
+		if len(d.allVIPs()) > 0 {
 			break
 		}
+		d.speakerID = ""
 	}
 	lib := "nixpkgs' lib"
 	if result.Lib == nixeval.LibOffline {
@@ -171,11 +179,15 @@ func (d *demo) startSpeakers(ctx context.Context) error {
 	for _, peer := range bgp.Peers {
 		routerASN = max(routerASN, peer.ASN)
 	}
+	ownID := netip.MustParseAddr("192.0.2.1")
+	if routerID == ownID { // within one AS they must differ, RFC 6286 section 2.1
+		ownID = ownID.Next()
+	}
 	// Only the speaker dials: two sides that both dial may collide.
 	nodeAddr, routerAddr := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
 	lasting := context.WithoutCancel(ctx) // they end in cleanUp, after the withdraw
 	router, err := speaker.StartInProcess(lasting, speaker.InProcessConfig{
-		APIAddress: "127.0.0.1:0", ASN: routerASN, RouterID: netip.MustParseAddr("192.0.2.1"),
+		APIAddress: "127.0.0.1:0", ASN: routerASN, RouterID: ownID,
 		ListenAddresses: []netip.Addr{routerAddr},
 		Peers:           []speaker.InProcessPeer{{Address: nodeAddr, ASN: bgp.ASN, Passive: true}},
 	})
@@ -192,6 +204,7 @@ func (d *demo) startSpeakers(ctx context.Context) error {
 	if d.router, err = speaker.Dial(speaker.Config{Address: router.APIAddress(), ASN: routerASN, Timeout: 2 * time.Second}); err != nil {
 		return err
 	}
+	d.routerAPI = router.APIAddress()
 	d.say("   the speaker of %s: AS %d, GoBGP's gRPC API on %s", d.speakerID, bgp.ASN, speakerAPI)
 	d.say("   the router: AS %d, BGP on %s:%d, gRPC on %s", routerASN, routerAddr, router.ListenPort(), router.APIAddress())
 	return d.eventually(ctx, func() error {
@@ -362,9 +375,13 @@ func (d *demo) recoverCheck(ctx context.Context) error {
 }
 
 func (d *demo) serve(ctx context.Context) error {
-	d.say("   nodes:     plasmactl node list --deployer-url %s", d.url)
+	if d.Enter != "" {
+		d.say("   from outside of its user namespace: %s", d.Enter)
+	}
+	d.say("   nodes:     %s node list --deployer-url %s", filepath.Join(d.Bin, "plasmactl"), d.url)
 	if d.speakerID != "" {
-		d.say("   routes:    gobgp global rib            (API on %s)", speakerAPI)
+		_, port, _ := strings.Cut(d.routerAPI, ":")
+		d.say("   routes:    go tool gobgp -p %s global rib       the router's; without -p, the speaker's", port)
 		d.say("   addresses: ip -n %s addr", d.vips.Namespace)
 	}
 	d.say("   logs and configurations: %s", d.dir)

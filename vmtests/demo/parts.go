@@ -157,7 +157,8 @@ func (b *backend) serve(ctx context.Context) error {
 
 func (b *backend) fail() { b.listener.Close() }
 
-// checks points a VIP's checks at the backend; rise and fall stay as they are.
+// checks points a VIP's checks at the backend, and lets them rise and fall
+// within the patience of who watches.
 func (b *backend) checks(declared []any) ([]any, error) {
 	var out []any
 	for _, entry := range declared {
@@ -172,6 +173,12 @@ func (b *backend) checks(declared []any) ([]any, error) {
 			return nil, fmt.Errorf("VIP %s: the demo has no backend for a check of type %v", b.vip, check["type"])
 		}
 		check["interval"], check["timeout"] = probeEvery, probeEvery
+		for _, key := range []string{"rise", "fall"} {
+			var count int
+			if _, err := fmt.Sscan(fmt.Sprint(check[key]), &count); err == nil && count > mostProbes {
+				check[key] = mostProbes
+			}
+		}
 		out = append(out, check)
 	}
 	return out, nil
@@ -228,16 +235,13 @@ func (d *demo) routerHas(ctx context.Context, want []netip.Prefix) error {
 
 // held tells whether the namespace holds all (or none) of the addresses.
 func (d *demo) held(prefixes []netip.Prefix, want bool) error {
+	held, err := d.vips.Held()
 	for _, p := range prefixes {
-		has, err := d.vips.HasAddress(p.Addr())
-		if err != nil {
-			return err
-		}
-		if has != want {
-			return fmt.Errorf("address %s on the host: %t, it should be %t", p.Addr(), has, want)
+		if held[p.Addr()] != want {
+			err = errors.Join(err, fmt.Errorf("address %s on the host: %t, it should be %t", p.Addr(), !want, want))
 		}
 	}
-	return nil
+	return err
 }
 
 func same(a, b speaker.Route) bool {

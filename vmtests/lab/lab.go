@@ -1,7 +1,7 @@
 // Package lab runs hosts on one machine: each is a network namespace with
 // links, addresses and real daemons of its own. Nothing of a lab outlives
-// [Lab.Close], and what an earlier lab of the same name left behind, because
-// it was killed, goes away when the next one starts.
+// [Lab.Close], and what a lab left behind because it was killed goes away when
+// the next one of its name starts.
 //
 // It needs iproute2 and root, or root of a user namespace.
 package lab
@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,42 +26,60 @@ import (
 type Lab struct {
 	Dir string // configurations, sockets and logs of the daemons; goes with the lab
 
-	name  string
+	id    string   // part of the names of its namespaces
+	lock  *os.File // Dir, locked for as long as the lab's process lives
 	hosts []*Host
 }
 
-// New makes an empty lab. The name, at most 8 letters or digits, is part of
-// the names of its namespaces.
+// New makes an empty lab, and removes those of the same name whose process is
+// no more. Several of one name may run side by side.
 func New(name string) (*Lab, error) {
-	if len(name) == 0 || len(name) > 8 {
-		return nil, fmt.Errorf("lab name %q: want 1 to 8 letters or digits", name)
+	if err := removeStale(name); err != nil {
+		return nil, err
 	}
-	l := &Lab{name: name}
-	out, err := run("ip", "-o", "netns", "list")
-	if err != nil {
-		return nil, fmt.Errorf("a lab needs iproute2 and root: %w", err)
-	}
-	for line := range strings.Lines(out) {
-		if namespace, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(namespace, l.prefix()) {
-			if err := removeNamespace(namespace); err != nil {
-				return nil, err
-			}
-		}
-	}
-	stale, err := filepath.Glob(filepath.Join(os.TempDir(), "plasmacloud-"+l.prefix()+"*"))
-	for _, dir := range stale {
-		err = errors.Join(err, os.RemoveAll(dir))
-	}
+	dir, err := os.MkdirTemp("", "plasmacloud-lab-"+name+"-")
 	if err != nil {
 		return nil, err
 	}
-	if l.Dir, err = os.MkdirTemp("", "plasmacloud-"+l.prefix()); err != nil {
+	if err := os.Chmod(dir, 0o755); err != nil { // FRR's daemons run as a user of their own
 		return nil, err
 	}
-	return l, os.Chmod(l.Dir, 0o755) // FRR's daemons run as a user of their own
+	l := &Lab{Dir: dir, id: labID(dir)}
+	if l.lock, err = os.Open(dir); err != nil {
+		return nil, err
+	}
+	return l, syscall.Flock(int(l.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }
 
-func (l *Lab) prefix() string { return "lab-" + l.name + "-" }
+func labID(dir string) string { return strings.TrimPrefix(filepath.Base(dir), "plasmacloud-") + "-" }
+
+func removeStale(name string) error {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), "plasmacloud-lab-"+name+"-*"))
+	if err != nil {
+		return err
+	}
+	namespaces, err := run("ip", "-o", "netns", "list")
+	if err != nil {
+		return fmt.Errorf("a lab needs iproute2 and root: %w", err)
+	}
+	var errs []error
+	for _, dir := range dirs {
+		lock, err := os.Open(dir)
+		if err != nil {
+			continue // another user's
+		}
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			for line := range strings.Lines(namespaces) {
+				if namespace, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(namespace, labID(dir)) {
+					errs = append(errs, removeNamespace(namespace))
+				}
+			}
+			errs = append(errs, os.RemoveAll(dir))
+		}
+		lock.Close()
+	}
+	return errors.Join(errs...)
+}
 
 // Close ends every process and removes every namespace and file of the lab.
 func (l *Lab) Close() error {
@@ -74,7 +91,8 @@ func (l *Lab) Close() error {
 		errs = append(errs, removeNamespace(h.Namespace))
 	}
 	l.hosts = nil
-	return errors.Join(append(errs, os.RemoveAll(l.Dir))...)
+	errs = append(errs, os.RemoveAll(l.Dir), l.lock.Close())
+	return errors.Join(errs...)
 }
 
 // removeNamespace ends what runs in the namespace before it removes the name,
@@ -101,7 +119,7 @@ type Host struct {
 
 // Host makes a host. The name is at most 12 letters or digits.
 func (l *Lab) Host(name string) (*Host, error) {
-	h := &Host{Name: name, Namespace: l.prefix() + name, Dir: filepath.Join(l.Dir, name)}
+	h := &Host{Name: name, Namespace: l.id + name, Dir: filepath.Join(l.Dir, name)}
 	if err := os.MkdirAll(h.Dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -190,13 +208,16 @@ func (h *Host) Addresses(iface string, addrs ...netip.Prefix) error {
 	return nil
 }
 
-// HasAddress tells whether an interface of the host has the address.
-func (h *Host) HasAddress(addr netip.Addr) (bool, error) {
+// Held is the set of addresses on the host's interfaces.
+func (h *Host) Held() (map[netip.Addr]bool, error) {
 	out, err := h.IP("-o", "addr", "show")
-	return slices.ContainsFunc(strings.Fields(out), func(field string) bool {
-		prefix, err := netip.ParsePrefix(field)
-		return err == nil && prefix.Addr() == addr
-	}), err
+	held := map[netip.Addr]bool{}
+	for field := range strings.FieldsSeq(out) {
+		if prefix, err := netip.ParsePrefix(field); err == nil {
+			held[prefix.Addr()] = true
+		}
+	}
+	return held, err
 }
 
 // Process is a daemon. Its output goes to a file of its own.

@@ -15,7 +15,7 @@ import (
 )
 
 // Router is a real BGP daemon that learns routes from its neighbors and
-// announces none, as a data-centre router does towards the nodes.
+// announces none unless told to, as a data-centre router does towards the nodes.
 type Router interface {
 	// Routes is the router's own table of what it learned, ordered by prefix.
 	Routes() ([]Route, error)
@@ -34,13 +34,17 @@ type Route struct {
 	NextHop     netip.Addr
 	ASPath      []uint32
 	Communities []string // 65001:100
+	Large       []string // communities, 65001:1:2
 	MED         uint32   // 0 where there is none
+	LocalPref   uint32   // as a neighbor of the same AS sent it, else 0
+	Incomplete  bool     // the origin is not IGP
 }
 
 // Neighbor is a session of a router.
 type Neighbor struct {
-	Address netip.Addr
-	ASN     uint32
+	Address     netip.Addr
+	ASN         uint32
+	TTLSecurity bool // it is one hop away, and both sides send with a TTL of 255 (RFC 5082)
 }
 
 // RouterConfig is the same description for each kind of router.
@@ -49,6 +53,7 @@ type RouterConfig struct {
 	RouterID  netip.Addr
 	Passive   bool // wait for the neighbors to connect
 	Neighbors []Neighbor
+	Announces []netip.Prefix // IPv4; BIRD only
 }
 
 // routerStart bounds the time until a daemon answers on its control socket.
@@ -64,28 +69,48 @@ type bird struct {
 func (h *Host) StartBIRD(cfg RouterConfig) (Router, error) {
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "router id %s;\nprotocol device {}\n", cfg.RouterID)
+	fmt.Fprint(&conf, "protocol static own { ipv4;")
+	for _, prefix := range cfg.Announces {
+		fmt.Fprintf(&conf, " route %s blackhole;", prefix)
+	}
+	fmt.Fprint(&conf, " }\n")
 	for i, n := range cfg.Neighbors {
-		passive := ""
+		more := ""
 		if cfg.Passive {
-			passive = "passive on;"
+			more = "passive on;"
+		}
+		if n.TTLSecurity {
+			more += "ttl security on;"
 		}
 		fmt.Fprintf(&conf, `protocol bgp peer%d {
   local as %d; neighbor %s as %d; %s
   graceful restart on; connect retry time 1; error wait time 1, 2;
-  ipv4 { import all; export none; extended next hop on; };
+  ipv4 { import all; export where proto = "own"; extended next hop on; };
   ipv6 { import all; export none; };
 }
-`, i, cfg.ASN, n.Address, n.ASN, passive)
+`, i, cfg.ASN, n.Address, n.ASN, more)
 	}
 	file := filepath.Join(h.Dir, "bird.conf")
 	if err := os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
 		return nil, err
 	}
+	_, b, err := h.startBIRD(file)
+	return b, err
+}
+
+// StartBIRDFrom starts BIRD 2 with a configuration file.
+func (h *Host) StartBIRDFrom(file string) (*Process, error) {
+	process, _, err := h.startBIRD(file)
+	return process, err
+}
+
+func (h *Host) startBIRD(file string) (*Process, *bird, error) {
 	b := &bird{host: h, socket: filepath.Join(h.Dir, "bird.ctl")}
-	if _, err := h.Start("bird", "bird", "-f", "-c", file, "-s", b.socket); err != nil {
-		return nil, err
+	process, err := h.Start("bird", "bird", "-f", "-c", file, "-s", b.socket)
+	if err != nil {
+		return nil, nil, err
 	}
-	return b, Eventually(routerStart, func() error { _, err := b.birdc("show status"); return err })
+	return process, b, Eventually(routerStart, func() error { _, err := b.birdc("show status"); return err })
 }
 
 func (b *bird) birdc(command string) (string, error) {
@@ -125,9 +150,21 @@ func (b *bird) Routes() ([]Route, error) {
 			var med uint64
 			med, err = strconv.ParseUint(value, 10, 32)
 			route.MED = uint32(med)
+		case "BGP.origin":
+			route.Incomplete = value != "IGP"
+		case "BGP.local_pref": // BIRD shows its own default for external neighbors
+			var pref uint64
+			pref, err = strconv.ParseUint(value, 10, 32)
+			if len(route.ASPath) == 0 {
+				route.LocalPref = uint32(pref)
+			}
 		case "BGP.community":
 			for pair := range strings.FieldsSeq(value) {
 				route.Communities = append(route.Communities, strings.ReplaceAll(strings.Trim(pair, "()"), ",", ":"))
+			}
+		case "BGP.large_community":
+			for triple := range strings.SplitSeq(strings.Trim(value, "()"), ") (") {
+				route.Large = append(route.Large, strings.ReplaceAll(triple, ", ", ":"))
 			}
 		}
 		if err != nil {
@@ -181,6 +218,9 @@ func (h *Host) StartFRR(cfg RouterConfig) (Router, error) {
 		if cfg.Passive {
 			fmt.Fprintf(&conf, " neighbor %s passive\n", n.Address)
 		}
+		if n.TTLSecurity {
+			fmt.Fprintf(&conf, " neighbor %s ttl-security hops 1\n", n.Address)
+		}
 	}
 	for _, family := range []string{"ipv4", "ipv6"} {
 		fmt.Fprintf(&conf, " address-family %s unicast\n", family)
@@ -193,30 +233,54 @@ func (h *Host) StartFRR(cfg RouterConfig) (Router, error) {
 	if err := os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
 		return nil, err
 	}
-	empty := filepath.Join(h.Dir, "zebra.conf")
+	_, f, err := h.startFRR(file)
+	return f, err
+}
+
+// StartFRRFrom starts FRR as its own start script does: the daemons, and then
+// vtysh, which reads them dir/frr.conf. The process is that of bgpd.
+func (h *Host) StartFRRFrom(dir string) (*Process, error) {
+	empty := filepath.Join(h.Dir, "empty.conf")
 	if err := os.WriteFile(empty, nil, 0o644); err != nil {
 		return nil, err
+	}
+	process, _, err := h.startFRR(empty)
+	if err != nil {
+		return nil, err
+	}
+	_, err = h.Run("vtysh", "--config_dir", dir, "--vty_socket", h.Dir, "-b")
+	return process, err
+}
+
+func (h *Host) startFRR(bgpdConf string) (bgpd *Process, f *frr, err error) {
+	empty := filepath.Join(h.Dir, "zebra.conf")
+	if err := os.WriteFile(empty, nil, 0o644); err != nil {
+		return nil, nil, err
 	}
 	// Debian's FRR insists on a user that is in its group frrvty.
 	owner, err := user.Lookup("frr")
 	if err != nil {
-		return nil, fmt.Errorf("FRR is not installed: %w", err)
+		return nil, nil, fmt.Errorf("FRR is not installed: %w", err)
 	}
 	uid, _ := strconv.Atoi(owner.Uid)
 	if err := os.Chown(h.Dir, uid, -1); err != nil {
-		return nil, fmt.Errorf("give %s to user frr: %w (as another user than root, FRR needs the package uidmap)", h.Dir, err)
+		return nil, nil, fmt.Errorf("give %s to user frr: %w (as another user than root, FRR needs the package uidmap)", h.Dir, err)
 	}
 	common := []string{"-u", "frr", "-g", "frr", "--vty_socket", h.Dir, "-z", filepath.Join(h.Dir, "zserv.api"), "-P", "0"}
 	for daemon, own := range map[string][]string{
 		"zebra": {"-f", empty, "-i", filepath.Join(h.Dir, "zebra.pid")},
-		"bgpd":  {"-f", file, "-i", filepath.Join(h.Dir, "bgpd.pid"), "-p", "179"},
+		"bgpd":  {"-f", bgpdConf, "-i", filepath.Join(h.Dir, "bgpd.pid"), "-p", "179"},
 	} {
-		if _, err := h.Start(daemon, slices.Concat([]string{"/usr/lib/frr/" + daemon}, common, own)...); err != nil {
-			return nil, err
+		process, err := h.Start(daemon, slices.Concat([]string{"/usr/lib/frr/" + daemon}, common, own)...)
+		if err != nil {
+			return nil, nil, err
+		}
+		if daemon == "bgpd" {
+			bgpd = process
 		}
 	}
-	f := &frr{h}
-	return f, Eventually(routerStart, func() error { _, err := f.vtysh("show bgp summary json"); return err })
+	f = &frr{h}
+	return bgpd, f, Eventually(routerStart, func() error { _, err := f.vtysh("show bgp summary json"); return err })
 }
 
 func (f *frr) vtysh(command string) (string, error) {
@@ -257,7 +321,10 @@ func (f *frr) Routes() ([]Route, error) {
 type frrPath struct {
 	ASPath    *struct{ String string } `json:"aspath"`
 	Community struct{ String string }  `json:"community"`
+	Large     struct{ String string }  `json:"largeCommunity"`
 	Metric    uint32                   `json:"metric"`
+	LocPrf    uint32                   `json:"locPrf"`
+	Origin    string                   `json:"origin"`
 	Nexthops  []struct {
 		IP    string `json:"ip"`
 		Scope string `json:"scope"`
@@ -265,9 +332,12 @@ type frrPath struct {
 }
 
 func (p frrPath) route(prefix string) (Route, error) {
-	route := Route{MED: p.Metric}
+	route := Route{MED: p.Metric, LocalPref: p.LocPrf, Incomplete: p.Origin != "IGP"}
 	if fields := strings.Fields(p.Community.String); len(fields) > 0 {
 		route.Communities = fields
+	}
+	if fields := strings.Fields(p.Large.String); len(fields) > 0 {
+		route.Large = fields
 	}
 	var err error
 	if route.Prefix, err = netip.ParsePrefix(prefix); err != nil {

@@ -92,7 +92,6 @@ func TestNothingIsLeft(t *testing.T) {
 	require.NoError(t, err)
 	p, err := host.Start("sleep", "sleep", "1000")
 	require.NoError(t, err)
-
 	require.NoError(t, Eventually(10*time.Second, func() error {
 		pids, err := run("ip", "netns", "pids", host.Namespace)
 		if err == nil && pids == "" {
@@ -101,8 +100,16 @@ func TestNothingIsLeft(t *testing.T) {
 		return err
 	}))
 
-	// A second lab of the name finds what the first, killed, did not clean up.
+	// One that lives is left alone by a second of its name.
 	second, err := New("left")
+	require.NoError(t, err)
+	assert.FileExists(t, host.Path())
+	require.NoError(t, second.Close())
+	assert.NoDirExists(t, second.Dir)
+
+	// As the kernel does when the process is killed.
+	require.NoError(t, l.lock.Close())
+	third, err := New("left")
 	require.NoError(t, err)
 	select {
 	case <-p.Done():
@@ -111,6 +118,5 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	assert.NoFileExists(t, host.Path())
 	assert.NoDirExists(t, host.Dir)
-	require.NoError(t, second.Close())
-	assert.NoDirExists(t, second.Dir)
+	require.NoError(t, third.Close())
 }
