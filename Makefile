@@ -19,9 +19,9 @@ build: ## build the four binaries into bin/
 
 .PHONY: demo
 demo: ## the whole way, from Nix to BGP route, on this machine (ARGS=--keep goes on serving)
-	@.ci/install nix=nix-bin git=git
+	@.ci/install nix=nix-bin git=git ip=iproute2 unshare=util-linux
 	@$(MAKE) --no-print-directory build
-	@bin/plasmactl demo $(ARGS)
+	@bin/plasmactl demo --override-input plasmacloud=path:$(CURDIR) $(ARGS)
 
 .PHONY: test
 test: test-deps test-nix test-go ## all tests; installs what they need
