@@ -141,9 +141,9 @@ func (c *cluster) expect(want ...lab.Route) {
 
 func (c *cluster) holds(route lab.Route) bool {
 	c.t.Helper()
-	has, err := c.node.HasAddress(route.Prefix.Addr())
+	held, err := c.node.Held()
 	require.NoError(c.t, err)
-	return has
+	return held[route.Prefix.Addr()]
 }
 
 func (c *cluster) eventuallyHolds(want bool, routes ...lab.Route) {
