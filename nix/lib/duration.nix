@@ -6,7 +6,8 @@ let
     m = 60000;
     h = 3600000;
   };
-  pattern = "((0|[1-9][0-9]*)(\\.[0-9]+)?(ms|s|m|h))";
+  # Few enough digits for any sum to be computed, and checked, exactly enough.
+  pattern = "((0|[1-9][0-9]{0,7})(\\.[0-9]{1,8})?(ms|s|m|h))";
 in
 {
   type = lib.types.strMatching "${pattern}+";

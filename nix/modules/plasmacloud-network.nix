@@ -12,6 +12,21 @@ let
   file = "plasmacloud/announcer.json";
   announcer = "${package}/bin/plasmacloud-announcer";
   announcerJson = builtins.toJSON node.data.announcer + "\n";
+
+  /*
+    Seconds until systemd kills an announcer that stops, with its VIPs still
+    bound. A stop may take the drain delay twice (a withdraw that is late starts
+    a drain at the very end), and 60 s for a speaker that is slow to answer.
+    In steps, since a unit whose file changes is restarted, where a changed
+    drain delay alone is no more than a reload.
+  */
+  stopSeconds =
+    let
+      inherit (import ../lib/duration.nix { inherit lib; }) parse;
+      atLeast = parse node.data.announcer.drain_delay * 2 / 1000 + 60;
+      step = seconds: if seconds >= atLeast then seconds else step (2 * seconds);
+    in
+    step 90;
 in
 {
   imports = [
@@ -69,6 +84,7 @@ in
           ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
           Restart = "always";
           RestartSec = "1s";
+          TimeoutStopSec = "${toString stopSeconds}s";
 
           DynamicUser = true;
           AmbientCapabilities = [ "CAP_NET_ADMIN" ];

@@ -43,6 +43,15 @@ let
     lib.attrNames (lib.filterAttrs (_: equal: !equal) same);
 
   node01 = cluster.nixosConfigurations.node01.config;
+
+  stopsWithin =
+    drainDelay:
+    (mkCluster {
+      modules = [
+        ../examples/three-nodes/cluster.nix
+        { plasmacloud.network.fiberlbBgp = { inherit drainDelay; }; }
+      ];
+    }).nixosConfigurations.node01.config.systemd.services.plasmacloud-announcer.serviceConfig.TimeoutStopSec;
   # Fake packages have no hash worth keeping.
   readable =
     unit:
@@ -150,6 +159,16 @@ in
     deployerReadsTheManifest =
       builtins.fromJSON node01.environment.etc."plasmacloud/manifest.json".text == manifest;
   };
+
+  # By drain delay.
+  stopsWithin = lib.genAttrs [
+    "1ms"
+    "15s"
+    "15.001s"
+    "1m"
+    "2.5m"
+    "24h"
+  ] stopsWithin;
 
   # A user of nix-nos alone.
   speaker = {
