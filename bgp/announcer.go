@@ -32,6 +32,7 @@ type Announcer struct {
 	health  func(health.Check) health.State // monitor's
 	log     *slog.Logger
 	wake    chan struct{}
+	locks   locks // of Open; none of New
 
 	mu     sync.Mutex // guards cfg and status
 	cfg    *Config
@@ -61,24 +62,31 @@ func New(o Options) *Announcer {
 }
 
 // Open makes an Announcer with the speaker and the host that cfg names. The
-// speaker may come later; what the host lacks is an error.
+// speaker may come later; what the host lacks is an error, and so is another
+// announcer with the same speaker or interface.
 func Open(cfg *Config, logger *slog.Logger) (*Announcer, error) {
-	holder, err := vip.Open(vip.Config{Interface: cfg.Hold.Interface, NetNS: cfg.Hold.NetNS})
+	locks, err := lock(cfg)
 	if err != nil {
 		return nil, err
 	}
+	holder, err := vip.Open(vip.Config{Interface: cfg.Hold.Interface, NetNS: cfg.Hold.NetNS})
+	if err != nil {
+		return nil, errors.Join(err, locks.Close())
+	}
 	sp, err := speaker.Dial(speaker.Config{Address: cfg.Speaker.Address, ASN: cfg.ASN, Timeout: cfg.Speaker.Timeout})
 	if err != nil {
-		return nil, errors.Join(err, holder.Close())
+		return nil, errors.Join(err, holder.Close(), locks.Close())
 	}
-	return New(Options{Config: cfg, Speaker: sp, Holder: holder, Logger: logger}), nil
+	a := New(Options{Config: cfg, Speaker: sp, Holder: holder, Logger: logger})
+	a.locks = locks
+	return a, nil
 }
 
 // Close frees the connections. Paths and addresses stay as they are, so a new
 // announcer takes them over; to take them down, end Run's context and wait for Run.
 func (a *Announcer) Close() error {
 	a.monitor.Close()
-	return errors.Join(a.speaker.Close(), a.holder.Close())
+	return errors.Join(a.speaker.Close(), a.holder.Close(), a.locks.Close())
 }
 
 // Reload replaces the configuration; what did not change is not touched. A

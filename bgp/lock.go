@@ -1,0 +1,50 @@
+package bgp
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"syscall"
+)
+
+// Two announcers with one speaker, or on one interface, would each take down what
+// the other one put up: both use the same mark. So each claims a name for both
+// among the abstract sockets of its network namespace (unix(7)), which the kernel
+// frees however the process ends.
+
+// locks is what an announcer has claimed.
+type locks []io.Closer
+
+// lock claims what cfg names, or says that another announcer has it.
+func lock(cfg *Config) (locks, error) {
+	hold := "interface " + cfg.Hold.Interface
+	if cfg.Hold.NetNS != "" {
+		hold += " in " + filepath.Clean(cfg.Hold.NetNS)
+	}
+	var l locks
+	for _, what := range []string{"speaker " + cfg.Speaker.Address, hold} {
+		// The kernel takes at most 107 bytes of a name.
+		name := fmt.Sprintf("@plasmacloud-announcer/%x", sha256.Sum256([]byte(what)))
+		claim, err := net.Listen("unix", name)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("another announcer runs here, with %s; stop it first", what)
+		}
+		if err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+		l = append(l, claim)
+	}
+	return l, nil
+}
+
+// Close frees what was claimed.
+func (l locks) Close() error {
+	var errs []error
+	for _, claim := range l {
+		errs = append(errs, claim.Close())
+	}
+	return errors.Join(errs...)
+}
