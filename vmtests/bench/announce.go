@@ -55,15 +55,44 @@ func benchAnnounce(ctx context.Context, b *bench) ([]figure, error) {
 	if err != nil {
 		return nil, fmt.Errorf("BIRD: %w", err)
 	}
+	kernel, err := median(b.runs, addressesByIP)
+	if err != nil {
+		return nil, fmt.Errorf("ip -batch: %w", err)
+	}
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.0f ms", float64(d)/1e6) }
 	ratio := func(a, b time.Duration) float64 { return float64(a) / float64(b) }
 	return []figure{
-		{"announcer, addresses held first", ms(announcer), "the time of bare GoBGP", ratio(announcer, batch)},
+		{"announcer, addresses held first", ms(announcer), "the time of ip -batch and bare GoBGP", ratio(announcer, kernel+batch)},
 		{"announcer, no addresses", ms(unheld), "the time of bare GoBGP", ratio(unheld, batch)},
 		{"announcer, no addresses", ms(unheld), "the time of BIRD's configure", ratio(unheld, bird)},
 		{"bare GoBGP v3, AddPathStream", ms(batch), "", 0},
 		{"BIRD's configure", ms(bird), "", 0},
+		{"ip -batch, the addresses alone", ms(kernel), "", 0},
 	}, nil
+}
+
+// addressesByIP is the kernel's share: iproute2 adds the same addresses.
+func addressesByIP() (took time.Duration, err error) {
+	l, err := lab.New("bench")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	host, err := l.Host("node")
+	if err != nil {
+		return 0, err
+	}
+	var batch strings.Builder
+	for i := range manyVIPs {
+		fmt.Fprintf(&batch, "addr add %s/32 dev lo\n", vipAddress(i))
+	}
+	file := filepath.Join(host.Dir, "addresses")
+	if err := os.WriteFile(file, []byte(batch.String()), 0o600); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	_, err = host.IP("-batch", file)
+	return time.Since(begin), err
 }
 
 // toRouter makes a node and a BIRD router, lets prepare bring the node to the

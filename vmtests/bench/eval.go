@@ -23,11 +23,8 @@ func benchEval(ctx context.Context, b *bench) ([]figure, error) {
 		}
 		evaluator := nixeval.New(nixeval.Config{
 			Lib:            nixeval.LibOffline,
-			OverrideInputs: map[string]string{"plasmacloud": "path:" + filepath.Join(b.dir, "plasmacloud")},
+			OverrideInputs: map[string]string{"plasmacloud": "path:" + b.repo},
 		})
-		if err := copyNix(b.repo, filepath.Join(b.dir, "plasmacloud")); err != nil {
-			return nil, err
-		}
 		var memory int64
 		took, err := median(b.runs, func() (time.Duration, error) {
 			result, err := evaluator.Eval(ctx, flake)
@@ -49,22 +46,6 @@ func benchEval(ctx context.Context, b *bench) ([]figure, error) {
 		})
 	}
 	return figures, nil
-}
-
-// copyNix copies what a flake of PlasmaCloud needs, without the lock file: a
-// Nix before 2.26 takes no lock with relative inputs as an input of another flake.
-func copyNix(repo, to string) error {
-	if err := os.RemoveAll(to); err != nil {
-		return err
-	}
-	if err := os.CopyFS(filepath.Join(to, "nix"), os.DirFS(filepath.Join(repo, "nix"))); err != nil {
-		return err
-	}
-	text, err := os.ReadFile(filepath.Join(repo, "flake.nix"))
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(to, "flake.nix"), text, 0o600)
 }
 
 func clusterFlake(nodes int) string {
