@@ -15,6 +15,7 @@ const (
 	CodeBadRequest       = "bad_request" // the body breaks a rule; Field names where
 	CodeUnsupportedMedia = "unsupported_media_type"
 	CodeBodyTooLarge     = "body_too_large"
+	CodeBodyTooSlow      = "body_too_slow" // try again
 	CodeNotFound         = "not_found"
 	CodeMethodNotAllowed = "method_not_allowed"
 	CodeBusy             = "busy" // try again after Retry-After

@@ -1,10 +1,15 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"mime"
 	"net"
 	"net/http"
+	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -26,6 +31,8 @@ func NewHTTP(h http.Handler) *http.Server {
 		WriteTimeout:      60 * time.Second, // the list of all nodes over a slow line
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    16 << 10,
+
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" gets an answer in JSON too
 	}
 }
 
@@ -34,50 +41,116 @@ func NewHTTP(h http.Handler) *http.Server {
 func LimitListener(l net.Listener) net.Listener { return netutil.LimitListener(l, maxConnections) }
 
 // only answers any other method with the one that is allowed.
-func only(method string, h http.HandlerFunc) http.Handler {
+func only(method string, h handler) handler {
 	allow := method
 	if method == http.MethodGet {
 		allow = "GET, HEAD"
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) answer {
 		if r.Method == method || method == http.MethodGet && r.Method == http.MethodHead {
-			h(w, r)
-			return
+			return h(w, r)
 		}
-		w.Header().Set("Allow", allow)
-		writeProblem(w, api.Problem{
+		a := refused(api.Problem{
 			Status: http.StatusMethodNotAllowed, Code: api.CodeMethodNotAllowed, Title: "Method not allowed",
 			Detail: fmt.Sprintf("%s takes %s", r.URL.Path, allow),
 		})
-	})
+		a.allow = allow
+		return a
+	}
 }
 
-// turnstile lets at most limit requests work at once. The others queue for wait
-// and are then told to come again, so that a storm is served late and not lost.
-func turnstile(limit int, wait time.Duration, h http.Handler) http.Handler {
-	slots := make(chan struct{}, limit)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case slots <- struct{}{}:
-		default:
-			timer := time.NewTimer(wait)
-			defer timer.Stop()
-			select {
-			case slots <- struct{}{}:
-			case <-r.Context().Done():
-				return
-			case <-timer.C:
-				w.Header().Set("Retry-After", "2")
-				writeProblem(w, api.Problem{
-					Status: http.StatusServiceUnavailable, Code: api.CodeBusy, Title: "The deployer is busy",
-					Detail: "too many requests are under way; try again in two seconds",
-				})
-				return
-			}
+// turnstile lets at most MaxConcurrent requests work at once. The others queue for
+// MaxWait and are then told to come again, so that a storm is served late and not lost.
+func (s *server) turnstile(r *http.Request, work func() answer) answer {
+	if !s.enter(r, s.slots) {
+		return busy()
+	}
+	defer func() { <-s.slots }()
+	return work()
+}
+
+// enter waits for a place among slots, and says whether it got one.
+func (s *server) enter(r *http.Request, slots chan struct{}) bool {
+	select {
+	case slots <- struct{}{}:
+		return true
+	default:
+	}
+	timer := time.NewTimer(s.cfg.MaxWait)
+	defer timer.Stop()
+	select {
+	case slots <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-r.Context().Done():
+	}
+	return false
+}
+
+// Nearly every report is small, and any number of connections may bring one. A
+// larger one needs a place among largeBodies, which bounds their memory.
+const (
+	smallBody   = 4 << 10
+	largeBodies = 256
+)
+
+// readBody reads the body of a report, at most api.MaxRequestBytes within
+// BodyTimeout. The caller is done with the body when it calls done.
+func (s *server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, done func(), problem *api.Problem) {
+	done = func() {}
+	if problem := checkMedia(r.Header); problem != nil {
+		return nil, done, problem
+	}
+	conn := http.NewResponseController(w)
+	within := func(d time.Duration) { // a recorder in a test has no deadlines
+		_ = conn.SetReadDeadline(time.Now().Add(d))
+	}
+	within(s.cfg.BodyTimeout)
+	in := http.MaxBytesReader(w, r.Body, api.MaxRequestBytes)
+	body, err := io.ReadAll(io.LimitReader(in, smallBody))
+	if err == nil && len(body) == smallBody {
+		if !s.enter(r, s.large) {
+			return nil, done, &api.Problem{Code: api.CodeBusy}
 		}
-		defer func() { <-slots }()
-		h.ServeHTTP(w, r)
-	})
+		done = func() { <-s.large }
+		within(s.cfg.BodyTimeout)
+		var rest []byte
+		rest, err = io.ReadAll(in)
+		body = append(body, rest...)
+	}
+	var tooLarge *http.MaxBytesError
+	switch {
+	case err == nil:
+		// The server goes on reading to hear when the peer leaves, and a deadline
+		// that passes would look like that.
+		_ = conn.SetReadDeadline(time.Time{})
+		return body, done, nil
+	case errors.As(err, &tooLarge):
+		problem = &api.Problem{
+			Status: http.StatusRequestEntityTooLarge, Code: api.CodeBodyTooLarge, Title: "The body is too large",
+			Detail: fmt.Sprintf("a report has at most %d bytes; send fewer facts or vips", tooLarge.Limit),
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		problem = &api.Problem{
+			Status: http.StatusRequestTimeout, Code: api.CodeBodyTooSlow, Title: "The body is too slow",
+			Detail: fmt.Sprintf("the whole report must arrive within %s; try again", s.cfg.BodyTimeout),
+		}
+	default:
+		problem = badRequest("", "the body ended before its announced length")
+	}
+	return nil, done, problem
+}
+
+func checkMedia(header http.Header) *api.Problem {
+	media, params, err := mime.ParseMediaType(header.Get("Content-Type"))
+	charset := params["charset"]
+	if err == nil && media == "application/json" && (charset == "" || strings.EqualFold(charset, "utf-8")) && header.Get("Content-Encoding") == "" {
+		return nil
+	}
+	return &api.Problem{
+		Status: http.StatusUnsupportedMediaType, Code: api.CodeUnsupportedMedia, Title: "The body is not plain JSON",
+		Detail: "send Content-Type: application/json, in UTF-8 and without Content-Encoding",
+	}
 }
 
 // recoverPanics keeps one bad request from taking the service down.
@@ -91,10 +164,10 @@ func (s *server) recoverPanics(h http.Handler) http.Handler {
 			default:
 				s.log.ErrorContext(r.Context(), "request panicked", "method", r.Method, "path", r.URL.Path,
 					"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-				writeProblem(w, api.Problem{
+				s.write(w, refused(api.Problem{
 					Status: http.StatusInternalServerError, Code: api.CodeInternal, Title: "Internal error",
 					Detail: "the deployer's log has the reason",
-				})
+				}))
 			}
 		}()
 		h.ServeHTTP(w, r)

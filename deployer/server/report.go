@@ -3,8 +3,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"net/netip"
 	"regexp"
@@ -17,37 +15,19 @@ import (
 	"github.com/centra/plasmacloud/deployer/strictjson"
 )
 
-// readReport reads and checks a phone-home request. What it returns is safe to
+// readReport checks the body of a phone-home request. What it returns is safe to
 // store, to log and to show.
-func readReport(w http.ResponseWriter, r *http.Request) (id string, report node.Report, problem *api.Problem) {
-	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	charset := params["charset"]
-	if err != nil || media != "application/json" || charset != "" && !strings.EqualFold(charset, "utf-8") || r.Header.Get("Content-Encoding") != "" {
-		return "", report, &api.Problem{
-			Status: http.StatusUnsupportedMediaType, Code: api.CodeUnsupportedMedia, Title: "The body is not plain JSON",
-			Detail: "send Content-Type: application/json, in UTF-8 and without Content-Encoding",
-		}
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, api.MaxRequestBytes))
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return "", report, &api.Problem{
-				Status: http.StatusRequestEntityTooLarge, Code: api.CodeBodyTooLarge, Title: "The body is too large",
-				Detail: fmt.Sprintf("a report has at most %d bytes; send fewer facts or vips", tooLarge.Limit),
-			}
-		}
-		return "", report, badRequest("", "the body ended before its announced length")
-	}
-	id, report, err = parseReport(body)
-	if err != nil {
-		var field *strictjson.FieldError
-		if errors.As(err, &field) {
-			return "", report, badRequest(clean(field.Field), clean(field.Error()))
-		}
+func readReport(body []byte) (id string, report node.Report, problem *api.Problem) {
+	id, report, err := parseReport(body)
+	var field *strictjson.FieldError
+	switch {
+	case err == nil:
+		return id, report, nil
+	case errors.As(err, &field):
+		return "", report, badRequest(clean(field.Field), clean(field.Error()))
+	default:
 		return "", report, badRequest("", clean(err.Error()))
 	}
-	return id, report, nil
 }
 
 func badRequest(field, detail string) *api.Problem {

@@ -3,11 +3,15 @@
 package server
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/centra/plasmacloud/deployer"
@@ -24,105 +28,142 @@ type Config struct {
 
 	MaxConcurrent int           // requests at work at once; 1024
 	MaxWait       time.Duration // how long a request waits for its turn before it is told "busy"; 5s
+	BodyTimeout   time.Duration // how long the body of a report may take to arrive; 3s
+	WriteTimeout  time.Duration // how long the peer may take to read its answer; 20s
 }
 
 type server struct {
+	cfg      Config
 	registry *deployer.Registry
 	log      *slog.Logger
-	version  string
+	slots    chan struct{} // one for each request at work
+	large    chan struct{} // one for each large body in memory
 }
 
 // New is the handler of the whole API.
 func New(cfg Config) http.Handler {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	cfg.MaxConcurrent = cmp.Or(cfg.MaxConcurrent, 1024)
+	cfg.MaxWait = cmp.Or(cfg.MaxWait, 5*time.Second)
+	cfg.BodyTimeout = cmp.Or(cfg.BodyTimeout, 3*time.Second)
+	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 20*time.Second)
+	s := &server{
+		cfg: cfg, registry: cfg.Registry, log: cfg.Logger,
+		slots: make(chan struct{}, cfg.MaxConcurrent), large: make(chan struct{}, largeBodies),
 	}
-	if cfg.MaxConcurrent == 0 {
-		cfg.MaxConcurrent = 1024
-	}
-	if cfg.MaxWait == 0 {
-		cfg.MaxWait = 5 * time.Second
-	}
-	s := &server{registry: cfg.Registry, log: cfg.Logger, version: cfg.Version}
-
-	mux := http.NewServeMux()
-	mux.Handle(api.PathPhoneHome, only(http.MethodPost, s.phoneHome))
-	mux.Handle(api.PathNodes, only(http.MethodGet, s.nodes))
-	mux.Handle(api.PathNodes+"/{id}", only(http.MethodGet, s.node))
-	mux.Handle("/", http.HandlerFunc(s.notFound))
-
-	// Health stands outside the turnstile: a busy deployer is not an ill one.
-	outer := http.NewServeMux()
-	outer.Handle(api.PathHealth, only(http.MethodGet, s.health))
-	outer.Handle("/", turnstile(cfg.MaxConcurrent, cfg.MaxWait, mux))
-	return s.recoverPanics(outer)
+	return s.recoverPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.write(w, s.route(r.URL.Path)(w, r))
+	}))
 }
 
-func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) {
-	id, report, problem := readReport(w, r)
+// answer is made whole before a byte of it is written, so that a peer that is slow
+// to read holds nothing but its connection and its answer.
+type answer struct {
+	status     int // 0: nobody reads it
+	body       any // encoded as JSON
+	allow      string
+	retryAfter string // seconds
+}
+
+// handler makes an answer. It uses w for nothing but the body of the request.
+type handler func(w http.ResponseWriter, r *http.Request) answer
+
+// route does without http.ServeMux, which answers a path that is not clean with a
+// redirect in HTML.
+func (s *server) route(path string) handler {
+	id, oneNode := strings.CutPrefix(path, api.PathNodes+"/")
+	switch {
+	case path == api.PathHealth: // no turnstile: a busy deployer is not an ill one
+		return only(http.MethodGet, s.health)
+	case path == api.PathPhoneHome:
+		return only(http.MethodPost, s.phoneHome)
+	case path == api.PathNodes:
+		return only(http.MethodGet, s.nodes)
+	case oneNode && id != "" && !strings.Contains(id, "/"):
+		return only(http.MethodGet, func(_ http.ResponseWriter, r *http.Request) answer {
+			return s.turnstile(r, func() answer { return s.node(r, id) })
+		})
+	default:
+		return notFound
+	}
+}
+
+// phoneHome takes its turn only when it has the report: bytes that trickle in
+// would keep others out.
+func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) answer {
+	body, done, problem := s.readBody(w, r)
+	defer done()
+	var id string
+	var report node.Report
+	if problem == nil {
+		id, report, problem = readReport(body)
+	}
 	if problem != nil {
 		s.log.DebugContext(r.Context(), "bad phone-home", "remote", r.RemoteAddr, "code", problem.Code,
 			"field", problem.Field, "reason", problem.Detail)
-		writeProblem(w, *problem)
-		return
+		if problem.Code == api.CodeBusy {
+			return busy()
+		}
+		return refused(*problem)
 	}
-	answer, err := s.registry.PhoneHome(r.Context(), id, report)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, api.PhoneHomeResponse{
-		NodeID:                   answer.ID,
-		State:                    answer.State,
-		Message:                  answer.Message,
-		HeartbeatIntervalSeconds: max(1, int(answer.HeartbeatInterval/time.Second)),
-		ExpectedConfigHash:       answer.ConfigHash,
-		Hold:                     answer.Hold,
+	return s.turnstile(r, func() answer {
+		told, err := s.registry.PhoneHome(r.Context(), id, report)
+		if err != nil {
+			return s.fail(r, err)
+		}
+		return answer{status: http.StatusOK, body: api.PhoneHomeResponse{
+			NodeID:                   told.ID,
+			State:                    told.State,
+			Message:                  told.Message,
+			HeartbeatIntervalSeconds: max(1, int(told.HeartbeatInterval/time.Second)),
+			ExpectedConfigHash:       told.ConfigHash,
+			Hold:                     told.Hold,
+		}}
 	})
 }
 
-func (s *server) nodes(w http.ResponseWriter, r *http.Request) {
-	views, err := s.registry.Nodes(r.Context())
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	list := api.NodeList{Nodes: make([]api.Node, len(views))}
-	for i, v := range views {
-		list.Nodes[i] = wireNode(v)
-		list.Nodes[i].History = nil
-	}
-	writeJSON(w, http.StatusOK, list)
+func (s *server) nodes(_ http.ResponseWriter, r *http.Request) answer {
+	return s.turnstile(r, func() answer {
+		views, err := s.registry.Nodes(r.Context())
+		if err != nil {
+			return s.fail(r, err)
+		}
+		list := api.NodeList{Nodes: make([]api.Node, len(views))}
+		for i, v := range views {
+			list.Nodes[i] = wireNode(v)
+			list.Nodes[i].History = nil
+		}
+		return answer{status: http.StatusOK, body: list}
+	})
 }
 
-func (s *server) node(w http.ResponseWriter, r *http.Request) {
-	id := r.PathValue("id")
+func (s *server) node(r *http.Request, id string) answer {
 	v, err := s.registry.Node(r.Context(), id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		writeProblem(w, api.Problem{
+		return refused(api.Problem{
 			Status: http.StatusNotFound, Code: api.CodeNotFound, Title: "No such node",
 			Detail: "the deployer knows no node " + clean(id) + "; " + api.PathNodes + " lists those that it knows",
 		})
 	case err != nil:
-		s.fail(w, r, err)
+		return s.fail(r, err)
 	default:
-		writeJSON(w, http.StatusOK, wireNode(v))
+		return answer{status: http.StatusOK, body: wireNode(v)}
 	}
 }
 
-func (s *server) health(w http.ResponseWriter, r *http.Request) {
-	h := api.Health{Status: "ok", Version: s.version}
+func (s *server) health(_ http.ResponseWriter, r *http.Request) answer {
+	h := api.Health{Status: "ok", Version: s.cfg.Version}
 	status := http.StatusOK
 	if err := s.registry.Health(r.Context()); err != nil {
 		s.log.ErrorContext(r.Context(), "health check failed", "error", err)
 		h.Status, h.Reason, status = "failing", "the store cannot be used; the deployer's log has the reason", http.StatusServiceUnavailable
 	}
-	writeJSON(w, status, h)
+	return answer{status: status, body: h}
 }
 
-func (s *server) notFound(w http.ResponseWriter, r *http.Request) {
-	writeProblem(w, api.Problem{
+func notFound(_ http.ResponseWriter, r *http.Request) answer {
+	return refused(api.Problem{
 		Status: http.StatusNotFound, Code: api.CodeNotFound, Title: "No such page",
 		Detail: "there is nothing at " + clean((&url.URL{Path: r.URL.Path}).EscapedPath()),
 	})
@@ -130,28 +171,32 @@ func (s *server) notFound(w http.ResponseWriter, r *http.Request) {
 
 // fail answers an error of the registry. A refusal is told as it is; what went
 // wrong inside is logged whole and told in general words.
-func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	var refused *node.RefusedError
+func (s *server) fail(r *http.Request, err error) answer {
+	var no *node.RefusedError
 	switch {
-	case errors.As(err, &refused):
-		writeProblem(w, api.Problem{
-			Status: refusalStatus[refused.Code], Code: refused.Code, Title: refused.Title, Detail: refused.Detail,
-		})
-	case r.Context().Err() != nil: // nobody reads the answer
-	case errors.Is(err, store.ErrConflict):
-		w.Header().Set("Retry-After", "1")
-		writeProblem(w, api.Problem{
-			Status: http.StatusServiceUnavailable, Code: api.CodeBusy, Title: "The node is being changed by others",
-			Detail: "try again in a second",
-		})
-	default:
-		s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
-		w.Header().Set("Retry-After", "5")
-		writeProblem(w, api.Problem{
-			Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable, Title: "The store cannot be used",
-			Detail: "nothing was recorded; the deployer's log has the reason",
-		})
+	case errors.As(err, &no):
+		return refused(api.Problem{Status: refusalStatus[no.Code], Code: no.Code, Title: no.Title, Detail: no.Detail})
+	case r.Context().Err() != nil:
+		return answer{}
 	}
+	s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	a := refused(api.Problem{
+		Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable, Title: "The store cannot be used",
+		Detail: "nothing was recorded; the deployer's log has the reason",
+	})
+	a.retryAfter = "5"
+	return a
+}
+
+func refused(p api.Problem) answer { return answer{status: p.Status, body: p} }
+
+func busy() answer {
+	a := refused(api.Problem{
+		Status: http.StatusServiceUnavailable, Code: api.CodeBusy, Title: "The deployer is busy",
+		Detail: "too many requests are under way; try again in two seconds",
+	})
+	a.retryAfter = "2"
+	return a
 }
 
 var refusalStatus = map[string]int{
@@ -188,18 +233,34 @@ func optional(t time.Time) *time.Time {
 	return &t
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) { write(w, status, "application/json", v) }
-
-func writeProblem(w http.ResponseWriter, p api.Problem) {
-	write(w, p.Status, api.ProblemContentType, p)
-}
-
-func write(w http.ResponseWriter, status int, contentType string, v any) {
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	enc := json.NewEncoder(w)
+// write gives the peer WriteTimeout to read a. If it went away, there is nobody
+// to tell.
+func (s *server) write(w http.ResponseWriter, a answer) {
+	if a.status == 0 {
+		return
+	}
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
 	enc.SetEscapeHTML(false) // it is read by people too
-	_ = enc.Encode(v)        // the peer went away; there is nobody to tell
+	if err := enc.Encode(a.body); err != nil {
+		panic(err) // a type that JSON does not have
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	if _, problem := a.body.(api.Problem); problem {
+		header.Set("Content-Type", api.ProblemContentType)
+	}
+	header.Set("Content-Length", strconv.Itoa(body.Len()))
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	if a.allow != "" {
+		header.Set("Allow", a.allow)
+	}
+	if a.retryAfter != "" {
+		header.Set("Retry-After", a.retryAfter)
+	}
+	// A recorder in a test has no deadlines.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
+	w.WriteHeader(a.status)
+	_, _ = w.Write(body.Bytes())
 }

@@ -1,0 +1,126 @@
+package server_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer"
+	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/server"
+	"github.com/centra/plasmacloud/deployer/store/bolt"
+)
+
+// listen serves the API on a port of its own, with n nodes declared. The store's
+// reads wait for gate, unless it is nil.
+func listen(t *testing.T, cfg server.Config, n int, gate chan struct{}) (addr string) {
+	t.Helper()
+	file, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "state.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	slow := &slowStore{Store: file}
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	if cfg.Registry, err = deployer.New(t.Context(), deployer.Config{Store: slow, Logger: cfg.Logger}); err != nil {
+		t.Fatal(err)
+	}
+	var nodes []node.Declaration
+	for i := range n {
+		nodes = append(nodes, node.Declaration{ID: fmt.Sprintf("node%02d", i+1), Role: "worker", ConfigHash: hash1})
+	}
+	if _, err := cfg.Registry.Declare(t.Context(), nodes); err != nil {
+		t.Fatal(err)
+	}
+	slow.gate = gate
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := server.NewHTTP(server.New(cfg))
+	go func() { _ = srv.Serve(listener) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	return listener.Addr().String()
+}
+
+// say opens a connection and sends text on it.
+func say(t *testing.T, addr, text string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// heard is the answer that comes on conn.
+func heard(t *testing.T, conn net.Conn) (status int, header http.Header, body string) {
+	t.Helper()
+	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, response.Header, string(data)
+}
+
+const report = "POST " + api.PathPhoneHome + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+
+// TestSlowBodies: peers that announce a body and send one byte of it, or most of a
+// large one, keep nobody else waiting, and are told off.
+func TestSlowBodies(t *testing.T) {
+	addr := listen(t, server.Config{MaxConcurrent: 2, MaxWait: 10 * time.Second, BodyTimeout: time.Second}, 1, nil)
+	var slow []net.Conn
+	for range 20 {
+		slow = append(slow, say(t, addr, fmt.Sprintf(report, 100, "{")), say(t, addr, fmt.Sprintf(report, 60_000, strings.Repeat(" ", 50_000))),
+			say(t, addr, "GET "+api.PathNodes+"/node01 HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"))
+	}
+	time.Sleep(100 * time.Millisecond) // for them to arrive
+	began := time.Now()
+	const good = `{"node_id":"node01","phase":"ready"}`
+	if status, _, body := heard(t, say(t, addr, fmt.Sprintf(report, len(good), good))); status != 200 {
+		t.Errorf("a good report: %d %s", status, body)
+	}
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("a good report is answered after %s", took)
+	}
+	for i, conn := range slow {
+		if i%3 == 2 {
+			continue
+		}
+		status, header, body := heard(t, conn)
+		if status != 408 || header.Get("Content-Type") != api.ProblemContentType || !strings.Contains(body, api.CodeBodyTooSlow) {
+			t.Errorf("a slow report: %d %v %s", status, header, body)
+		}
+	}
+}
+
+// TestLateAnswer: the deadline of a body does not end the wait for a turn.
+func TestLateAnswer(t *testing.T) {
+	gate := make(chan struct{})
+	addr := listen(t, server.Config{BodyTimeout: 100 * time.Millisecond}, 0, gate)
+	const good = `{"node_id":"node01","phase":"ready"}`
+	conn := say(t, addr, fmt.Sprintf(report, len(good), good))
+	time.Sleep(300 * time.Millisecond)
+	close(gate)
+	if status, _, body := heard(t, conn); status != 403 || !strings.Contains(body, node.CodeUnknownNode) {
+		t.Errorf("%d %q", status, body)
+	}
+}
