@@ -5,6 +5,7 @@ let
   inherit (lib) mkOption types;
   ip = import ../../nix-nos/lib/ip.nix;
   asn = import ../../nix-nos/lib/asn.nix;
+  endpoint = import ../../lib/endpoint.nix { inherit lib; };
   cfg = config.plasmacloud.cluster;
 
   peer = {
@@ -235,8 +236,8 @@ in
         message = "plasmacloud.cluster.bootstrap.initialPeers: empty, so no node would start the cluster; name at least one control-plane node.";
       }
       {
-        assertion = builtins.match "https?://[^/?#]+(/[^?#]*[^/?#])?" cfg.deployer.url != null;
-        message = "plasmacloud.cluster.deployer.url: \"${cfg.deployer.url}\" is not a base URL; write http://HOST:PORT or https://HOST:PORT, without a slash at the end.";
+        assertion = endpoint.isBaseUrl cfg.deployer.url;
+        message = "plasmacloud.cluster.deployer.url: \"${cfg.deployer.url}\" is not a base URL; write http://HOST:PORT or https://HOST:PORT, without a user, a query, a fragment, or a slash at the end.";
       }
     ]
     ++ map (id: {

@@ -8,6 +8,7 @@ let
   cluster = config.plasmacloud.cluster;
   cfg = config.plasmacloud.network.fiberlbBgp;
   duration = import ../../lib/duration.nix { inherit lib; };
+  endpoint = import ../../lib/endpoint.nix { inherit lib; };
   option = "plasmacloud.network.fiberlbBgp.vips";
 
   mkDuration =
@@ -101,30 +102,14 @@ let
     };
   };
 
-  port = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
-  # "127.0.0.1:80" or "[::1]:80" -> the host, or null.
-  hostOf =
-    endpoint:
+  # The canonical text, of an IPv4 address also where it is written as IPv6.
+  unmapped =
+    text:
     let
-      parts = builtins.match "(\\[([0-9a-fA-F:.]+)]|[0-9A-Za-z._-]+):${port}" endpoint;
+      canonical = ip.canonicalOrGiven text;
+      bare = lib.removePrefix "::ffff:" canonical;
     in
-    if parts == null then
-      null
-    else if lib.elemAt parts 1 != null then
-      lib.elemAt parts 1
-    else
-      lib.head parts;
-  hostOfUrl =
-    url:
-    let
-      parts = builtins.match "https?://(\\[([0-9a-fA-F:.]+)]|[0-9A-Za-z._-]+)(:${port})?([/?#].*)?" url;
-    in
-    if parts == null then
-      null
-    else if lib.elemAt parts 1 != null then
-      lib.elemAt parts 1
-    else
-      lib.head parts;
+    if ip.isIPv4 bare then bare else canonical;
 
   durationProblem = name: text: {
     assertion = duration.parse text >= 1 && duration.parse text <= 86400000;
@@ -144,7 +129,7 @@ let
       key = if c.type == "http" then "url" else "address";
       other = if c.type == "http" then "address" else "url";
       value = c.${key};
-      host = if c.type == "http" then hostOfUrl value else hostOf value;
+      host = if c.type == "http" then endpoint.hostOfUrl value else endpoint.hostOf value;
       example = if c.type == "http" then "http://127.0.0.1:8080/healthz" else "127.0.0.1:80";
       name = "${option}: the ${c.type} check of ${v.address}";
       own = ip.parseHost v.address;
@@ -167,7 +152,7 @@ let
           message = "${name}: \"${value}\" is not ${if c.type == "http" then "a URL" else "HOST:PORT"}; write one such as ${example}.";
         }
         {
-          assertion = host == null || own == null || ip.canonical host != own.address;
+          assertion = host == null || own == null || unmapped host != own.address;
           message = "${name} dials the VIP itself, which a node holds only while the check is up; dial 127.0.0.1, or the node's own address.";
         }
       ];

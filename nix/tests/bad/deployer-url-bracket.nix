@@ -1,0 +1,4 @@
+{
+  imports = [ ../base.nix ];
+  plasmacloud.cluster.deployer.url = "http://[::1";
+}
