@@ -109,8 +109,14 @@ let
       else
         "${name}: \"${address}\" is not an IP address; write one such as 10.0.0.11 or 2001:db8::11, without a prefix length.";
   };
+  isRouterId =
+    text: ip.isIPv4 text && text != "0.0.0.0" && lib.head (ip.parse text).groups < 224;
   checkPeer = name: p: [
     (checkAddress "${name}.address" p.address)
+    {
+      assertion = !(ip.isLinkLocal p.address);
+      message = "${name}.address: \"${p.address}\" is link-local, and does not say on which interface; write an address of the router that is valid beyond the link.";
+    }
     {
       assertion = asn.isUsable p.asn;
       message = "${name}.asn: ${toString p.asn} cannot be used; ${asn.rule}.";
@@ -138,8 +144,8 @@ let
       }
     ]
     ++ lib.optional (n.bgp.routerId != null) {
-      assertion = ip.isIPv4 n.bgp.routerId;
-      message = "${option id}.bgp.routerId: \"${n.bgp.routerId}\" is not an identifier; write it as an IPv4 address such as 10.0.0.11.";
+      assertion = isRouterId n.bgp.routerId;
+      message = "${option id}.bgp.routerId: \"${n.bgp.routerId}\" is not an identifier; write it as an IPv4 address such as 10.0.0.11, neither 0.0.0.0 nor from 224.0.0.0 on.";
     }
     ++ checkPeers "${option id}.bgp.peers" n.bgp.peers;
 

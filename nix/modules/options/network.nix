@@ -177,6 +177,12 @@ let
           nodeAddresses.${host.address} or ""
         }; a VIP needs an address of its own.";
       }
+      {
+        assertion = host == null || !(routerAddresses ? ${host.address});
+        message = "${option}: ${v.address} is the address of the router ${
+          routerAddresses.${host.address} or ""
+        }; a VIP needs an address of its own.";
+      }
     ]
     ++ map (id: {
       assertion = cluster.nodes ? ${id};
@@ -209,6 +215,41 @@ let
     )
   );
 
+  # Which router has an address, as the option that says so.
+  routerAddresses =
+    let
+      of =
+        option: peers:
+        lib.concatLists (
+          lib.mapAttrsToList (
+            name: p:
+            let
+              address = ip.canonical p.address;
+            in
+            lib.optional (address != null) (lib.nameValuePair address "${option}.${name}")
+          ) peers
+        );
+    in
+    lib.listToAttrs (
+      of "plasmacloud.cluster.bgp.peers" cluster.bgp.peers
+      ++ lib.concatLists (
+        lib.mapAttrsToList (id: n: of "plasmacloud.cluster.nodes.${id}.bgp.peers" n.bgp.peers) cluster.nodes
+      )
+    );
+
+  # { <router identifier> = [ id ]; } of the speakers, given or taken from ip.
+  routerIds = lib.groupBy (
+    id:
+    let
+      n = cluster.nodes.${id};
+    in
+    if n.bgp.routerId != null then n.bgp.routerId else n.ip
+  ) (lib.filter (id: cluster.nodes.${id}.bgp.routerId != null || ip.isIPv4 cluster.nodes.${id}.ip) data.speakers);
+  # Nodes that share their ip are told so already.
+  sharedRouterIds = lib.filterAttrs (
+    _: ids: lib.length ids > 1 && lib.any (id: cluster.nodes.${id}.bgp.routerId != null) ids
+  ) routerIds;
+
   repeated = lib.filterAttrs (_: same: lib.length same > 1) (
     lib.groupBy (v: v.prefix) (
       lib.filter (host: host != null) (map (v: ip.parseHost v.address) cfg.vips)
@@ -227,7 +268,20 @@ let
       hasIPv4 = ip.isIPv4 n.ip || lib.any (p: ip.isIPv4 p.address) (lib.attrValues peers);
       ownFamilies = families.${id} or { };
     in
-    [
+    lib.mapAttrsToList (
+      peer: p:
+      let
+        address = ip.canonical p.address;
+        from = if n.bgp.peers ? ${peer} then name else "plasmacloud.cluster";
+      in
+      {
+        assertion = address == null || address != ip.canonical n.ip && address != ip.canonical n.ipv6;
+        message = "${from}.bgp.peers.${peer}.address: ${p.address} is an address of ${id} itself, which would peer with itself; write the router's${
+          if n.bgp.peers ? ${peer} then "" else ", or move the peer into bgp.peers of the other nodes"
+        }.";
+      }
+    ) peers
+    ++ [
       {
         assertion = n.bgp.routerId != null || !(ip.isIPv6 n.ip);
         message = "${name}.bgp.routerId: not set, and ip is an IPv6 address; take a number that no other node has, written as an IPv4 address.";
@@ -302,6 +356,10 @@ in
       assertion = false;
       message = "${option}: ${prefix} is listed ${toString (lib.length same)} times; keep one of them.";
     }) repeated
+    ++ lib.mapAttrsToList (routerId: ids: {
+      assertion = false;
+      message = "plasmacloud.cluster.nodes: ${routerId} is the BGP router identifier of ${lib.concatStringsSep " and " ids}, and routers tell speakers apart by it; set bgp.routerId so that each has its own (unset, it is ip).";
+    }) sharedRouterIds
     ++ lib.concatMap speakerProblems data.speakers;
 
     warnings =
