@@ -8,6 +8,7 @@
 let
   inherit (lib) mkOption types;
   inherit (config.plasmacloud) cluster package;
+  inherit (import ../lib/endpoint.nix { inherit lib; }) port;
   cfg = config.plasmacloud.deployer;
   binary = "${package}/bin/plasmacloud-deployer";
   configFile = "plasmacloud/deployer.json";
@@ -39,16 +40,16 @@ in
   options.plasmacloud.deployer = {
     enable = lib.mkEnableOption "the deployer, the registry of the cluster's nodes";
     listen = mkOption {
-      type = types.strMatching ".*:[0-9]{1,5}";
+      type = types.strMatching "([0-9A-Za-z._-]+|\\[[0-9a-fA-F:.]+(%[0-9A-Za-z._-]+)?])?:${port}";
       default = ":8080";
       example = "10.0.0.10:8080";
       description = "Where it listens, as HOST:PORT; without a host, on every address.";
     };
     storePath = mkOption {
-      type = types.strMatching "/var/lib/plasmacloud-deployer/.+";
+      type = types.strMatching "/var/lib/plasmacloud-deployer/[0-9A-Za-z_][0-9A-Za-z._-]*";
       default = "/var/lib/plasmacloud-deployer/state.db";
       example = "/var/lib/plasmacloud-deployer/nodes.db";
-      description = "The file of the registry, in the service's state directory.";
+      description = "The file of the registry, directly below the service's state directory.";
     };
     manifest = mkOption {
       type = types.nullOr types.path;

@@ -133,6 +133,22 @@ let
       ];
     }).config;
 
+  # Those of the values that the deployer's option takes.
+  taken =
+    option: values:
+    lib.filter (
+      value:
+      (builtins.tryEval
+        (lib.nixosSystem {
+          system = "x86_64-linux";
+          modules = [
+            nixosModule
+            { plasmacloud.deployer.${option} = value; }
+          ];
+        }).config.plasmacloud.deployer.${option}
+      ).success
+    ) values;
+
   failures =
     modules:
     map (a: a.message) (
@@ -169,6 +185,32 @@ in
     "2.5m"
     "24h"
   ] stopsWithin;
+
+  taken = lib.mapAttrs taken {
+    listen = [
+      ":8080"
+      "10.0.0.10:65535"
+      "[::1]:80"
+      "[fe80::1%eth0]:80"
+      "deployer.example.org:80"
+      "8080"
+      ":0"
+      ":65536"
+      ":99999"
+      "a b:80"
+      "::1:80x"
+    ];
+    storePath = [
+      "/var/lib/plasmacloud-deployer/state.db"
+      "/var/lib/plasmacloud-deployer/_a-1"
+      "/var/lib/plasmacloud-deployer/"
+      "/var/lib/plasmacloud-deployer/.."
+      "/var/lib/plasmacloud-deployer/../x.db"
+      "/var/lib/plasmacloud-deployer/a/x.db"
+      "/var/lib/plasmacloud-deployer/.x.db"
+      "/var/lib/x.db"
+    ];
+  };
 
   # A user of nix-nos alone.
   speaker = {
