@@ -64,9 +64,13 @@ func removeStale(name string) error {
 	}
 	var errs []error
 	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+			continue // gone by now, or another user's
+		}
 		lock, err := os.Open(dir)
 		if err != nil {
-			continue // another user's
+			continue
 		}
 		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 			for line := range strings.Lines(namespaces) {

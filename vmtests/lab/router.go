@@ -83,7 +83,7 @@ func (h *Host) StartBIRD(cfg RouterConfig) (Router, error) {
 			more += "ttl security on;"
 		}
 		fmt.Fprintf(&conf, `protocol bgp peer%d {
-  local as %d; neighbor %s as %d; %s
+  local as %d; neighbor %s as %d; direct; %s
   graceful restart on; connect retry time 1; error wait time 1, 2;
   ipv4 { import all; export where proto = "own"; extended next hop on; };
   ipv6 { import all; export none; };
