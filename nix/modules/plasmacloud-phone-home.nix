@@ -48,6 +48,8 @@ in
         ];
         Restart = "always";
         RestartSec = "10s";
+        # A wrong file stays wrong until a switch brings another, and starts it again.
+        RestartPreventExitStatus = 78;
 
         # The mainboard's UUID, by which a machine is known, is for root only.
         CapabilityBoundingSet = "";
