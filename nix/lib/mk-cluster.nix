@@ -43,6 +43,16 @@ let
       "plasmacloud.cluster.nodes: the cluster has no nodes; define at least one, a control plane."
     ++ map (a: a.message) (lib.filter (a: !a.assertion) light.config.assertions);
 
+  manifest = {
+    inherit failedAssertions;
+    inherit (light.config) warnings;
+    data =
+      if failedAssertions == [ ] then
+        (import ./cluster-data.nix { inherit lib; } light.config.plasmacloud).manifest
+      else
+        null;
+  };
+
   strangers = lib.subtractLists (lib.attrNames cluster.nodes) (lib.attrNames nodeModules);
 
   nodeSystem =
@@ -53,7 +63,10 @@ let
         {
           _file = ./mk-cluster.nix;
           nixpkgs.hostPlatform = lib.mkDefault system;
-          plasmacloud.node.id = id;
+          plasmacloud = {
+            node.id = id;
+            deployer.clusterManifest = manifest;
+          };
         }
       ]
       ++ clusterModules
@@ -70,13 +83,5 @@ in
     lib.mapAttrs nodeSystem cluster.nodes
   );
 
-  plasmacloud.${cluster.name} = {
-    inherit failedAssertions;
-    inherit (light.config) warnings;
-    data =
-      if failedAssertions == [ ] then
-        (import ./cluster-data.nix { inherit lib; } light.config.plasmacloud).manifest
-      else
-        null;
-  };
+  plasmacloud.${cluster.name} = manifest;
 }

@@ -23,13 +23,7 @@ let
     }
     + "\n";
   ownManifest = cfg.manifest == "/etc/${manifestFile}";
-  manifestJson =
-    builtins.toJSON {
-      data = (import ../lib/cluster-data.nix { inherit lib; } config.plasmacloud).manifest;
-      failedAssertions = [ ];
-      inherit (config) warnings;
-    }
-    + "\n";
+  manifestJson = builtins.toJSON cfg.clusterManifest + "\n";
 in
 {
   imports = [
@@ -57,6 +51,20 @@ in
       defaultText = lib.literalMD "the manifest of {option}`plasmacloud.cluster`, where that is defined";
       example = "/var/lib/plasmacloud-deployer/manifest.json";
       description = "The manifest of the cluster whose nodes may join.";
+    };
+    clusterManifest = mkOption {
+      type = types.raw;
+      internal = true;
+      default = {
+        data = (import ../lib/cluster-data.nix { inherit lib; } config.plasmacloud).manifest;
+        failedAssertions = [ ];
+        # NixOS' own are not about the cluster.
+        warnings = lib.filter (lib.hasPrefix "plasmacloud.") config.warnings;
+      };
+      description = ''
+        The manifest of {option}`plasmacloud.cluster`: mkCluster gives the one
+        that it made. On a machine outside the cluster it is made anew.
+      '';
     };
     allowUnknownNodes = mkOption {
       type = types.bool;

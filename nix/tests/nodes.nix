@@ -172,9 +172,42 @@ in
     units = units node01;
     etc = lib.attrNames node01.environment.etc;
     deployer = builtins.fromJSON node01.environment.etc."plasmacloud/deployer.json".text;
-    deployerReadsTheManifest =
-      builtins.fromJSON node01.environment.etc."plasmacloud/manifest.json".text == manifest;
   };
+
+  # Whether the deployer's file is the flake's manifest, byte for byte, with the
+  # cluster's warnings and without those of the machine.
+  deployerReadsTheManifest =
+    let
+      modules = [
+        ../examples/three-nodes/cluster.nix
+        { plasmacloud.cluster.nodes.node02.role = lib.mkForce "control-plane"; }
+      ];
+      machine = {
+        plasmacloud.deployer.enable = true;
+        warnings = [ "what NixOS warns of" ];
+      };
+      warned = mkCluster {
+        inherit modules;
+        nodeModules.node01 = machine;
+      };
+      outside = lib.nixosSystem {
+        system = "x86_64-linux";
+        modules = [
+          nixosModule
+          machine
+        ]
+        ++ modules;
+      };
+      same =
+        system:
+        system.config.environment.etc."plasmacloud/manifest.json".text
+        == builtins.toJSON warned.plasmacloud.three-nodes + "\n";
+    in
+    {
+      inherit (warned.plasmacloud.three-nodes) warnings;
+      node01 = same warned.nixosConfigurations.node01;
+      outside = same outside;
+    };
 
   # By drain delay.
   stopsWithin = lib.genAttrs [
