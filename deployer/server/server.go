@@ -38,6 +38,7 @@ type server struct {
 	log      *slog.Logger
 	slots    chan struct{} // one for each request at work
 	large    chan struct{} // one for each large body in memory
+	lists    lists
 }
 
 // New is the handler of the whole API.
@@ -60,9 +61,10 @@ func New(cfg Config) http.Handler {
 // to read holds nothing but its connection and its answer.
 type answer struct {
 	status     int // 0: nobody reads it
-	body       any // encoded as JSON
+	body       any // json.RawMessage goes out as it is
 	allow      string
 	retryAfter string // seconds
+	written    func() // may be nil
 }
 
 // handler makes an answer. It uses w for nothing but the body of the request.
@@ -122,19 +124,14 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) answer {
 	})
 }
 
+// nodes has no turnstile: lists have a bound of their own, and those who wait for
+// one keep no report out.
 func (s *server) nodes(_ http.ResponseWriter, r *http.Request) answer {
-	return s.turnstile(r, func() answer {
-		views, err := s.registry.Nodes(r.Context())
-		if err != nil {
-			return s.fail(r, err)
-		}
-		list := api.NodeList{Nodes: make([]api.Node, len(views))}
-		for i, v := range views {
-			list.Nodes[i] = wireNode(v)
-			list.Nodes[i].History = nil
-		}
-		return answer{status: http.StatusOK, body: list}
-	})
+	list, done, err := s.lists.get(r.Context(), s.encodeNodes)
+	if err != nil {
+		return s.fail(r, err)
+	}
+	return answer{status: http.StatusOK, body: list, written: done}
 }
 
 func (s *server) node(r *http.Request, id string) answer {
@@ -239,18 +236,19 @@ func (s *server) write(w http.ResponseWriter, a answer) {
 	if a.status == 0 {
 		return
 	}
-	var body bytes.Buffer
-	enc := json.NewEncoder(&body)
-	enc.SetEscapeHTML(false) // it is read by people too
-	if err := enc.Encode(a.body); err != nil {
-		panic(err) // a type that JSON does not have
+	if a.written != nil {
+		defer a.written()
+	}
+	body, made := a.body.(json.RawMessage)
+	if !made {
+		body = encode(a.body)
 	}
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	if _, problem := a.body.(api.Problem); problem {
 		header.Set("Content-Type", api.ProblemContentType)
 	}
-	header.Set("Content-Length", strconv.Itoa(body.Len()))
+	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	if a.allow != "" {
@@ -262,5 +260,15 @@ func (s *server) write(w http.ResponseWriter, a answer) {
 	// A recorder in a test has no deadlines.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
 	w.WriteHeader(a.status)
-	_, _ = w.Write(body.Bytes())
+	_, _ = w.Write(body)
+}
+
+func encode(v any) json.RawMessage {
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false) // it is read by people too
+	if err := enc.Encode(v); err != nil {
+		panic(err) // a type that JSON does not have
+	}
+	return text.Bytes()
 }

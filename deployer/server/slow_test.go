@@ -2,13 +2,16 @@ package server_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,9 +49,20 @@ func listen(t *testing.T, cfg server.Config, n int, gate chan struct{}) (addr st
 		t.Fatal(err)
 	}
 	srv := server.NewHTTP(server.New(cfg))
-	go func() { _ = srv.Serve(listener) }()
+	go func() { _ = srv.Serve(smallBuffers{listener}) }()
 	t.Cleanup(func() { _ = srv.Close() })
 	return listener.Addr().String()
+}
+
+// smallBuffers lets the kernel take little of an answer off the server's hands.
+type smallBuffers struct{ net.Listener }
+
+func (l smallBuffers) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		_ = conn.(*net.TCPConn).SetWriteBuffer(16 << 10)
+	}
+	return conn, err
 }
 
 // say opens a connection and sends text on it.
@@ -123,4 +137,57 @@ func TestLateAnswer(t *testing.T) {
 	if status, _, body := heard(t, conn); status != 403 || !strings.Contains(body, node.CodeUnknownNode) {
 		t.Errorf("%d %q", status, body)
 	}
+}
+
+// TestSlowReaders: peers that ask for the list and do not read it do not each have
+// a copy of it in memory, keep nobody else waiting, and are cut off.
+func TestSlowReaders(t *testing.T) {
+	const nodes, readers = 2_000, 200
+	addr := listen(t, server.Config{MaxConcurrent: readers / 2, MaxWait: 10 * time.Second, WriteTimeout: 3 * time.Second}, nodes, nil)
+	const request = "GET " + api.PathNodes + " HTTP/1.1\r\nHost: x\r\n\r\n"
+	_, _, list := heard(t, say(t, addr, request))
+	if got := strings.Count(list, `"node_id"`); got != nodes {
+		t.Fatalf("%d nodes", got)
+	}
+	before := heap()
+	small := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) })
+	}}
+	var slow []net.Conn
+	for range readers {
+		conn, err := small.DialContext(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		slow = append(slow, conn)
+	}
+	time.Sleep(time.Second) // for the answers to be under way
+	if grown, most := heap()-before, 30*len(list); grown > most {
+		t.Errorf("%d lists of %d bytes take %d bytes", readers, len(list), grown)
+	}
+	began := time.Now()
+	const good = `{"node_id":"node01","phase":"ready"}`
+	if status, _, body := heard(t, say(t, addr, fmt.Sprintf(report, len(good), good))); status != 200 || time.Since(began) > time.Second {
+		t.Errorf("a good report: %d %s after %s", status, body, time.Since(began))
+	}
+	if _, _, list := heard(t, say(t, addr, request)); strings.Count(list, `"node_id"`) != nodes {
+		t.Errorf("a list for one who reads has %d bytes", len(list))
+	}
+	time.Sleep(3 * time.Second)
+	_ = slow[0].SetReadDeadline(time.Now().Add(10 * time.Second))
+	if got, err := io.Copy(io.Discard, slow[0]); err != nil && !errors.Is(err, syscall.ECONNRESET) || got >= int64(len(list)) {
+		t.Errorf("one who does not read got %d of %d bytes, %v", got, len(list), err)
+	}
+}
+
+// heap is how many bytes are in use.
+func heap() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
 }
