@@ -139,14 +139,15 @@ const (
 	minGap     = 20 * time.Millisecond  // between two passes, whatever happens
 	firstRetry = 250 * time.Millisecond // after a pass that failed; doubles
 	lastRetry  = 5 * time.Second
-	// patience times the speaker's timeout is how long a withdraw may take to leave
-	// Adj-RIB-Out, and how long, beyond the drain, stopping may take.
+	// patience times the speaker's timeout is how long, beyond the drain, stopping may take.
 	patience = 5
 )
 
 // Run keeps the VIPs announced until ctx ends. Then it withdraws them all, waits
-// for the drain, releases the addresses, and returns nil; where it cannot know
-// that a VIP is withdrawn it leaves the address held and returns an error.
+// for the drain, releases the addresses, and returns nil. Where it cannot know that
+// routers were told of a withdraw it leaves the address held and returns an error:
+// the speaker does not answer, is not running, is not configured, or has routers
+// and a session with none.
 func (a *Announcer) Run(ctx context.Context) error {
 	// A request under way is not cut off by the signal to stop; each has its own deadline.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -222,7 +223,14 @@ func (a *Announcer) sleep(ctx context.Context, stopping bool, gap, wait time.Dur
 }
 
 func (a *Announcer) gaveUp(r result) error {
-	err := fmt.Errorf("stopped with %d paths and %d addresses left as they are", r.paths, r.held)
+	paths, held := "paths unknown", "addresses unknown"
+	if r.now.tableKnown {
+		paths = fmt.Sprintf("%d paths", len(r.now.table.Own))
+	}
+	if r.now.addrsKnown {
+		held = fmt.Sprintf("%d addresses", len(r.now.addrs.Own))
+	}
+	err := fmt.Errorf("stopped with %s and %s left as they are, since routers may still send traffic", paths, held)
 	if r.err != nil {
 		err = fmt.Errorf("%w: %w", err, r.err)
 	}

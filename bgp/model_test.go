@@ -22,12 +22,14 @@ type world struct {
 	away    error                         // what Ready says; nil: ready
 	table   map[netip.Prefix]speaker.Path // ours
 	foreign map[netip.Prefix]int
-	lag     time.Duration              // from a withdraw to its leaving Adj-RIB-Out
-	outAt   map[netip.Prefix]time.Time // when the last withdraw leaves, or left, Adj-RIB-Out
+	session bool                       // with the one router, under graceful restart
+	routes  map[netip.Prefix]bool      // ours, as the router has them; without a session as they were
+	lost    map[netip.Prefix]time.Time // when the router last lost a route
 
 	own, others map[netip.Addr]bool
 	bindFails   map[netip.Addr]bool
 	listFails   bool
+	noInterface bool // nothing is held, and nothing can be
 
 	announced, withdrawn, bound, released int
 }
@@ -35,7 +37,8 @@ type world struct {
 func newWorld(delay time.Duration, complain func(string, ...any)) *world {
 	return &world{
 		complain: complain, delay: delay,
-		table: map[netip.Prefix]speaker.Path{}, foreign: map[netip.Prefix]int{}, outAt: map[netip.Prefix]time.Time{},
+		table: map[netip.Prefix]speaker.Path{}, foreign: map[netip.Prefix]int{},
+		session: true, routes: map[netip.Prefix]bool{}, lost: map[netip.Prefix]time.Time{},
 		own: map[netip.Addr]bool{}, others: map[netip.Addr]bool{}, bindFails: map[netip.Addr]bool{},
 	}
 }
@@ -43,18 +46,37 @@ func newWorld(delay time.Duration, complain func(string, ...any)) *world {
 // changes is how many steps the announcer has taken so far.
 func (w *world) changes() int { return w.announced + w.withdrawn + w.bound + w.released }
 
-// restartSpeaker is a crash of the daemon: what clients added is gone.
+// restartSpeaker is a crash of the daemon: what clients added is gone, and so is the session.
 func (w *world) restartSpeaker() {
-	for p := range w.table {
-		w.outAt[p] = time.Now()
-	}
-	for p, at := range w.outAt { // with its sessions, what it still had to send is moot
-		if at.After(time.Now()) {
-			w.outAt[p] = time.Now()
-		}
-	}
+	w.session = false
 	clear(w.table)
 	clear(w.foreign)
+}
+
+// setSession opens or closes the session with the router.
+func (w *world) setSession(up bool) {
+	w.session = up && !w.dead()
+	w.tell()
+}
+
+// tell makes the router's routes those of the table, if there is a session.
+func (w *world) tell() {
+	if !w.session {
+		return
+	}
+	for p := range w.routes {
+		if _, ok := w.table[p]; !ok {
+			delete(w.routes, p)
+			w.lost[p] = time.Now()
+		}
+	}
+	for p := range w.table {
+		w.routes[p] = true
+	}
+}
+
+func (w *world) dead() bool {
+	return errors.Is(w.away, speaker.ErrGone) || errors.Is(w.away, speaker.ErrNotConfigured)
 }
 
 // worldSpeaker and worldHolder are the announcer's two views of a world.
@@ -97,9 +119,9 @@ func (w worldSpeaker) Announce(_ context.Context, paths []speaker.Path) error {
 			w.complain("%s announced again, unchanged", p.Prefix)
 		}
 		w.table[p.Prefix] = p
-		delete(w.outAt, p.Prefix)
 		w.announced++
 	}
+	w.tell()
 	return nil
 }
 
@@ -112,21 +134,30 @@ func (w worldSpeaker) Withdraw(_ context.Context, prefixes []netip.Prefix) error
 			w.complain("%s withdrawn, which is not announced", p)
 		}
 		delete(w.table, p)
-		w.outAt[p] = time.Now().Add(w.lag)
 		w.withdrawn++
 	}
+	w.tell()
 	return nil
 }
 
 func (w worldSpeaker) Advertised(_ context.Context, prefixes []netip.Prefix) (speaker.Advertised, error) {
 	to := map[netip.Prefix][]netip.Addr{}
 	for _, p := range prefixes {
-		_, announced := w.table[p]
-		if announced || w.outAt[p].After(time.Now()) {
-			to[p] = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+		if w.routes[p] {
+			to[p] = []netip.Addr{theRouter}
 		}
 	}
-	return speaker.Advertised{Established: 1, To: to}, w.answers()
+	n := 0
+	if w.session {
+		n = 1
+	}
+	return speaker.Advertised{Established: n, To: to}, w.answers()
+}
+
+var theRouter = netip.MustParseAddr("192.0.2.1")
+
+func (w worldSpeaker) Peers(context.Context) ([]speaker.Peer, error) {
+	return []speaker.Peer{{Address: theRouter, Established: w.session}}, w.answers()
 }
 
 func (w worldSpeaker) Watch(ctx context.Context, changed func()) error {
@@ -148,7 +179,7 @@ func (w worldHolder) Bind(_ context.Context, addrs []netip.Addr) error {
 	var errs []error
 	for _, a := range addrs {
 		switch {
-		case w.bindFails[a]:
+		case w.noInterface, w.bindFails[a]:
 			errs = append(errs, &vip.AddrError{Addr: a, Do: "bind", Err: errors.New("no buffer space")})
 		case !w.own[a] && !w.others[a]:
 			w.own[a] = true
@@ -167,8 +198,11 @@ func (w worldHolder) Release(_ context.Context, addrs []netip.Addr) error {
 		if _, announced := w.table[p]; announced {
 			w.complain("%s released while it is announced", a)
 		}
-		if out, ok := w.outAt[p]; ok && time.Since(out) < w.delay {
-			w.complain("%s released %s after its withdraw was out, before the drain of %s", a, time.Since(out), w.delay)
+		if w.routes[p] {
+			w.complain("%s released while the router has its route", a)
+		}
+		if lost, ok := w.lost[p]; ok && time.Since(lost) < w.delay {
+			w.complain("%s released %s after the router lost its route, before the drain of %s", a, time.Since(lost), w.delay)
 		}
 		delete(w.own, a)
 		w.released++

@@ -15,12 +15,11 @@ import (
 type result struct {
 	err   error     // what failed; other steps were done all the same
 	next  time.Time // when there is something to do again; zero: nothing is pending
-	clean bool      // nothing of ours is announced or held, as read at the start of the pass
-	paths int       // of ours, as read; 0 where the table could not be read
-	held  int       // addresses of ours, as read
+	clean bool      // nothing of ours can be announced or is held, as read at the start of the pass
+	now   live      // as read at the start of the pass
 }
 
-// confirmPause is how soon a pass looks again whether a withdraw is out.
+// confirmPause is how soon a pass looks again whether what was done had an effect.
 const confirmPause = 20 * time.Millisecond
 
 // pass reads the live state once, and does what it lacks of the desired state.
@@ -28,69 +27,90 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	began := time.Now()
 	cfg := a.config()
 	wishes := desired(cfg, a.health, stopping)
-	now, speakerErr, addrsErr := a.read(ctx, stopping)
+	now, speakerErr, addrsErr := a.read(ctx)
 	a.reportSpeaker(speakerErr)
 	a.reportForeign(wishes, now)
 
 	todo := plan(wishes, now)
-	if stopping && now.tableKnown {
-		speakerErr = nil // one that is gone with its table is not needed any more
+	if speakerErr != nil {
+		todo.announce = nil
 	}
-	withdrawErr := a.withdraw(ctx, todo.withdraw)
-	announced, announceErr := a.announce(ctx, todo, now)
+	before := a.gone
+	a.gone = map[netip.Prefix]bool{}
+	withdrawErr := a.withdraw(ctx, todo.withdraw, before)
+	failed, bindErr := a.bind(ctx, todo.bind)
+	// Traffic that comes for an address that cannot be held is lost.
+	var unheld []netip.Prefix
+	for addr := range failed {
+		if p := speaker.HostPrefix(addr); now.table.Own[p].Prefix.IsValid() {
+			unheld = append(unheld, p)
+		}
+	}
+	slices.SortFunc(unheld, netip.Prefix.Compare)
+	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before))
+	announced, announceErr := a.announce(ctx, todo.announce, wishes, failed, now)
 	next, drainErr := a.drain(ctx, cfg, todo.unwanted, now, stopping)
 	var offerErr error
-	if now.tableKnown && !stopping {
+	if now.tableKnown && speakerErr == nil && !stopping {
 		offerErr = a.checkOffered(ctx)
 	}
-	stepErr := errors.Join(withdrawErr, announceErr, drainErr, offerErr)
-	// What was done is looked at soon, to see that it had an effect.
-	if len(todo.withdraw) > 0 && withdrawErr == nil || announced && announceErr == nil {
+	stepErr := errors.Join(withdrawErr, bindErr, announceErr, drainErr, offerErr)
+	if len(a.gone) > 0 && withdrawErr == nil || len(todo.bind) > len(failed) || announced && announceErr == nil {
 		next = time.Now().Add(confirmPause)
 	}
 
-	r := result{
-		err: errors.Join(addrsErr, speakerErr, stepErr), next: next, paths: len(now.table.Own), held: len(now.addrs.Own),
-		clean: now.tableKnown && now.addrsKnown && len(now.table.Own) == 0 && len(now.addrs.Own) == 0,
-	}
+	r := result{err: errors.Join(addrsErr, speakerErr, stepErr), next: next, now: now, clean: isClean(wishes, now, speakerErr)}
 	a.reportError(errors.Join(addrsErr, stepErr))
 	a.publish(wishes, now, speakerErr, r, stopping)
 	a.log.Debug("pass", "took", time.Since(began), "vips", len(wishes))
 	return r
 }
 
-// read is the live state. While the announcer runs, a table counts only if its
-// speaker is ready; a speaker that is away may come back with routers still
-// sending to us (graceful restart, RFC 4724), so nothing follows from its
-// absence. Once we stop, a speaker that is not running has no table to wait for.
-func (a *Announcer) read(ctx context.Context, stopping bool) (now live, speakerErr, addrsErr error) {
+// isClean reports whether a stop has nothing left to do. A speaker that is not
+// running has no table, but its routers may keep our routes (graceful restart, RFC
+// 4724): then a stop is clean only if no VIP is held, so that there is nothing to keep.
+func isClean(wishes map[netip.Addr]wish, now live, speakerErr error) bool {
+	switch {
+	case !now.addrsKnown || len(now.addrs.Own) > 0:
+		return false
+	case now.tableKnown:
+		return len(now.table.Own) == 0
+	case !errors.Is(speakerErr, speaker.ErrGone) && !errors.Is(speakerErr, speaker.ErrNotConfigured):
+		return false
+	}
+	for addr := range wishes {
+		if now.addrs.Holds(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+// read is the live state. The table of a speaker that is away is not known: its
+// routers may go on sending to us until it comes back, so nothing follows from its
+// absence. One with another ASN is not given anything, and told to take back what it has.
+func (a *Announcer) read(ctx context.Context) (now live, speakerErr, addrsErr error) {
 	now.addrs, addrsErr = a.holder.List(ctx)
 	now.addrsKnown = addrsErr == nil
 	speakerErr = a.speaker.Ready(ctx)
-	switch {
-	case speakerErr == nil, stopping && errors.Is(speakerErr, speaker.ErrWrongASN):
+	if speakerErr == nil || errors.Is(speakerErr, speaker.ErrWrongASN) {
 		table, err := a.speaker.List(ctx)
 		if err != nil {
 			return now, err, addrsErr
 		}
 		now.table, now.tableKnown = table, true
-	case stopping && (errors.Is(speakerErr, speaker.ErrGone) || errors.Is(speakerErr, speaker.ErrNotConfigured)):
-		now.tableKnown = true
 	}
 	return now, speakerErr, addrsErr
 }
 
-func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix) error {
-	before := a.gone
-	a.gone = nil
+// withdraw withdraws, and notes in a.gone what; before is what the last pass did.
+func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, before map[netip.Prefix]bool) error {
 	if len(prefixes) == 0 {
 		return nil
 	}
 	if err := a.speaker.Withdraw(ctx, prefixes); err != nil {
 		return err
 	}
-	a.sent.withdrawn(prefixes)
-	a.gone = make(map[netip.Prefix]bool, len(prefixes))
 	var stuck []netip.Prefix
 	for _, p := range prefixes {
 		a.gone[p] = true
@@ -104,49 +124,67 @@ func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix) error
 	return noEffect("withdraw", stuck, "did another client add it, with our path identifier and a source of its own?")
 }
 
-// announce binds, then announces; did says whether anything changed. A VIP that
-// could not be bound is not announced.
-func (a *Announcer) announce(ctx context.Context, todo steps, now live) (did bool, err error) {
-	var bindErr error
-	failed := map[netip.Addr]bool{}
-	if len(todo.bind) > 0 {
-		bindErr = a.holder.Bind(ctx, todo.bind)
-		for _, addr := range unbound(bindErr, todo.bind) {
-			failed[addr] = true
-		}
-		if bound := slices.DeleteFunc(todo.bind, func(addr netip.Addr) bool { return failed[addr] }); len(bound) > 0 {
-			did = true
-			a.log.Info("bound", "count", len(bound), "addresses", some(bound))
-		}
+// bind returns the addresses that could not be bound.
+func (a *Announcer) bind(ctx context.Context, addrs []netip.Addr) (failed map[netip.Addr]bool, err error) {
+	if len(addrs) == 0 {
+		return nil, nil
 	}
+	failed = map[netip.Addr]bool{}
+	err = a.holder.Bind(ctx, addrs)
+	for _, addr := range unbound(err, addrs) {
+		failed[addr] = true
+	}
+	if bound := slices.DeleteFunc(slices.Clone(addrs), func(addr netip.Addr) bool { return failed[addr] }); len(bound) > 0 {
+		a.log.Info("bound", "count", len(bound), "addresses", some(bound))
+	}
+	return failed, err
+}
+
+// announce announces what is held; did says whether anything changed.
+func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes map[netip.Addr]wish, failed map[netip.Addr]bool, now live) (did bool, err error) {
 	if !now.tableKnown {
 		clear(a.sent) // the speaker that comes back may know nothing of it
-		return did, bindErr
+		return false, nil
 	}
+	a.sent.keep(wishes)
 	a.sent.observe(now.table.Own)
-	paths, changed := a.sent.filter(todo.announce, now.table.Own)
+	paths, changed := a.sent.filter(paths, now.table.Own)
 	if len(changed) > 0 {
 		a.log.Warn("the speaker changes the attributes of what we announce; is there an import policy?", "count", len(changed), "prefixes", some(changed))
 	}
 	paths = slices.DeleteFunc(paths, func(p speaker.Path) bool { return failed[p.Prefix.Addr()] })
 	if len(paths) == 0 {
-		return did, bindErr
+		return false, nil
 	}
 	dropped := a.sent.dropped(paths, now.table.Own)
 	err = a.speaker.Announce(ctx, paths)
 	var refused *speaker.PathErrors
 	if err != nil && !errors.As(err, &refused) {
-		return did, errors.Join(bindErr, err)
+		return false, err
 	}
 	if refused != nil {
 		paths = slices.DeleteFunc(paths, func(p speaker.Path) bool { return refused.ByPrefix[p.Prefix] != nil })
 	}
 	a.sent.sent(paths)
-	if len(paths) > len(dropped) {
-		a.log.Info("announced", "count", len(paths), "prefixes", somePaths(paths))
+	if shown := prefixesOf(paths, dropped); len(shown) > 0 {
+		a.log.Info("announced", "count", len(shown), "prefixes", some(shown))
 	}
-	return did || len(paths) > 0, errors.Join(bindErr, err,
-		noEffect("announce", dropped, "does an import policy drop it?"))
+	return len(paths) > 0, errors.Join(err, noEffect("announce", dropped, "does an import policy drop it?"))
+}
+
+// prefixesOf are the prefixes of paths, without those of no effect.
+func prefixesOf(paths []speaker.Path, without []netip.Prefix) []netip.Prefix {
+	skip := make(map[netip.Prefix]bool, len(without))
+	for _, p := range without {
+		skip[p] = true
+	}
+	prefixes := make([]netip.Prefix, 0, len(paths))
+	for _, p := range paths {
+		if !skip[p.Prefix] {
+			prefixes = append(prefixes, p.Prefix)
+		}
+	}
+	return prefixes
 }
 
 // unbound are the addresses that err says are not bound: those it names, or all.
@@ -167,50 +205,6 @@ func unbound(err error, all []netip.Addr) []netip.Addr {
 		named = append(named, one.Addr)
 	}
 	return named
-}
-
-// drain moves the unwanted addresses on: from the withdraw being out, through the
-// delay, to the release. It does nothing unless the table was read in this pass.
-func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Addr, now live, stopping bool) (next time.Time, err error) {
-	if !now.tableKnown || !now.addrsKnown {
-		return time.Time{}, nil
-	}
-	a.drains.update(unwanted, now.table.Own, time.Now())
-	if prefixes := a.drains.unconfirmed(); len(prefixes) > 0 {
-		var offered speaker.Advertised
-		// A table that is empty because its speaker is gone is offered to nobody.
-		if now.table.Own != nil {
-			if offered, err = a.speaker.Advertised(ctx, prefixes); err != nil && !(stopping && errors.Is(err, speaker.ErrGone)) {
-				return time.Time{}, err
-			}
-		}
-		waiting, late := a.drains.confirm(offered.To, time.Now(), patience*cfg.Speaker.Timeout)
-		if len(late) > 0 {
-			a.log.Warn("withdraw did not leave the speaker; draining all the same", "count", len(late), "addresses", some(late))
-		}
-		if len(waiting) > 0 {
-			next = time.Now().Add(confirmPause)
-		}
-	}
-	due, at := a.drains.due(cfg.DrainDelay, time.Now())
-	if !at.IsZero() && (next.IsZero() || at.Before(next)) {
-		next = at
-	}
-	if len(due) == 0 {
-		return next, nil
-	}
-	slices.SortFunc(due, netip.Addr.Compare)
-	if err := a.holder.Release(ctx, due); err != nil {
-		return next, err
-	}
-	for _, addr := range due {
-		delete(a.drains, addr)
-	}
-	a.log.Info("released", "count", len(due), "addresses", some(due))
-	if stopping {
-		next = time.Now() // to see that nothing is left
-	}
-	return next, nil
 }
 
 // publish makes the status of this pass the current one.

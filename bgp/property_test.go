@@ -2,7 +2,7 @@ package bgp
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -36,6 +36,9 @@ type bubble struct{ testing.TB }
 func newMachine(t *rapid.T) *machine {
 	m := &machine{cfg: testConfig(modelVIPs), health: map[health.Check]health.Status{}, strangers: map[netip.Addr]bool{}}
 	m.world = newWorld(m.cfg.DrainDelay, func(format string, args ...any) { t.Fatalf(format, args...) })
+	for i := range modelVIPs {
+		m.health[checkOf(i)] = rapid.SampledFrom([]health.Status{health.Up, health.Unknown}).Draw(t, "health")
+	}
 	m.start()
 	return m
 }
@@ -54,8 +57,12 @@ func drawVIP(t *rapid.T) netip.Addr {
 }
 
 func (m *machine) actions() map[string]func(*rapid.T) {
+	pass := func(t *rapid.T) {
+		m.pass()
+		m.afterPass(t)
+	}
 	return map[string]func(*rapid.T){
-		"pass": func(*rapid.T) { m.pass() },
+		"pass": pass, "one more pass": pass, "and one more": pass, // the most frequent event
 		"time": func(t *rapid.T) {
 			time.Sleep(time.Duration(rapid.IntRange(1, 7000).Draw(t, "ms")) * time.Millisecond)
 		},
@@ -83,16 +90,21 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"speaker changes": func(t *rapid.T) {
 			states := []error{nil, nil, speaker.ErrGone, speaker.ErrNoAnswer, speaker.ErrNotConfigured, speaker.ErrWrongASN, speaker.ErrWrongAPI}
 			m.world.away = states[rapid.IntRange(0, len(states)-1).Draw(t, "state")]
-			if m.world.away == speaker.ErrGone || m.world.away == speaker.ErrNotConfigured {
+			if m.world.dead() {
 				m.world.restartSpeaker()
 			}
 		},
-		"speaker is slow": func(t *rapid.T) {
-			m.world.lag = time.Duration(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond
+		"session": func(t *rapid.T) { m.world.setSession(rapid.Bool().Draw(t, "up")) },
+		"interface": func(t *rapid.T) {
+			if m.world.noInterface = rapid.Bool().Draw(t, "gone"); m.world.noInterface {
+				clear(m.world.own)
+				clear(m.world.others)
+				clear(m.strangers)
+			}
 		},
 		"stranger announces": func(t *rapid.T) { m.world.foreign[speaker.HostPrefix(drawVIP(t))]++ },
 		"stranger binds": func(t *rapid.T) {
-			if a := drawVIP(t); !m.world.own[a] {
+			if a := drawVIP(t); !m.world.own[a] && !m.world.noInterface {
 				m.world.others[a], m.strangers[a] = true, true
 			}
 		},
@@ -100,6 +112,23 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"bind fails":            func(t *rapid.T) { m.world.bindFails[drawVIP(t)] = rapid.Bool().Draw(t, "fails") },
 		"list fails":            func(t *rapid.T) { m.world.listFails = rapid.Bool().Draw(t, "fails") },
 		"":                      m.check,
+	}
+}
+
+// afterPass holds after a pass that could read and write.
+func (m *machine) afterPass(t *rapid.T) {
+	w := m.world
+	if w.listFails || w.away != nil && !errors.Is(w.away, speaker.ErrWrongASN) {
+		return
+	}
+	wishes := desired(m.cfg, m.announcer.health, false)
+	for p := range w.table {
+		if a := p.Addr(); !w.own[a] && !w.others[a] {
+			t.Fatalf("%s is announced, and nobody holds it", a)
+		}
+		if wish, ok := wishes[p.Addr()]; !ok || wish.want == Withdraw {
+			t.Fatalf("%s is announced, and unwanted", p)
+		}
 	}
 }
 
@@ -115,7 +144,8 @@ func (m *machine) check(t *rapid.T) {
 // settle lets everything work, passes until nothing is left to do, and compares.
 func (m *machine) settle(t *rapid.T) {
 	w := m.world
-	w.away, w.listFails = nil, false
+	w.away, w.listFails, w.noInterface = nil, false, false
+	w.setSession(true)
 	clear(w.bindFails)
 	foreign := maps.Clone(w.foreign)
 	before := live{table: speaker.Table{Own: maps.Clone(w.table)}}
@@ -185,8 +215,8 @@ func TestReconcileProperty(t *testing.T) {
 	})
 }
 
-// However things stand when the announcer is told to stop, it ends clean, unless
-// the speaker hangs: then what may be announced stays held.
+// However things stand when the announcer is told to stop, it ends clean, unless the
+// speaker or its router cannot be told: then what may be announced stays held.
 func TestStopProperty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(bubble{t}, func(t *rapid.T) {
@@ -195,17 +225,21 @@ func TestStopProperty(t *testing.T) {
 			w := m.world
 			w.listFails = false
 			foreign := maps.Clone(w.foreign)
-			held := len(w.own)
+			held, nothing := len(w.own), len(w.own)+len(w.others)+len(w.routes) == 0
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
 			began := time.Now()
 			err := m.announcer.Run(ctx)
 			took := time.Since(began)
-			hangs := w.away == speaker.ErrNoAnswer || w.away == speaker.ErrWrongAPI
+			hangs := errors.Is(w.away, speaker.ErrNoAnswer) || errors.Is(w.away, speaker.ErrWrongAPI)
+			// Where the router cannot be told, what it may send to stays held: the world
+			// complains of a release.
+			untold := w.dead() || !w.session
 			switch {
 			case hangs && (err == nil || len(w.own) != held):
 				t.Fatalf("the speaker hangs: %v, %d of %d addresses left", err, len(w.own), held)
-			case !hangs && (err != nil || len(w.table)+len(w.own) != 0):
+			case hangs:
+			case err != nil && (!untold || nothing), err == nil && len(w.table)+len(w.own) != 0:
 				t.Fatalf("left %v, %v: %v", w.table, w.own, err)
 			}
 			if bound := m.cfg.DrainDelay + patience*m.cfg.Speaker.Timeout + m.cfg.DrainDelay; took > bound {
@@ -221,7 +255,7 @@ func TestStopProperty(t *testing.T) {
 
 // A pass over ten thousand VIPs with nothing to do asks three questions and acts on none.
 func BenchmarkPassWithoutChange(b *testing.B) {
-	w := newWorld(time.Second, func(format string, args ...any) { b.Fatal(fmt.Sprintf(format, args...)) })
+	w := newWorld(time.Second, func(format string, args ...any) { b.Fatalf(format, args...) })
 	cfg := testConfig(10_000)
 	a := New(Options{Config: cfg, Speaker: worldSpeaker{w}, Holder: worldHolder{w}})
 	a.health = func(health.Check) health.State { return health.State{Status: health.Up} }

@@ -101,11 +101,3 @@ func some[T fmt.Stringer](items []T) string {
 	}
 	return strings.Join(texts, " ")
 }
-
-func somePaths(paths []speaker.Path) string {
-	prefixes := make([]netip.Prefix, len(paths))
-	for i, p := range paths {
-		prefixes[i] = p.Prefix
-	}
-	return some(prefixes)
-}

@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -34,10 +35,12 @@ func (s sentPaths) sent(paths []speaker.Path) {
 	}
 }
 
-func (s sentPaths) withdrawn(prefixes []netip.Prefix) {
-	for _, p := range prefixes {
-		delete(s, p)
-	}
+// keep forgets what is not to be announced any more, whether or not it ever was.
+func (s sentPaths) keep(wishes map[netip.Addr]wish) {
+	maps.DeleteFunc(s, func(p netip.Prefix, _ *sentPath) bool {
+		w, ok := wishes[p.Addr()]
+		return !ok || w.want == Withdraw
+	})
 }
 
 // observe notes what the daemon made of the paths sent before.

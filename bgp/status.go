@@ -58,11 +58,12 @@ func report(wishes map[netip.Addr]wish, now live, waiting drains) []VIPStatus {
 	for addr, w := range all {
 		prefix := speaker.HostPrefix(addr)
 		_, announced := now.table.Own[prefix]
+		_, draining := waiting[addr]
 		list = append(list, VIPStatus{
 			Address: addr, Want: w.want, Why: w.why, Announced: announced,
 			Held:     now.addrs.Holds(addr),
 			Foreign:  now.addrs.Foreign[addr] || now.table.Foreign[prefix] > 0,
-			Draining: waiting[addr] != nil,
+			Draining: draining,
 		})
 	}
 	slices.SortFunc(list, func(a, b VIPStatus) int { return a.Address.Compare(b.Address) })

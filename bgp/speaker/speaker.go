@@ -1,5 +1,5 @@
 // Package speaker is the announcer's view of a BGP daemon: one small interface,
-// one implementation for each generation of a daemon's API, and an in-process
+// a client of gobgpd behind it, of whichever generation the daemon is, and an in-process
 // GoBGP for demonstrations and tests.
 //
 // Ownership is written into the daemon's own table: a path that we add carries
@@ -43,8 +43,12 @@ type Speaker interface {
 	Announce(ctx context.Context, paths []Path) error
 	// Withdraw removes our paths of these prefixes; absent ones are no error.
 	Withdraw(ctx context.Context, prefixes []netip.Prefix) error
-	// Advertised says to which established peers a path of ours is still, or now,
-	// on offer (Adj-RIB-Out, RFC 4271 section 3.2), for the prefixes asked about.
+	// Peers lists the daemon's neighbours by address.
+	Peers(ctx context.Context) ([]Peer, error)
+	// Advertised says to which established peers a path of ours is on offer
+	// (Adj-RIB-Out, RFC 4271 section 3.2), for the prefixes asked about. What is not
+	// on offer may still be on its way: the daemon derives the answer from its global
+	// table and its policies, not from what it has sent.
 	Advertised(ctx context.Context, prefixes []netip.Prefix) (Advertised, error)
 	// Watch blocks until the daemon is lost, hangs, or ctx ends, and returns why.
 	// It calls changed whenever a session with a peer comes or goes.
