@@ -49,7 +49,7 @@ func (r *Registry) Declare(ctx context.Context, declarations []node.Declaration)
 		if declared {
 			in = node.Input{Event: node.EventDeclared, Declaration: d}
 		}
-		_, made, err := r.rules.Apply(n, in, now)
+		_, made, err := r.rules().Apply(n, in, now)
 		if err != nil {
 			return Declared{}, err
 		}

@@ -18,8 +18,17 @@ import (
 func (r *Registry) hear(id string, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if at.After(r.heard[id]) {
+	if node.Later(r.heard[id], at) {
 		r.heard[id] = at
+	}
+}
+
+// recorded drops what was heard of n before the store took n.
+func (r *Registry) recorded(n node.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if newer := r.heard[n.ID].Sub(n.LastSeen); newer <= 0 || newer > node.ClockSlack {
+		delete(r.heard, n.ID)
 	}
 }
 
@@ -27,7 +36,7 @@ func (r *Registry) hear(id string, at time.Time) {
 func (r *Registry) refresh(n node.Node) node.Node {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if at := r.heard[n.ID]; at.After(n.LastSeen) {
+	if at, ok := r.heard[n.ID]; ok && node.Later(n.LastSeen, at) {
 		n.LastSeen = at
 	}
 	return n
@@ -55,12 +64,26 @@ func (r *Registry) Flush(ctx context.Context) error {
 }
 
 // Tick fails the nodes whose deadline has passed. It reads the deadlines from the
-// store, so those set before a restart count as well.
+// store, so those set before a restart count as well. Where the clock was set back,
+// it brings what lies in the future to now: no silence and no deadline may last
+// until a year that a wrong clock once showed.
 func (r *Registry) Tick(ctx context.Context) error {
 	nodes, failure := r.cfg.Store.List(ctx)
-	now := r.cfg.Now()
+	now := r.cfg.Now().Round(0)
+	if r.listeningSince.Load().Sub(now) > node.ClockSlack {
+		r.listeningSince.Store(&now)
+	}
+	rules := r.rules()
 	for _, n := range nodes {
-		if n.Deadline.IsZero() || now.Before(n.Deadline) {
+		n = r.refresh(n)
+		if n.LastSeen.Sub(now) > node.ClockSlack {
+			r.hear(n.ID, now)
+		}
+		_, made, err := rules.Apply(n, node.Input{Event: node.EventTick}, now)
+		if err != nil {
+			failure = errors.Join(failure, err)
+		}
+		if len(made) == 0 {
 			continue
 		}
 		if _, err := r.apply(ctx, n.ID, node.Input{Event: node.EventTick}, now, false); err != nil {

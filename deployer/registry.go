@@ -63,8 +63,9 @@ func (c *Config) setDefaults() {
 // Registry is the deployer's core. Its methods may be called concurrently.
 type Registry struct {
 	cfg      Config
-	rules    node.Rules
 	refusals refusalLog
+
+	listeningSince atomic.Pointer[time.Time] // by the clock on the wall, as the times of nodes are
 
 	writeFailed atomic.Pointer[error] // of the last write, nil when it succeeded
 
@@ -78,16 +79,13 @@ type Registry struct {
 func New(ctx context.Context, cfg Config) (*Registry, error) {
 	cfg.setDefaults()
 	r := &Registry{
-		cfg: cfg,
-		rules: node.Rules{
-			ProvisioningTimeout: cfg.ProvisioningTimeout,
-			OfflineAfter:        cfg.OfflineAfter,
-			ListeningSince:      cfg.Now(),
-		},
+		cfg:      cfg,
 		refusals: refusalLog{log: cfg.Logger},
 		heard:    map[string]time.Time{},
 		unknown:  map[string]bool{},
 	}
+	now := cfg.Now().Round(0)
+	r.listeningSince.Store(&now)
 	nodes, err := cfg.Store.List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the nodes: %w", err)
@@ -108,8 +106,16 @@ type View struct {
 	Hold         string
 }
 
+func (r *Registry) rules() node.Rules {
+	return node.Rules{
+		ProvisioningTimeout: r.cfg.ProvisioningTimeout,
+		OfflineAfter:        r.cfg.OfflineAfter,
+		ListeningSince:      *r.listeningSince.Load(),
+	}
+}
+
 func (r *Registry) view(n node.Node) View {
-	return View{Node: n, Reachability: r.rules.Reachability(n, r.cfg.Now()), Config: n.Config(), Hold: n.Hold()}
+	return View{Node: n, Reachability: r.rules().Reachability(n, r.cfg.Now()), Config: n.Config(), Hold: n.Hold()}
 }
 
 // Answer is what an accepted report is told.
@@ -146,7 +152,7 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 	case err != nil:
 		return node.Node{}, fmt.Errorf("read node %s: %w", id, err)
 	default:
-		next, _, err := r.rules.Apply(r.refresh(old), node.Reported(report), now)
+		next, _, err := r.rules().Apply(r.refresh(old), node.Reported(report), now)
 		if err != nil {
 			return node.Node{}, err
 		}
@@ -174,7 +180,7 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 			old = node.New(id, now)
 		}
 		var err error
-		result, made, err = r.rules.Apply(r.refresh(old), in, now)
+		result, made, err = r.rules().Apply(r.refresh(old), in, now)
 		if err == nil && found && reflect.DeepEqual(old, result) {
 			err = store.ErrUnchanged
 		}
@@ -187,6 +193,7 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 		}
 		return node.Node{}, err
 	}
+	r.recorded(result)
 	for _, t := range made {
 		level := slog.LevelInfo
 		switch {

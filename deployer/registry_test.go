@@ -236,6 +236,94 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestClockSetBack: what a clock wrote that was ten years ahead holds nothing up
+// once it is right.
+func TestClockSetBack(t *testing.T) {
+	const ahead = 10 * 365 * 24 * time.Hour
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarted=%v", restarted), func(t *testing.T) {
+			w := newWorld(t)
+			w.clock.add(ahead)
+			w.restart()
+			w.declare(declared("alive", "dead", "coming")...)
+			for range 2 { // a heartbeat too, which is not in the record
+				w.clock.add(time.Second)
+				w.says("alive", report(node.PhaseReady))
+				w.says("dead", report(node.PhaseReady))
+			}
+			w.says("coming", report(node.PhaseBooted))
+			if err := w.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.clock.add(-ahead)
+			if restarted {
+				w.restart()
+			}
+
+			if v := w.node("dead"); v.Reachability != node.Unknown {
+				t.Errorf("heard in the future: %s", v.Reachability)
+			}
+			other := report(node.PhaseBooted)
+			other.MachineID = machineB
+			w.refused("dead", other, node.CodeMachineConflict)
+			w.says("alive", report(node.PhaseReady))
+			w.tick()
+			for _, id := range []string{"alive", "dead"} {
+				if v := w.node(id); !v.LastSeen.Equal(w.clock.Now()) || v.Reachability != node.Online {
+					t.Errorf("%s: heard %s, %s at %s", id, v.LastSeen, v.Reachability, w.clock.Now())
+				}
+			}
+			v := w.node("coming")
+			if latest := w.clock.Now().Add(30 * time.Minute); !v.Deadline.Equal(latest) || v.Since.After(w.clock.Now()) || v.State != node.Provisioning {
+				t.Errorf("the deadline is %s of %s since %s, want %s", v.Deadline, v.State, v.Since, latest)
+			}
+
+			if err := w.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.clock.add(29 * time.Second)
+			if restarted {
+				w.restart()
+			}
+			w.clock.add(31 * time.Second)
+			w.says("alive", report(node.PhaseReady))
+			w.tick()
+			if alive, dead := w.node("alive"), w.node("dead"); alive.Reachability != node.Online || dead.Reachability != node.Offline {
+				t.Errorf("a minute later they are %s and %s", alive.Reachability, dead.Reachability)
+			}
+			w.says("dead", other)
+			w.clock.add(30 * time.Minute)
+			w.tick()
+			if v := w.node("coming"); v.State != node.Failed || !strings.HasPrefix(v.LastError.Message, "not ready within 30m0s") {
+				t.Errorf("past its deadline: %s, %+v", v.State, v.LastError)
+			}
+		})
+	}
+}
+
+// TestResetForgetsWhenHeard: what was heard of the old machine is not news of the
+// next one.
+func TestResetForgetsWhenHeard(t *testing.T) {
+	w := newWorld(t)
+	w.declare(declared("node01")...)
+	for range 2 {
+		w.clock.add(time.Second)
+		w.says("node01", report(node.PhaseReady))
+	}
+	if _, err := w.Reset(t.Context(), "node01", ""); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if v := w.node("node01"); !v.LastSeen.IsZero() || v.Reachability != node.Unknown {
+			t.Errorf("heard %s, %s", v.LastSeen, v.Reachability)
+		}
+		if err := w.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.restart()
+	}
+}
+
 // TestHeartbeatsAreNotWritten: liveness is stored in one write for all.
 func TestHeartbeatsAreNotWritten(t *testing.T) {
 	w := newWorld(t)

@@ -7,7 +7,7 @@ type Reachability string
 
 const (
 	Online  Reachability = "online"  // heard within OfflineAfter
-	Unknown Reachability = "unknown" // never heard, or the deployer has not listened long enough to tell
+	Unknown Reachability = "unknown" // never heard, or heard in the future, or the deployer has not listened long enough to tell
 	Offline Reachability = "offline" // silent for longer than OfflineAfter while the deployer listened
 )
 
@@ -20,6 +20,16 @@ const (
 	ConfigUnknown Config = "unknown" // one of the two hashes is missing
 )
 
+// ClockSlack is how far from now a clock may put what has just happened. A time
+// further ahead was written before the clock was set back, and tells nothing.
+const ClockSlack = time.Minute
+
+// Later says whether a node heard at next is heard later than at last. A next far
+// before last is: news is never that old, so the clock was set back.
+func Later(last, next time.Time) bool {
+	return next.After(last) || last.Sub(next) > ClockSlack
+}
+
 // Rules are the policies that a lifecycle needs.
 type Rules struct {
 	ProvisioningTimeout time.Duration // from entering Provisioning to Failed
@@ -31,7 +41,7 @@ type Rules struct {
 // anybody offline: until it has listened for OfflineAfter, silence is Unknown.
 func (r Rules) Reachability(n Node, now time.Time) Reachability {
 	switch {
-	case n.LastSeen.IsZero():
+	case n.LastSeen.IsZero(), n.LastSeen.Sub(now) > ClockSlack:
 		return Unknown
 	case now.Sub(n.LastSeen) <= r.OfflineAfter:
 		return Online

@@ -185,7 +185,20 @@ func (c *change) note(event Event, reason string) { c.move(c.node.State, event, 
 
 func (c *change) tick(next Next) {
 	n := &c.node
-	if n.Deadline.IsZero() || c.now.Before(n.Deadline) {
+	if n.Deadline.IsZero() {
+		return
+	}
+	if latest := c.now.Add(c.ProvisioningTimeout); n.Deadline.Sub(latest) > ClockSlack {
+		reason := fmt.Sprintf("the deadline was %s, further away than the provisioning timeout; it is %s now",
+			n.Deadline.Format(time.RFC3339), latest.Format(time.RFC3339))
+		n.Deadline = latest
+		if n.Since.After(c.now) { // the clock was set back
+			n.Since = c.now
+		}
+		c.note(EventTick, reason)
+		return
+	}
+	if c.now.Before(n.Deadline) {
 		return
 	}
 	said := "said nothing"
@@ -239,5 +252,6 @@ func (c *change) forget() {
 	n.MachineID, n.BootID, n.Hostname, n.ReportedHash, n.Phase = "", "", "", "", ""
 	n.ReportedIP = Node{}.ReportedIP
 	n.Facts, n.VIPs = nil, nil
+	n.LastSeen = time.Time{}
 	n.Attempt, n.Provisioned = 0, false
 }

@@ -47,8 +47,9 @@ type Store interface {
 	// change may be called more than once and must not have side effects.
 	Update(ctx context.Context, id string, change Change) error
 
-	// Seen records when nodes were last heard. An unknown id and a time before the
-	// recorded one are ignored. It changes nothing else about a node.
+	// Seen records when nodes were last heard. An unknown id and a time that is not
+	// node.Later than the recorded one are ignored. It changes nothing else about a
+	// node. What Update stores counts over what Seen recorded before.
 	Seen(ctx context.Context, heard map[string]time.Time) error
 
 	// Close releases the store. Calls after it return ErrClosed.

@@ -31,7 +31,7 @@ const schemaVersion = "1"
 var (
 	bucketMeta  = []byte("meta")
 	bucketNodes = []byte("nodes")     // id -> JSON of node.Node
-	bucketSeen  = []byte("last_seen") // id -> Unix nanoseconds, 8 bytes big-endian
+	bucketSeen  = []byte("last_seen") // id -> Unix nanoseconds, 8 bytes big-endian; counts over the record
 	keySchema   = []byte("schema_version")
 )
 
@@ -187,7 +187,10 @@ func (s *Store) Update(ctx context.Context, id string, change store.Change) erro
 		if value, refused = json.Marshal(changed); refused != nil {
 			return nil
 		}
-		return tx.Bucket(bucketNodes).Put([]byte(id), value)
+		if err := tx.Bucket(bucketNodes).Put([]byte(id), value); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketSeen).Delete([]byte(id)) // the record has it
 	})
 	if err == nil {
 		err = refused
@@ -204,10 +207,18 @@ func (s *Store) Seen(ctx context.Context, heard map[string]time.Time) error {
 		return err
 	}
 	return closed(s.db.Update(func(tx *bbolt.Tx) error {
-		nodes, seen := tx.Bucket(bucketNodes), tx.Bucket(bucketSeen)
+		seen := tx.Bucket(bucketSeen)
 		for id, at := range heard {
 			key := []byte(id)
-			if nodes.Get(key) == nil || !at.After(lastSeen(seen, key)) {
+			recorded, ok := lastSeen(seen, key)
+			if !ok {
+				n, err := read(tx, key)
+				if err != nil {
+					continue
+				}
+				recorded = n.LastSeen
+			}
+			if !node.Later(recorded, at) {
 				continue
 			}
 			if err := seen.Put(key, binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano()))); err != nil {
@@ -235,18 +246,18 @@ func read(tx *bbolt.Tx, id []byte) (node.Node, error) {
 			Key: "nodes/" + string(id), Err: fmt.Errorf("it holds id %q in state %q", n.ID, n.State),
 		}
 	}
-	if at := lastSeen(tx.Bucket(bucketSeen), id); at.After(n.LastSeen) {
+	if at, ok := lastSeen(tx.Bucket(bucketSeen), id); ok {
 		n.LastSeen = at
 	}
 	return n, nil
 }
 
-func lastSeen(seen *bbolt.Bucket, id []byte) time.Time {
+func lastSeen(seen *bbolt.Bucket, id []byte) (at time.Time, ok bool) {
 	value := seen.Get(id)
 	if len(value) != 8 {
-		return time.Time{}
+		return time.Time{}, false
 	}
-	return time.Unix(0, int64(binary.BigEndian.Uint64(value))).UTC()
+	return time.Unix(0, int64(binary.BigEndian.Uint64(value))).UTC(), true
 }
 
 func closed(err error) error {
