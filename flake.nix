@@ -76,13 +76,17 @@
           plasmactl = "${self.packages.${pkgs.stdenv.hostPlatform.system}.default}/bin/plasmactl";
         in
         {
-          default = {
-            type = "app";
-            program = plasmactl;
-          };
+          default = self.apps.${pkgs.stdenv.hostPlatform.system}.demo;
+          # On this flake's own example, unless another --flake follows.
           demo = {
             type = "app";
-            program = "${pkgs.writeShellScript "plasmacloud-demo" "exec ${plasmactl} demo \"$@\""}";
+            program = "${pkgs.writeShellScript "plasmacloud-demo" ''
+              exec ${plasmactl} demo --flake ${self}#three-nodes "$@"
+            ''}";
+          };
+          plasmactl = {
+            type = "app";
+            program = plasmactl;
           };
         }
       );

@@ -149,6 +149,21 @@ let
       ).success
     ) values;
 
+  flake = (import ../../flake.nix).outputs {
+    self = flake // {
+      outPath = "/flake";
+    };
+    nixpkgs = {
+      inherit lib;
+      legacyPackages = lib.genAttrs [
+        "x86_64-linux"
+        "aarch64-linux"
+      ] (system: import ../offline/pkgs.nix { inherit lib system; });
+    };
+    nix-nos.nixosModules.default = ../nix-nos/modules/bgp;
+  };
+  runs = app: (readable app).program;
+
   failures =
     modules:
     map (a: a.message) (
@@ -173,6 +188,9 @@ in
     etc = lib.attrNames node01.environment.etc;
     deployer = builtins.fromJSON node01.environment.etc."plasmacloud/deployer.json".text;
   };
+
+  apps = lib.mapAttrs (_: lib.mapAttrs (_: runs)) flake.apps;
+  demo = lib.splitString "\n" (readable { text = builtins.readFile flake.apps.x86_64-linux.demo.program; }).text;
 
   # Whether the deployer's file is the flake's manifest, byte for byte, with the
   # cluster's warnings and without those of the machine.
