@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"sync"
 
@@ -29,12 +30,13 @@ type Config struct {
 
 // Netlink is a Holder on one interface.
 type Netlink struct {
-	cfg    Config
-	handle *netlink.Handle // keeps the interface's index up to date
-	ns     netns.NsHandle  // netns.None() for our own
+	cfg Config
 
-	mu   sync.Mutex // guards sock
-	sock *nl.SocketHandle
+	mu     sync.Mutex      // guards what follows, and one request at a time
+	handle *netlink.Handle // keeps the interface's index up to date
+	sock   *nl.SocketHandle
+	ns     netns.NsHandle // netns.None() for our own
+	moved  chan struct{}  // closed when another namespace takes the place of ns
 }
 
 var _ Holder = (*Netlink)(nil)
@@ -43,13 +45,6 @@ var _ Holder = (*Netlink)(nil)
 // needs CAP_NET_ADMIN only later, to bind; with NetNS set it needs CAP_SYS_ADMIN.
 func Open(cfg Config) (*Netlink, error) {
 	n := &Netlink{cfg: cfg, ns: netns.None()}
-	if cfg.NetNS != "" {
-		ns, err := netns.GetFromPath(cfg.NetNS)
-		if err != nil {
-			return nil, fmt.Errorf("network namespace %s: %w", cfg.NetNS, err)
-		}
-		n.ns = ns
-	}
 	if err := n.open(); err != nil {
 		n.Close()
 		return nil, err
@@ -58,22 +53,78 @@ func Open(cfg Config) (*Netlink, error) {
 }
 
 func (n *Netlink) open() error {
-	var err error
-	if n.handle, err = netlink.NewHandleAt(n.ns, unix.NETLINK_ROUTE); err != nil {
-		return fmt.Errorf("netlink %s: %w", n.where(), err)
+	_, err := n.index()
+	if isGone(err) {
+		return fmt.Errorf("%w; create it, or name another one in hold", err)
 	}
-	sock, err := nl.GetNetlinkSocketAt(n.ns, netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
-		return fmt.Errorf("netlink %s: %w", n.where(), err)
-	}
-	n.sock = &nl.SocketHandle{Socket: sock}
-	if err := sock.SetReceiveTimeout(&nl.SocketTimeoutTv); err != nil {
-		return fmt.Errorf("netlink %s: %w", n.where(), err)
-	}
-	if _, err := n.index(); err != nil {
 		return err
 	}
 	return n.checkKernel()
+}
+
+// enter opens the namespace, and opens it anew if another one has taken its place,
+// as `ip netns delete` and `ip netns add` do: its addresses are not those of the
+// old one, which lives on only for those who have it open. n.mu is held.
+func (n *Netlink) enter() error {
+	if n.cfg.NetNS != "" {
+		var there, here unix.Stat_t
+		if err := unix.Stat(n.cfg.NetNS, &there); err != nil {
+			return fmt.Errorf("network namespace %s: %w", n.cfg.NetNS, err)
+		}
+		if n.ns.IsOpen() && unix.Fstat(int(n.ns), &here) == nil && here.Dev == there.Dev && here.Ino == there.Ino {
+			return nil
+		}
+	}
+	if n.sock != nil {
+		if n.cfg.NetNS == "" {
+			return nil
+		}
+		n.leave()
+	}
+	ns := netns.None()
+	if n.cfg.NetNS != "" {
+		var err error
+		if ns, err = netns.GetFromPath(n.cfg.NetNS); err != nil {
+			return fmt.Errorf("network namespace %s: %w", n.cfg.NetNS, err)
+		}
+	}
+	handle, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		closeNS(ns)
+		return fmt.Errorf("netlink %s: %w", n.where(), err)
+	}
+	sock, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_ROUTE)
+	if err == nil {
+		if err = sock.SetReceiveTimeout(&nl.SocketTimeoutTv); err != nil {
+			sock.Close()
+		}
+	}
+	if err != nil {
+		handle.Close()
+		closeNS(ns)
+		return fmt.Errorf("netlink %s: %w", n.where(), err)
+	}
+	n.handle, n.sock, n.ns, n.moved = handle, &nl.SocketHandle{Socket: sock}, ns, make(chan struct{})
+	return nil
+}
+
+// leave closes what enter opened. n.mu is held.
+func (n *Netlink) leave() {
+	if n.sock == nil {
+		return
+	}
+	n.handle.Close()
+	n.sock.Close()
+	closeNS(n.ns)
+	close(n.moved)
+	n.handle, n.sock, n.ns, n.moved = nil, nil, netns.None(), nil
+}
+
+func closeNS(ns netns.NsHandle) {
+	if ns.IsOpen() {
+		ns.Close()
+	}
 }
 
 // checkKernel refuses a kernel that takes our mark and forgets it (before Linux
@@ -114,6 +165,11 @@ func (n *Netlink) where() string {
 
 // index is looked up each time: an interface made anew has another one.
 func (n *Netlink) index() (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.enter(); err != nil {
+		return 0, err
+	}
 	link, err := n.handle.LinkByName(n.cfg.Interface)
 	if err != nil {
 		return 0, fmt.Errorf("interface %s: %w", n.where(), err)
@@ -121,25 +177,26 @@ func (n *Netlink) index() (int, error) {
 	return link.Attrs().Index, nil
 }
 
+// isGone reports whether there is no such interface, or no such namespace.
+func isGone(err error) bool {
+	var noLink netlink.LinkNotFoundError
+	return errors.As(err, &noLink) || errors.Is(err, fs.ErrNotExist)
+}
+
 // Close frees the sockets; addresses stay as they are.
 func (n *Netlink) Close() error {
-	if n.handle != nil {
-		n.handle.Close()
-	}
 	n.mu.Lock()
-	if n.sock != nil {
-		n.sock.Close()
-	}
-	n.mu.Unlock()
-	if n.ns.IsOpen() {
-		return n.ns.Close()
-	}
+	defer n.mu.Unlock()
+	n.leave()
 	return nil
 }
 
 // List implements Holder.
 func (n *Netlink) List(ctx context.Context) (Addresses, error) {
 	index, err := n.index()
+	if isGone(err) {
+		return Addresses{}, nil
+	}
 	if err != nil {
 		return Addresses{}, err
 	}
@@ -314,20 +371,33 @@ func (n *Netlink) request(kind, flags int) *nl.NetlinkRequest {
 func (n *Netlink) execute(req *nl.NetlinkRequest, answer uint16) ([][]byte, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.sock == nil {
+		return nil, fmt.Errorf("netlink %s: %w", n.where(), fs.ErrClosed)
+	}
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: n.sock}
 	return req.Execute(unix.NETLINK_ROUTE, answer)
 }
 
-// Watch implements Holder. It calls changed once at the start, when it listens.
+// Watch implements Holder. It calls changed once at the start, when it listens. It
+// ends when another namespace has taken the place of the one that it watches.
 func (n *Netlink) Watch(ctx context.Context, changed func()) error {
-	sock, err := nl.SubscribeAt(n.ns, netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	sock, moved, err := n.subscribe()
 	if err != nil {
 		return fmt.Errorf("watch addresses of %s: %w", n.where(), err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var closing sync.Once
 	closeSock := func() { closing.Do(sock.Close) }
 	defer closeSock()
 	defer context.AfterFunc(ctx, closeSock)()
+	go func() {
+		select {
+		case <-moved:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	changed()
 	for {
 		_, _, err := sock.Receive()
@@ -340,4 +410,14 @@ func (n *Netlink) Watch(ctx context.Context, changed func()) error {
 			return fmt.Errorf("watch addresses of %s: %w", n.where(), err)
 		}
 	}
+}
+
+func (n *Netlink) subscribe() (sock *nl.NetlinkSocket, moved <-chan struct{}, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.enter(); err != nil {
+		return nil, nil, err
+	}
+	sock, err = nl.SubscribeAt(n.ns, netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	return sock, n.moved, err
 }

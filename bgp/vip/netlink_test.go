@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -276,5 +277,93 @@ func TestManyAddresses(t *testing.T) {
 	}
 	if got := own(t, h); len(got) != 0 {
 		t.Fatalf("%d left", len(got))
+	}
+}
+
+// An interface that is gone holds nothing, and nothing can be bound to it; one of
+// the same name that comes later is used.
+func TestInterfaceGone(t *testing.T) {
+	ns := netnstest.New(t)
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br7"}}
+	if _, err := vip.Open(vip.Config{Interface: "br7", NetNS: ns.Path}); err == nil ||
+		err.Error() != "interface br7 in "+ns.Path+": Link not found; create it, or name another one in hold" {
+		t.Errorf("error is %v", err)
+	}
+	if err := ns.Handle.LinkAdd(bridge); err != nil {
+		t.Fatal(err)
+	}
+	h, err := vip.Open(vip.Config{Interface: "br7", NetNS: ns.Path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Bind(t.Context(), both); err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Handle.LinkDel(bridge); err != nil {
+		t.Fatal(err)
+	}
+	if got := own(t, h); len(got) != 0 {
+		t.Errorf("holds %v", got)
+	}
+	if err := h.Bind(t.Context(), both); err == nil {
+		t.Error("bound to nothing")
+	}
+	if err := ns.Handle.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br7"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Bind(t.Context(), both); err != nil {
+		t.Fatal(err)
+	}
+	if got := own(t, h); !slices.Equal(got, both) {
+		t.Errorf("holds %v", got)
+	}
+}
+
+// Another namespace takes the place of the one that was opened: what counts is
+// what the path leads to, also for who watches.
+func TestNamespaceReplaced(t *testing.T) {
+	first, second := netnstest.New(t), netnstest.New(t)
+	path := t.TempDir() + "/edge"
+	if err := os.Symlink(first.Path, path); err != nil {
+		t.Fatal(err)
+	}
+	h, err := vip.Open(vip.Config{Interface: "lo", NetNS: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Bind(t.Context(), both); err != nil {
+		t.Fatal(err)
+	}
+	watched := make(chan error, 1)
+	listens := make(chan struct{}, 10)
+	go func() { watched <- h.Watch(t.Context(), func() { listens <- struct{}{} }) }()
+	<-listens
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if got := own(t, h); len(got) != 0 {
+		t.Errorf("without the namespace holds %v", got)
+	}
+	if err := h.Bind(t.Context(), both); err == nil {
+		t.Error("bound to nothing")
+	}
+	if err := os.Symlink(second.Path, path); err != nil {
+		t.Fatal(err)
+	}
+	if got := own(t, h); len(got) != 0 {
+		t.Errorf("the new namespace holds %v", got)
+	}
+	if err := h.Bind(t.Context(), both); err != nil {
+		t.Fatal(err)
+	}
+	if got := own(t, open(t, second)); !slices.Equal(got, both) {
+		t.Errorf("the new namespace holds %v", got)
+	}
+	select {
+	case <-watched:
+	case <-time.After(10 * time.Second):
+		t.Error("the old namespace is still watched")
 	}
 }

@@ -26,7 +26,8 @@ func (a Addresses) Holds(addr netip.Addr) bool { return a.Own[addr] || a.Foreign
 
 // Holder binds VIPs to the host. Methods may be called concurrently.
 type Holder interface {
-	// List reads the live state; never a part of it, it fails instead.
+	// List reads the live state; never a part of it, it fails instead. An interface
+	// that is gone holds nothing.
 	List(ctx context.Context) (Addresses, error)
 	// Bind adds addresses with our mark. One that exists already is left as it is
 	// and is no error. The error joins one *AddrError for each that failed.

@@ -1,0 +1,52 @@
+package bgp_test
+
+import (
+	"bytes"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
+)
+
+// The interface goes, and the VIPs with it: no route may lead here until it is
+// back, and a stop without it is clean.
+func TestInterfaceGone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	bridge := func() *netlink.Bridge {
+		return &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br7"}}
+	}
+	if err := s.ns.Handle.LinkAdd(bridge()); err != nil {
+		t.Fatal(err)
+	}
+	s.configure(object{"address": v4a}, object{"address": v6a})
+	data, err := os.ReadFile(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.file, bytes.Replace(data, []byte(`"interface":"lo"`), []byte(`"interface":"br7"`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	for i := range 2 {
+		if err := s.ns.Handle.LinkDel(bridge()); err != nil {
+			t.Fatal(err)
+		}
+		s.waitRoutes()
+		if i == 1 {
+			break
+		}
+		if err := s.ns.Handle.LinkAdd(bridge()); err != nil {
+			t.Fatal(err)
+		}
+		s.waitRoutes(v4a, v6a)
+	}
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+}
