@@ -23,6 +23,7 @@ const declareWriters = 256
 
 // Declare makes the manifest's nodes the declared ones. Nobody is deleted. A
 // declaration that is wrong, or there twice, is an error before anything is written.
+// A node whose record cannot be read is left as it is.
 func (r *Registry) Declare(ctx context.Context, declarations []node.Declaration) (Declared, error) {
 	wanted := make(map[string]node.Declaration, len(declarations))
 	for _, d := range declarations {
@@ -34,12 +35,15 @@ func (r *Registry) Declare(ctx context.Context, declarations []node.Declaration)
 		}
 		wanted[d.ID] = d
 	}
-	nodes, err := r.cfg.Store.List(ctx)
+	nodes, err := r.list(ctx)
 	if err != nil {
 		return Declared{}, fmt.Errorf("read the nodes: %w", err)
 	}
 
 	done := Declared{Nodes: len(wanted)}
+	for _, id := range r.Unreadable() {
+		delete(wanted, id)
+	}
 	now := r.cfg.Now()
 	inputs := map[string]node.Input{}
 	for _, n := range nodes {

@@ -68,7 +68,7 @@ func (r *Registry) Flush(ctx context.Context) error {
 // it brings what lies in the future to now: no silence and no deadline may last
 // until a year that a wrong clock once showed.
 func (r *Registry) Tick(ctx context.Context) error {
-	nodes, failure := r.cfg.Store.List(ctx)
+	nodes, failure := r.list(ctx)
 	now := r.cfg.Now().Round(0)
 	if r.listeningSince.Load().Sub(now) > node.ClockSlack {
 		r.listeningSince.Store(&now)

@@ -4,11 +4,14 @@
 package deployer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,6 +75,7 @@ type Registry struct {
 	mu      sync.Mutex
 	heard   map[string]time.Time // last_seen that the store does not have yet
 	unknown map[string]bool      // ids of the undeclared nodes
+	corrupt map[string]bool      // ids of the nodes that List could not read
 }
 
 // New is a Registry over the nodes that cfg.Store already has. From this moment
@@ -86,7 +90,7 @@ func New(ctx context.Context, cfg Config) (*Registry, error) {
 	}
 	now := cfg.Now().Round(0)
 	r.listeningSince.Store(&now)
-	nodes, err := cfg.Store.List(ctx)
+	nodes, err := r.list(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the nodes: %w", err)
 	}
@@ -96,6 +100,36 @@ func New(ctx context.Context, cfg Config) (*Registry, error) {
 		}
 	}
 	return r, nil
+}
+
+// list is the nodes that can be read. One record that cannot is no reason to leave
+// the others alone: it is logged once and shown by Unreadable.
+func (r *Registry) list(ctx context.Context) ([]node.Node, error) {
+	nodes, err := r.cfg.Store.List(ctx)
+	records, err := store.Corrupt(err)
+	if err != nil {
+		return nodes, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.corrupt
+	r.corrupt = map[string]bool{}
+	for _, record := range records {
+		r.corrupt[record.ID] = true
+		if !before[record.ID] {
+			r.cfg.Logger.ErrorContext(ctx, "node left out, its record cannot be read", "node", record.ID, "error", record,
+				"mend", "plasmacloud-deployer reset "+record.ID)
+		}
+	}
+	return nodes, nil
+}
+
+// Unreadable is the ids of the nodes whose records cannot be read. Reset rewrites
+// them.
+func (r *Registry) Unreadable() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.corrupt))
 }
 
 // View is a node with what follows from its record at the time of asking.
@@ -191,9 +225,18 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 		if !errors.As(err, &refused) {
 			err = fmt.Errorf("write node %s: %w", id, err)
 		}
+		var corrupt *store.CorruptError
+		if errors.As(err, &corrupt) {
+			err = fmt.Errorf("%w; plasmacloud-deployer reset %s rewrites it", err, id)
+		}
 		return node.Node{}, err
 	}
 	r.recorded(result)
+	r.logMade(ctx, id, made)
+	return result, nil
+}
+
+func (r *Registry) logMade(ctx context.Context, id string, made []node.Transition) {
 	for _, t := range made {
 		level := slog.LevelInfo
 		switch {
@@ -204,14 +247,38 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 		}
 		r.cfg.Logger.Log(ctx, level, "node event", "node", id, "event", t.Event, "from", t.From, "to", t.To, "reason", t.Reason)
 	}
-	return result, nil
 }
 
 // Reset lets the node be provisioned anew, on any machine, whatever it was: the
-// operator vouches that nothing on it is needed. store.ErrNotFound when there is
-// no such node.
+// operator vouches that nothing on it is needed. A record that cannot be read is
+// rewritten, and its bytes are kept. store.ErrNotFound when there is no such node.
 func (r *Registry) Reset(ctx context.Context, id, reason string) (View, error) {
-	return r.operate(ctx, id, node.Input{Event: node.EventReset, Reason: reason})
+	v, err := r.operate(ctx, id, node.Input{Event: node.EventReset, Reason: reason})
+	var corrupt *store.CorruptError
+	if errors.As(err, &corrupt) {
+		return r.rewrite(ctx, id, reason)
+	}
+	return v, err
+}
+
+// rewrite gives a node whose record cannot be read a new one.
+func (r *Registry) rewrite(ctx context.Context, id, reason string) (View, error) {
+	now := r.cfg.Now()
+	reason = cmp.Or(reason, "by an operator") + " (the record before could not be read; its bytes are kept in the store)"
+	n, made, err := r.rules().Apply(node.New(id, now), node.Input{Event: node.EventReset, Reason: reason}, now)
+	if err != nil {
+		return View{}, err
+	}
+	if err := r.write(r.cfg.Store.Mend(ctx, n)); err != nil {
+		return View{}, fmt.Errorf("rewrite node %s: %w", id, err)
+	}
+	r.mu.Lock()
+	delete(r.heard, id)
+	delete(r.corrupt, id)
+	r.unknown[id] = true // until the manifest is declared again
+	r.mu.Unlock()
+	r.logMade(ctx, id, made)
+	return r.view(n), nil
 }
 
 // Decommission takes the node out: its reports are refused until it is reset.
@@ -262,7 +329,7 @@ func (r *Registry) Node(ctx context.Context, id string) (View, error) {
 
 // Nodes returns all nodes by ascending id.
 func (r *Registry) Nodes(ctx context.Context) ([]View, error) {
-	nodes, err := r.cfg.Store.List(ctx)
+	nodes, err := r.list(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -287,9 +354,10 @@ func (r *Registry) Health(ctx context.Context) error {
 // write remembers for Health whether the store takes writes.
 func (r *Registry) write(err error) error {
 	var refused *node.RefusedError
+	var corrupt *store.CorruptError // of one node; the others can be written
 	switch {
-	case errors.As(err, &refused), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotFound):
+	case errors.As(err, &refused), errors.As(err, &corrupt), errors.Is(err, context.Canceled),
+		errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrNotFound):
 	case err != nil:
 		r.writeFailed.Store(&err)
 	default:

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
@@ -41,6 +43,14 @@ type proc struct {
 
 func serveProc(t *testing.T, env []string, args ...string) *proc {
 	t.Helper()
+	p := startProc(t, env, args...)
+	p.listening()
+	return p
+}
+
+// startProc does not wait until the deployer listens.
+func startProc(t *testing.T, env []string, args ...string) *proc {
+	t.Helper()
 	p := &proc{t: t, cmd: exec.CommandContext(t.Context(), os.Args[0], append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...), lines: make(chan string, 1000)}
 	p.cmd.Env = append(append(os.Environ(), "PLASMACLOUD_TEST_AS_DEPLOYER=1"), env...)
 	stderr, err := p.cmd.StderrPipe()
@@ -60,11 +70,16 @@ func serveProc(t *testing.T, env []string, args ...string) *proc {
 		_ = p.cmd.Process.Kill()
 		_, _ = p.cmd.Process.Wait()
 	})
-	addr := regexp.MustCompile(`addr=(\S+)`).FindStringSubmatch(p.logged("msg=listening"))
-	if p.client, err = api.NewClient("http://"+addr[1], 10*time.Second, nil); err != nil {
-		t.Fatal(err)
-	}
 	return p
+}
+
+func (p *proc) listening() {
+	p.t.Helper()
+	addr := regexp.MustCompile(`addr=(\S+)`).FindStringSubmatch(p.logged("msg=listening"))
+	var err error
+	if p.client, err = api.NewClient("http://"+addr[1], 10*time.Second, nil); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // logged waits for a line of the log with text in it.
@@ -300,6 +315,67 @@ func TestCheck(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 2 {
 		t.Errorf("check made files: %v", entries)
+	}
+}
+
+// TestCorruptRecord: one record that cannot be read is left out and shown, the
+// others are served, and reset rewrites it.
+func TestCorruptRecord(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state.db")
+	args := []string{"--store", path, "--manifest", write(t, filepath.Join(dir, "m.json"), manifest("node01", "node02"))}
+	if err := serveProc(t, nil, args...).end(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("nodes")).Put([]byte("node02"), []byte("{torn")) })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+
+	for range 2 { // it is said at each start
+		p := startProc(t, nil, args...)
+		p.logged(`level=ERROR msg="node left out, its record cannot be read" node=node02`)
+		p.listening()
+		health, err := p.client.Health(t.Context())
+		if err != nil || health.Status != "degraded" || !strings.Contains(health.Reason, "node02") || !strings.Contains(health.Reason, "reset") {
+			t.Errorf("health: %+v, %v", health, err)
+		}
+		if _, err := p.client.PhoneHome(t.Context(), ready("node01", node.PhaseReady)); err != nil {
+			t.Errorf("the other node: %v", err)
+		}
+		_, err = p.client.PhoneHome(t.Context(), ready("node02", node.PhaseReady))
+		var answered *api.Error
+		if !errors.As(err, &answered) || answered.Code != api.CodeUnavailable || !strings.Contains(answered.Detail, "reset node02") {
+			t.Errorf("the node itself: %v", err)
+		}
+		if list, err := p.client.List(t.Context()); err != nil || len(list) != 1 {
+			t.Errorf("list: %v, %v", list, err)
+		}
+		if health, err := p.client.Health(t.Context()); err != nil || health.Status != "degraded" {
+			t.Errorf("health afterwards: %+v, %v", health, err)
+		}
+		if err := p.end(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out strings.Builder
+	err = run(t.Context(), []string{"decommission", "node02", "--store", path}, &out, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "nodes/node02 is corrupt") || !strings.Contains(err.Error(), "reset node02 rewrites it") {
+		t.Errorf("decommission: %v", err)
+	}
+	if err := run(t.Context(), []string{"reset", "node02", "--store", path}, &out, io.Discard); err != nil || out.String() != "node02: Pending\n" {
+		t.Errorf("reset: %q, %v", out.String(), err)
+	}
+	p := serveProc(t, nil, args...)
+	if health, err := p.client.Health(t.Context()); err != nil || health.Status != "ok" {
+		t.Errorf("health after the reset: %+v, %v", health, err)
+	}
+	if n := p.get("node02"); !n.Declared || n.State != node.Pending || !strings.Contains(fmt.Sprint(n.History), "could not be read") {
+		t.Errorf("%+v", n)
 	}
 }
 

@@ -88,9 +88,9 @@ type NodeList struct {
 	Nodes []Node `json:"nodes"`
 }
 
-// Health is GET /health. Its status code is 200 when Status is "ok", else 503.
+// Health is GET /health. Its status code is 503 when Status is "failing", else 200.
 type Health struct {
-	Status  string `json:"status"`           // "ok" or "failing"
+	Status  string `json:"status"`           // "ok", "degraded" (some nodes are left out) or "failing"
 	Version string `json:"version"`          // of the deployer
-	Reason  string `json:"reason,omitempty"` // what fails
+	Reason  string `json:"reason,omitempty"` // what is wrong
 }

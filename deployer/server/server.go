@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -155,6 +156,10 @@ func (s *server) health(_ http.ResponseWriter, r *http.Request) answer {
 	if err := s.registry.Health(r.Context()); err != nil {
 		s.log.ErrorContext(r.Context(), "health check failed", "error", err)
 		h.Status, h.Reason, status = "failing", "the store cannot be used; the deployer's log has the reason", http.StatusServiceUnavailable
+	} else if ids := s.registry.Unreadable(); len(ids) > 0 {
+		h.Status = "degraded"
+		h.Reason = fmt.Sprintf("the records of %d nodes cannot be read: %s; stop the deployer and rewrite each with plasmacloud-deployer reset",
+			len(ids), clean(strings.Join(ids, ", ")))
 	}
 	return answer{status: status, body: h}
 }
@@ -177,10 +182,16 @@ func (s *server) fail(r *http.Request, err error) answer {
 		return answer{}
 	}
 	s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
-	a := refused(api.Problem{
+	p := api.Problem{
 		Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable, Title: "The store cannot be used",
 		Detail: "nothing was recorded; the deployer's log has the reason",
-	})
+	}
+	var corrupt *store.CorruptError
+	if errors.As(err, &corrupt) {
+		p.Title = "The node's record cannot be read"
+		p.Detail = "nothing was recorded; stop the deployer and rewrite the record with plasmacloud-deployer reset " + clean(corrupt.ID)
+	}
+	a := refused(p)
 	a.retryAfter = "5"
 	return a
 }

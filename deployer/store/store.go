@@ -14,14 +14,13 @@ import (
 var (
 	// ErrNotFound: no node has that id.
 	ErrNotFound = errors.New("no such node")
-	// ErrConflict: others kept changing the node for as long as Update tried.
-	ErrConflict = errors.New("the node kept changing under the update")
 	// ErrClosed: the store is closed.
 	ErrClosed = errors.New("the store is closed")
 )
 
 // CorruptError is a record that cannot be read. The others can.
 type CorruptError struct {
+	ID  string // of the node
 	Key string // where the record is, in the store's own terms
 	Err error
 }
@@ -30,6 +29,24 @@ func (e *CorruptError) Error() string {
 	return fmt.Sprintf("record %s is corrupt: %v", e.Key, e.Err)
 }
 func (e *CorruptError) Unwrap() error { return e.Err }
+
+// Corrupt splits an error of List into the records that it is about and the rest.
+func Corrupt(err error) (records []*CorruptError, rest error) {
+	switch err := err.(type) { //nolint:errorlint // it takes the tree apart
+	case nil:
+		return nil, nil
+	case *CorruptError:
+		return []*CorruptError{err}, nil
+	case interface{ Unwrap() []error }:
+		for _, each := range err.Unwrap() {
+			more, other := Corrupt(each)
+			records, rest = append(records, more...), errors.Join(rest, other)
+		}
+		return records, rest
+	default:
+		return nil, err
+	}
+}
 
 // Store keeps nodes. Its methods may be called concurrently.
 type Store interface {
@@ -46,6 +63,10 @@ type Store interface {
 	// as it is and nothing is written; ErrUnchanged writes nothing and is no error.
 	// change may be called more than once and must not have side effects.
 	Update(ctx context.Context, id string, change Change) error
+
+	// Mend stores n in place of a record that Get finds corrupt, and keeps the bytes
+	// of that one aside. Any other record stays as it is.
+	Mend(ctx context.Context, n node.Node) error
 
 	// Seen records when nodes were last heard. An unknown id and a time that is not
 	// node.Later than the recorded one are ignored. It changes nothing else about a

@@ -6,6 +6,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -33,6 +34,10 @@ var (
 	bucketNodes = []byte("nodes")     // id -> JSON of node.Node
 	bucketSeen  = []byte("last_seen") // id -> Unix nanoseconds, 8 bytes big-endian; counts over the record
 	keySchema   = []byte("schema_version")
+
+	// bucketCorrupt is there once a record was mended: id/number -> the bytes that
+	// could not be read. Nothing reads it but people.
+	bucketCorrupt = []byte("corrupt")
 )
 
 // Config says which file to open and how.
@@ -201,6 +206,40 @@ func (s *Store) Update(ctx context.Context, id string, change store.Change) erro
 	return closed(err)
 }
 
+// Mend implements store.Store.
+func (s *Store) Mend(ctx context.Context, n node.Node) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return closed(s.db.Update(func(tx *bbolt.Tx) error {
+		id := []byte(n.ID)
+		var corrupt *store.CorruptError
+		if _, err := read(tx, id); !errors.As(err, &corrupt) {
+			return nil
+		}
+		aside, err := tx.CreateBucketIfNotExists(bucketCorrupt)
+		if err != nil {
+			return err
+		}
+		number, err := aside.NextSequence()
+		if err != nil {
+			return err
+		}
+		value, err := json.Marshal(n)
+		if err != nil {
+			return err
+		}
+		nodes := tx.Bucket(bucketNodes)
+		// A copy, since bbolt's bytes are not to be written back.
+		bad := bytes.Clone(nodes.Get(id))
+		return errors.Join(
+			aside.Put(fmt.Appendf(nil, "%s/%d", id, number), bad),
+			nodes.Put(id, value),
+			tx.Bucket(bucketSeen).Delete(id),
+		)
+	}))
+}
+
 // Seen implements store.Store.
 func (s *Store) Seen(ctx context.Context, heard map[string]time.Time) error {
 	if err := ctx.Err(); err != nil {
@@ -239,11 +278,11 @@ func read(tx *bbolt.Tx, id []byte) (node.Node, error) {
 	}
 	var n node.Node
 	if err := json.Unmarshal(value, &n); err != nil {
-		return node.Node{}, &store.CorruptError{Key: "nodes/" + string(id), Err: err}
+		return node.Node{}, &store.CorruptError{ID: string(id), Key: "nodes/" + string(id), Err: err}
 	}
 	if n.ID != string(id) || node.Lifecycle[n.State] == nil {
 		return node.Node{}, &store.CorruptError{
-			Key: "nodes/" + string(id), Err: fmt.Errorf("it holds id %q in state %q", n.ID, n.State),
+			ID: string(id), Key: "nodes/" + string(id), Err: fmt.Errorf("it holds id %q in state %q", n.ID, n.State),
 		}
 	}
 	if at, ok := lastSeen(tx.Bucket(bucketSeen), id); ok {

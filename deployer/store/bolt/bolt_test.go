@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -118,8 +119,48 @@ func TestCorruptRecord(t *testing.T) {
 			if len(nodes) != 1 || nodes[0].ID != "node01" {
 				t.Errorf("listed %v, want the good one", nodes)
 			}
+			if records, rest := store.Corrupt(err); len(records) != 1 || records[0].ID != "node02" || rest != nil {
+				t.Errorf("taken apart: %v and %v", records, rest)
+			}
+
+			mended := storetest.Full("node02")
+			for _, id := range []string{"node01", "node02", "node03"} { // only one of them is corrupt
+				n := storetest.Full(id)
+				n.Role = "mended"
+				if err := s.Mend(t.Context(), n); err != nil {
+					t.Errorf("mend %s: %v", id, err)
+				}
+			}
+			mended.Role = "mended"
+			nodes, err = s.List(t.Context())
+			if err != nil || !reflect.DeepEqual(nodes, []node.Node{storetest.Full("node01"), mended}) {
+				t.Errorf("mended: %+v, %v", nodes, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if kept := peek(t, path, "corrupt", "node02/1"); kept != value {
+				t.Errorf("kept aside: %q, want %q", kept, value)
+			}
 		})
 	}
+}
+
+// peek reads one key behind the store's back.
+func peek(t *testing.T, path, bucket, key string) (value string) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		value = string(tx.Bucket([]byte(bucket)).Get([]byte(key)))
+		return nil
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return value
 }
 
 // edit writes one key behind the store's back.
