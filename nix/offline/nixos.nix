@@ -19,7 +19,9 @@ let
     // specialArgs;
     modules = [
       ./nixos/assertions.nix
+      ./nixos/bird.nix
       ./nixos/environment.nix
+      ./nixos/frr.nix
       ./nixos/gobgpd.nix
       ./nixos/machine.nix
       ./nixos/nixpkgs.nix

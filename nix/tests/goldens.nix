@@ -37,9 +37,32 @@ let
   merge = map (
     name: file "merge/${name}.json" (pretty (import (./merge + "/${name}.nix") { inherit lib; }))
   ) (casesIn "merge");
+  # What each daemon gets to read.
+  nixNos = lib.concatMap (
+    name:
+    lib.concatMap
+      (
+        backend:
+        let
+          speaker = import ./nix-nos/speaker.nix {
+            inherit lib backend;
+            module = ./nix-nos/good + "/${name}.nix";
+          };
+        in
+        lib.throwIf (speaker.failures != [ ]) "nix-nos/good/${name}.nix: ${toString speaker.failures}" (
+          lib.mapAttrsToList (of: file "nix-nos/good/${name}.${of}") speaker.files
+        )
+      )
+      [
+        "bird"
+        "frr"
+        "gobgp"
+      ]
+  ) (casesIn "nix-nos/good");
 in
 lib.concatStrings (
   good
+  ++ nixNos
   ++ merge
   ++ [
     (file "nodes.json" (pretty (import ./nodes.nix { inherit lib mkCluster nixosModule; })))

@@ -8,14 +8,14 @@
 let
   inherit (lib) mkOption types;
   ip = import ../../lib/ip.nix;
-  community = import ../../lib/community.nix;
   bgp = config.nix-nos.bgp;
   cfg = bgp.gobgp;
-
-  families = [
-    "ipv4-unicast"
-    "ipv6-unicast"
-  ];
+  inherit
+    (import ./announcement.nix {
+      inherit lib bgp;
+    })
+    groups
+    ;
 
   # TOML has no null: what is not set must not be there.
   neighbor = p: {
@@ -24,35 +24,106 @@ let
       peer-as = p.asn;
     }
     // lib.optionalAttrs (p.description != null) { inherit (p) description; };
-    transport.config.passive-mode = p.passive;
+    transport.config = {
+      passive-mode = p.passive;
+    }
+    // lib.optionalAttrs (p.localAddress != null) {
+      local-address = ip.canonicalOrGiven p.localAddress;
+    };
     afi-safis = map (
       name:
       {
-        config.afi-safi-name = name;
+        config.afi-safi-name = "${name}-unicast";
       }
-      // lib.optionalAttrs cfg.gracefulRestart { mp-graceful-restart.config.enabled = true; }
-    ) families;
+      // lib.optionalAttrs p.gracefulRestart.enable { mp-graceful-restart.config.enabled = true; }
+    ) p.families;
   }
+  // lib.optionalAttrs (timers p != { }) { timers.config = timers p; }
   // lib.optionalAttrs (p.multihop != null) {
     ebgp-multihop.config = {
       enabled = true;
       multihop-ttl = p.multihop;
     };
   }
-  // lib.optionalAttrs cfg.gracefulRestart {
+  // lib.optionalAttrs (p.ttlSecurity != null) {
+    ttl-security.config = {
+      enabled = true;
+      ttl-min = 256 - p.ttlSecurity;
+    };
+  }
+  // lib.optionalAttrs p.gracefulRestart.enable {
     graceful-restart.config = {
       enabled = true;
-      restart-time = cfg.restartTime;
+      restart-time = bgp.gracefulRestart.restartTime;
     };
   };
+  # What differs from gobgpd's own: 90, 30 and 120 seconds.
+  timers =
+    p:
+    lib.optionalAttrs (p.timers.hold != 90 || p.timers.keepalive != 30) {
+      hold-time = p.timers.hold;
+      keepalive-interval = p.timers.keepalive;
+    }
+    // lib.optionalAttrs (p.timers.connectRetry != 120) { connect-retry = p.timers.connectRetry; };
+
+  # What an announcement says of the way to a peer is a policy, since gobgpd's
+  # table has a route once for all peers.
+  perPeer =
+    let
+      addresses =
+        wanted:
+        map (p: ip.canonicalOrGiven p.address) (
+          lib.attrValues (lib.filterAttrs wanted bgp.peers)
+        );
+      forGroup =
+        g:
+        lib.optional (notFor g != [ ]) {
+          name = "not-for-all-${toString g.id}";
+          peers = notFor g;
+          actions.route-disposition = "reject-route";
+        }
+        ++ lib.optional (g.prepend > 0 && external != [ ]) {
+          name = "prepend-${toString g.id}";
+          peers = external;
+          actions.bgp-actions.set-as-path-prepend = {
+            as = toString bgp.asn;
+            repeat-n = g.prepend;
+          };
+        };
+      external = addresses (_: p: p.asn != bgp.asn);
+      notFor = g: addresses (name: _: !(g.hears name));
+      statements = lib.concatMap (g: map (s: s // { inherit (g) id prefixes; }) (forGroup g)) groups;
+    in
+    lib.optionalAttrs (statements != [ ]) {
+      defined-sets = {
+        prefix-sets = map (s: {
+          prefix-set-name = s.name;
+          prefix-list = map (prefix: { ip-prefix = prefix; }) s.prefixes;
+        }) statements;
+        neighbor-sets = map (s: {
+          neighbor-set-name = s.name;
+          neighbor-info-list = s.peers;
+        }) statements;
+      };
+      policy-definitions = [
+        {
+          name = "announcements";
+          statements = map (s: {
+            inherit (s) name actions;
+            conditions = {
+              match-prefix-set.prefix-set = s.name;
+              match-neighbor-set.neighbor-set = s.name;
+              bgp-conditions.route-type = "local";
+            };
+          }) statements;
+        }
+      ];
+    };
 
   # An external peer gets every route unless a policy says otherwise. "local" is
   # what came over the API.
   ownRoutesOnly = lib.optionalAttrs (!bgp.transit) {
-    global.apply-policy.config = {
-      export-policy-list = [ "own-routes" ];
-      default-export-policy = "reject-route";
-    };
+    global.apply-policy.config.default-export-policy = "reject-route";
     policy-definitions = [
       {
         name = "own-routes";
@@ -67,6 +138,15 @@ let
     ];
   };
 
+  # In this order: what is rejected for a peer must not be accepted before.
+  policies = perPeer.policy-definitions or [ ] ++ ownRoutesOnly.policy-definitions or [ ];
+  policy = lib.optionalAttrs (policies != [ ]) (
+    lib.recursiveUpdate (perPeer // ownRoutesOnly) {
+      global.apply-policy.config.export-policy-list = map (p: p.name) policies;
+      policy-definitions = policies;
+    }
+  );
+
   configFile = "nix-nos/gobgpd.toml";
   rendered = (pkgs.formats.toml { }).generate "gobgpd.toml" config.services.gobgpd.settings;
 
@@ -79,40 +159,52 @@ let
     ];
   # One line a route: the prefix first, then what `gobgp global rib add` takes.
   announcementLine =
-    a:
-    let
-      prefix = ip.parsePrefix a.prefix;
-    in
+    g: prefix:
     lib.concatStringsSep " " (
-      [ prefix.text ]
-      ++ lib.optionals (a.nextHop != null) [
+      [
+        prefix
+        "origin"
+        "igp"
+      ]
+      ++ lib.optionals (g.nextHop != null) [
         "nexthop"
-        (ip.canonicalOrGiven a.nextHop)
+        g.nextHop
       ]
-      ++ lib.optionals (a.med != null) [
+      ++ lib.optionals (g.med != null) [
         "med"
-        (toString a.med)
+        (toString g.med)
       ]
-      ++ lib.optionals (a.localPref != null) [
+      ++ lib.optionals (g.localPref != null) [
         "local-pref"
-        (toString a.localPref)
+        (toString g.localPref)
       ]
-      ++ communities "community" (lib.filter community.isStandard a.communities)
-      ++ communities "large-community" (lib.filter community.isLarge a.communities)
+      ++ communities "community" g.standard
+      ++ communities "large-community" g.large
       ++ [
         "-a"
-        "ipv${toString prefix.family}"
+        "ipv${toString g.family}"
       ]
     );
-  announcements = lib.concatMapStrings (a: announcementLine a + "\n") (
-    lib.filter (a: ip.parsePrefix a.prefix != null) bgp.announcements
-  );
+  announcements = lib.concatMapStrings (
+    g: lib.concatMapStrings (prefix: announcementLine g prefix + "\n") g.prefixes
+  ) groups;
 
   apiParts = builtins.match "(.*):([0-9]+)" cfg.apiAddress;
   apiHost = lib.removePrefix "[" (lib.removeSuffix "]" (lib.head apiParts));
   apiPort = lib.last apiParts;
 in
 {
+  imports = [
+    (lib.mkRenamedOptionModule
+      [ "nix-nos" "bgp" "gobgp" "gracefulRestart" ]
+      [ "nix-nos" "bgp" "gracefulRestart" "enable" ]
+    )
+    (lib.mkRenamedOptionModule
+      [ "nix-nos" "bgp" "gobgp" "restartTime" ]
+      [ "nix-nos" "bgp" "gracefulRestart" "restartTime" ]
+    )
+  ];
+
   options.nix-nos.bgp.gobgp = {
     apiAddress = mkOption {
       type = types.strMatching "(127\\.[0-9.]+|\\[::1]|localhost):[0-9]+";
@@ -133,18 +225,6 @@ in
         where another program originates them over the API.
       '';
     };
-    gracefulRestart = mkOption {
-      type = types.bool;
-      default = true;
-      example = false;
-      description = "Ask the peers to keep our routes while gobgpd restarts (RFC 4724).";
-    };
-    restartTime = mkOption {
-      type = types.ints.between 1 4095;
-      default = 120;
-      example = 30;
-      description = "Seconds that a peer keeps our routes for, at most.";
-    };
     keepRoutesOnStop = mkOption {
       type = types.bool;
       default = false;
@@ -154,7 +234,7 @@ in
         they drop the routes at once whatever was agreed on graceful restart.
         Fit for a setup in which another program withdraws the routes before
         the machine goes down; else peers send traffic to a machine that is
-        off until {option}`nix-nos.bgp.gobgp.restartTime` is over.
+        off until {option}`nix-nos.bgp.gracefulRestart.restartTime` is over.
       '';
     };
   };
@@ -162,7 +242,7 @@ in
   config = lib.mkIf (bgp.enable && bgp.backend == "gobgp") {
     services.gobgpd = {
       enable = true;
-      settings = lib.recursiveUpdate ownRoutesOnly {
+      settings = lib.recursiveUpdate policy {
         # What is missing is for the assertions to say, not for the TOML type.
         global.config = lib.filterAttrs (_: v: v != null) {
           as = bgp.asn;
