@@ -41,6 +41,9 @@ Examples:
   # the service of an installed node
   plasmacloud-phone-home --heartbeat
 
+  # the same on a node that announces addresses
+  plasmacloud-phone-home --heartbeat --vip 203.0.113.10 --vip 2001:db8::10
+
   # by hand, against a deployer on this machine
   plasmacloud-phone-home --config ./cluster-config.json --deployer-url http://127.0.0.1:8080
 
@@ -76,6 +79,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.DurationVar(&cfg.Timeout, "timeout", 10*time.Second, "`TIME` for one attempt")
 	flags.BoolVar(&cfg.Heartbeat, "heartbeat", false, "stay, and report at the interval that the deployer tells")
 	flags.StringVar(&cfg.MachineID, "machine-id", "", "the `ID` of this machine, in place of the mainboard's UUID or /etc/machine-id")
+	flags.StringArrayVar(&cfg.VIPs, "vip", nil, "an `ADDRESS` that this node announces, to be shown with it; once for each")
 	logs.Register(flags)
 	flags.BoolVar(&version, "version", false, "print the version and exit")
 
@@ -126,6 +130,13 @@ func check(cfg phonehome.Config, rest []string) error {
 		return fmt.Errorf("--attempts %d: want 0 or more", cfg.Attempts)
 	case cfg.Timeout <= 0:
 		return fmt.Errorf("--timeout %s: want more than 0", cfg.Timeout)
+	case len(cfg.VIPs) > api.MaxVIPs:
+		return fmt.Errorf("--vip: want at most %d", api.MaxVIPs)
+	}
+	for _, vip := range cfg.VIPs {
+		if _, ok := node.CanonicalVIP(vip); !ok {
+			return fmt.Errorf("--vip %q: want an address, or a prefix of one address such as 203.0.113.10/32", vip)
+		}
 	}
 	return nil
 }

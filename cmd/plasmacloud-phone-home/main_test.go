@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,24 @@ func TestLifeOfANode(t *testing.T) {
 	}
 }
 
+// TestVIPs: what the node announces is what the deployer shows, and no longer than
+// it says so.
+func TestVIPs(t *testing.T) {
+	url, registry := realDeployer(t)
+	config := configFor(t, "node01")
+	for _, step := range []struct{ args, want []string }{
+		{[]string{"--vip", "203.0.113.10", "--vip", "2001:DB8::10/128"}, []string{"203.0.113.10/32", "2001:db8::10/128"}},
+		{nil, nil},
+	} {
+		if _, _, err := phoneHome(append([]string{"--config", config, "--deployer-url", url}, step.args...)...); err != nil {
+			t.Fatalf("%v: %v", step.args, err)
+		}
+		if v, err := registry.Node(t.Context(), "node01"); err != nil || !slices.Equal(v.VIPs, step.want) {
+			t.Errorf("%v: %v, %v", step.args, v.VIPs, err)
+		}
+	}
+}
+
 func TestExitStatus(t *testing.T) {
 	url, _ := realDeployer(t)
 	for name, test := range map[string]struct {
@@ -118,6 +137,7 @@ func TestExitStatus(t *testing.T) {
 		"error, not failed": {[]string{"--error", "x"}, process.ExitUsage, "--phase failed"},
 		"bad attempts":      {[]string{"--attempts", "-1"}, process.ExitUsage, "--attempts"},
 		"bad timeout":       {[]string{"--timeout", "0s"}, process.ExitUsage, "--timeout"},
+		"bad vip":           {[]string{"--vip", "203.0.113.10", "--vip", "203.0.113.0/24"}, process.ExitUsage, `--vip "203.0.113.0/24": want an address`},
 		"unknown flag":      {[]string{"--fase", "x"}, process.ExitUsage, "--help"},
 		"extra argument":    {[]string{"x"}, process.ExitUsage, "--help"},
 		"bad log format":    {[]string{"--log-format", "xml"}, process.ExitUsage, "--log-format"},
@@ -135,7 +155,7 @@ func TestHelpAndVersion(t *testing.T) {
 	_, help, err := phoneHome("--help")
 	for _, want := range []string{
 		"Examples:", "Exit status:", phonehome.DefaultConfigPath, "--deployer-url", "--phase", "--error", "--attempts", "--heartbeat",
-		"--machine-id", "--timeout", "--log-level", "--version", "  77  ",
+		"--machine-id", "--vip ADDRESS", "--timeout", "--log-level", "--version", "  77  ",
 	} {
 		if err != nil || !strings.Contains(help, want) {
 			t.Errorf("%v: the help has no %q:\n%s", err, want, help)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"net/netip"
 	"regexp"
 	"strings"
 )
@@ -50,4 +51,15 @@ func CanonicalMachineID(raw string) (id string, ok bool) {
 		id = digits[:8] + "-" + digits[8:12] + "-" + digits[12:16] + "-" + digits[16:20] + "-" + digits[20:]
 	}
 	return id, !vendorDefaults[id]
+}
+
+// CanonicalVIP is the host prefix that vip means, as the manifest spells it. ok is
+// false when vip is neither an address nor a prefix of one address.
+func CanonicalVIP(vip string) (canonical string, ok bool) {
+	if addr, err := netip.ParseAddr(vip); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()).String(), true
+	}
+	prefix, err := netip.ParsePrefix(vip)
+	return prefix.String(), err == nil && prefix.IsSingleIP()
 }

@@ -27,6 +27,7 @@ type Config struct {
 	Phase       node.Phase // "" is ready
 	Error       string     // why, with phase failed
 	MachineID   string     // "" is what the machine says
+	VIPs        []string   // addresses that the node announces
 
 	Attempts  int           // of the first report; 0 goes on without end
 	Timeout   time.Duration // of one attempt; 0 is 10s
@@ -156,6 +157,7 @@ func (a *agent) request() api.PhoneHomeRequest {
 		Phase:      a.cfg.Phase,
 		Error:      a.cfg.Error,
 		Facts:      a.machine.Facts,
+		VIPs:       a.cfg.VIPs,
 	}
 }
 

@@ -91,7 +91,7 @@ func parseReport(body []byte) (string, node.Report, error) {
 		return bad("vips", "want at most %d", api.MaxVIPs)
 	}
 	for i, vip := range request.VIPs {
-		canonical, ok := canonicalVIP(vip)
+		canonical, ok := node.CanonicalVIP(vip)
 		if !ok {
 			return bad(fmt.Sprintf("vips[%d]", i), "want an address, or a prefix of one address such as 203.0.113.10/32")
 		}
@@ -117,16 +117,6 @@ func checkFacts(facts map[string]string) (field, reason string) {
 		}
 	}
 	return "", ""
-}
-
-// canonicalVIP is the host prefix that vip means, as the manifest spells it.
-func canonicalVIP(vip string) (string, bool) {
-	if addr, err := netip.ParseAddr(vip); err == nil && addr.Zone() == "" {
-		addr = addr.Unmap()
-		return netip.PrefixFrom(addr, addr.BitLen()).String(), true
-	}
-	prefix, err := netip.ParsePrefix(vip)
-	return prefix.String(), err == nil && prefix.IsSingleIP()
 }
 
 func phases() string {
