@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,8 +36,9 @@ type Announcer struct {
 	wake    chan struct{}
 	locks   locks // of Open; none of New
 
-	mu     sync.Mutex // guards cfg and status
+	mu     sync.Mutex // guards cfg, users and status
 	cfg    *Config
+	users  map[health.Check][]netip.Addr // by check of cfg
 	status Status
 
 	// Used by Run alone.
@@ -51,12 +54,12 @@ func New(o Options) *Announcer {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	a := &Announcer{
-		speaker: o.Speaker, holder: o.Holder, cfg: o.Config,
+		speaker: o.Speaker, holder: o.Holder, cfg: o.Config, users: checks(o.Config),
 		log:    o.Logger.With("part", "announcer"),
 		wake:   make(chan struct{}, 1),
 		drains: drains{}, reported: newReports(), sent: sentPaths{},
 	}
-	a.monitor = health.NewMonitor(health.Config{OnChange: a.trigger, Probe: o.Probe, Logger: o.Logger.With("part", "health")})
+	a.monitor = health.NewMonitor(health.Config{OnChange: a.trigger, Probe: o.Probe, Logger: o.Logger.With("part", "health"), Users: a.usersOf})
 	a.health = a.monitor.State
 	return a
 }
@@ -103,8 +106,8 @@ func (a *Announcer) Reload(cfg *Config) error {
 	case old.Hold != cfg.Hold:
 		return needsRestart("hold", old.Hold, cfg.Hold)
 	}
-	a.cfg = cfg
-	a.monitor.Update(checks(cfg))
+	a.cfg, a.users = cfg, checks(cfg)
+	a.monitor.Update(slices.Collect(maps.Keys(a.users)))
 	a.trigger()
 	return nil
 }
@@ -113,12 +116,22 @@ func needsRestart(what string, from, to any) error {
 	return fmt.Errorf("%s changed from %v to %v, which a reload cannot do; restart the announcer", what, from, to)
 }
 
-func checks(cfg *Config) []health.Check {
-	var all []health.Check
+// checks are those of cfg, each with the VIPs that depend on it.
+func checks(cfg *Config) map[health.Check][]netip.Addr {
+	users := map[health.Check][]netip.Addr{}
 	for _, v := range cfg.VIPs {
-		all = append(all, v.Checks...)
+		for _, c := range v.Checks {
+			users[c] = append(users[c], v.Address)
+		}
 	}
-	return all
+	return users
+}
+
+// usersOf are the VIPs that depend on c.
+func (a *Announcer) usersOf(c health.Check) []netip.Addr {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.users[c]
 }
 
 func (a *Announcer) config() *Config {
@@ -158,7 +171,9 @@ func (a *Announcer) Run(ctx context.Context) error {
 	watchers.Go(func() { a.watch(work, a.speaker.Watch) })
 	watchers.Go(func() { a.watch(work, a.holder.Watch) })
 
-	a.monitor.Update(checks(a.config()))
+	a.mu.Lock()
+	a.monitor.Update(slices.Collect(maps.Keys(a.users)))
+	a.mu.Unlock()
 	a.log.Info("started", "vips", len(a.config().VIPs))
 	var deadline time.Time
 	stopping := false

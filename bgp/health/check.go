@@ -22,7 +22,7 @@ type Check struct {
 	Kind     Kind
 	URL      string        // HTTP: http or https; a certificate is not verified
 	Address  string        // TCP: host:port
-	Interval time.Duration // from the start of one probe to the start of the next, ±10 %
+	Interval time.Duration // from the start of one probe to the start of the next, ±10 %; shorter at first, see eager
 	Timeout  time.Duration // of one probe, connecting included
 	Rise     int           // good answers in a row until up
 	Fall     int           // bad answers in a row until down

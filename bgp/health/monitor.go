@@ -6,18 +6,34 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
-)
 
-// MaxConcurrent is how many probes are under way at once, over all checks.
-const MaxConcurrent = 64
+	"golang.org/x/sys/unix"
+)
 
 // Config is what a Monitor needs; only OnChange is required.
 type Config struct {
 	OnChange func()                             // called after any check's Status changed; must not block
 	Probe    func(context.Context, Check) error // nil: Probe of this package
 	Logger   *slog.Logger                       // nil: silent
+	Users    func(Check) []netip.Addr           // the VIPs that depend on a check, for the log; nil: not logged
+	// MaxConcurrent is how many probes are under way at once; 0: as many as the
+	// process can open files for. No check has two, so it matters only to thousands.
+	MaxConcurrent int
+}
+
+// filesForProbes is how many probes the process has files for. A probe needs one,
+// two while it looks up a name or tries both families; the rest keeps a few.
+func filesForProbes() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		limit.Cur = 1024
+	}
+	return int(min(max(limit.Cur, 128+64)-64, 1<<20)) / 2
 }
 
 // Monitor runs checks and keeps their states. Methods may be called concurrently.
@@ -25,6 +41,7 @@ type Monitor struct {
 	cfg   Config
 	slots chan struct{}
 	wg    sync.WaitGroup
+	late  atomic.Int64 // when a late probe was last told of, in nanoseconds since 1970
 
 	mu      sync.Mutex
 	closed  bool
@@ -47,7 +64,10 @@ func NewMonitor(cfg Config) *Monitor {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Monitor{cfg: cfg, slots: make(chan struct{}, MaxConcurrent), runners: map[Check]*runner{}}
+	if cfg.MaxConcurrent == 0 {
+		cfg.MaxConcurrent = filesForProbes()
+	}
+	return &Monitor{cfg: cfg, slots: make(chan struct{}, cfg.MaxConcurrent), runners: map[Check]*runner{}}
 }
 
 // Update makes checks the ones that run. Those that ran before keep their state.
@@ -98,25 +118,34 @@ func (m *Monitor) Close() {
 	m.wg.Wait()
 }
 
+// eager is the interval of a new check as long as all of its answers are good, so
+// that after a crash a VIP is back soon, however rarely its check asks. A bad answer
+// is given the time of Fall: a host that boots may not be ready yet.
+const eager = 100 * time.Millisecond
+
 // run asks until ctx ends. The first question waits a random part of the
 // interval, at most a second, so that many checks do not all ask at once.
 func (m *Monitor) run(ctx context.Context, c Check, r *runner) {
 	defer r.cancel()
 	timer := time.NewTimer(rand.N(min(c.Interval, time.Second)/4 + 1))
 	defer timer.Stop()
-	for {
+	for asked := 1; ; asked++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		next := time.Now().Add(jitter(c.Interval))
-		err := m.probe(ctx, c)
+		due := time.Now()
+		err := m.probe(ctx, c, due)
 		if ctx.Err() != nil {
 			return // cut off by us, so it says nothing of the target
 		}
 		m.record(c, r, err)
-		timer.Reset(time.Until(next))
+		interval := c.Interval
+		if good := err == nil; good && asked < c.Rise && r.row == asked {
+			interval = min(interval, eager)
+		}
+		timer.Reset(time.Until(due.Add(jitter(interval))))
 	}
 }
 
@@ -125,13 +154,14 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-func (m *Monitor) probe(ctx context.Context, c Check) error {
+func (m *Monitor) probe(ctx context.Context, c Check, due time.Time) error {
 	select {
 	case m.slots <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { <-m.slots }()
+	m.reportLate(c, time.Since(due))
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, errTimeout)
 	defer cancel()
 	err := m.cfg.Probe(ctx, c)
@@ -139,6 +169,19 @@ func (m *Monitor) probe(ctx context.Context, c Check) error {
 		return fmt.Errorf("no answer within %s", c.Timeout)
 	}
 	return err
+}
+
+// reportLate warns, at most once a minute, that checks wait for one another.
+func (m *Monitor) reportLate(c Check, by time.Duration) {
+	if by < max(c.Interval/2, 100*time.Millisecond) {
+		return
+	}
+	now, last := time.Now().UnixNano(), m.late.Load()
+	if now-last < int64(time.Minute) || !m.late.CompareAndSwap(last, now) {
+		return
+	}
+	m.cfg.Logger.Warn("checks start late, for want of open files; raise LimitNOFILE, or check less",
+		"target", c.Target(), "late", by, "at_once", cap(m.slots))
 }
 
 var errTimeout = errors.New("check timed out")
@@ -156,7 +199,14 @@ func (m *Monitor) record(c Check, r *runner, err error) {
 	if after.Status == before {
 		return
 	}
-	m.cfg.Logger.Info("health changed", "target", c.Target(), "status", after.Status.String(), "reason", after.Reason)
+	level, about := slog.LevelInfo, []any{"target", c.Target(), "status", after.Status.String(), "reason", after.Reason}
+	if after.Status == Down {
+		level = slog.LevelWarn
+	}
+	if m.cfg.Users != nil {
+		about = append(about, "vips", some(m.cfg.Users(c)))
+	}
+	m.cfg.Logger.Log(context.Background(), level, "health changed", about...)
 	m.cfg.OnChange()
 }
 
@@ -186,4 +236,18 @@ func (r *runner) observe(c Check, err error, now time.Time) {
 	}
 	r.row = 0
 	r.state = State{Status: status, Reason: text, Since: now}
+}
+
+// some shows the first few addresses.
+func some(addrs []netip.Addr) string {
+	const most = 8
+	var texts []string
+	for i, a := range addrs {
+		if i == most {
+			texts = append(texts, "…")
+			break
+		}
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, " ")
 }

@@ -1,9 +1,13 @@
 package health
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -52,8 +56,7 @@ func TestRiseAndFall(t *testing.T) {
 		}
 		round := sample.Interval * 11 / 10
 		expect(0, Unknown, "not asked yet")
-		expect(time.Second, Unknown, "answers well (1 of rise 2)")
-		expect(round, Up, "answers well")
+		expect(time.Second, Up, "answers well") // soon, since every answer was good
 		since := m.State(sample).Since
 		service.set(errRefused)
 		expect(round, Up, "connection refused (1 of fall 3)")
@@ -144,7 +147,8 @@ func TestTimeout(t *testing.T) {
 func TestConcurrencyIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now, most atomic.Int32
-		m := NewMonitor(Config{OnChange: func() {}, Probe: func(ctx context.Context, _ Check) error {
+		const limit = 64
+		m := NewMonitor(Config{MaxConcurrent: limit, OnChange: func() {}, Probe: func(context.Context, Check) error {
 			most.Store(max(most.Load(), now.Add(1)))
 			defer now.Add(-1)
 			time.Sleep(10 * time.Millisecond)
@@ -160,13 +164,109 @@ func TestConcurrencyIsBounded(t *testing.T) {
 		m.Update(checks)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if n := most.Load(); n > MaxConcurrent {
+		if n := most.Load(); n > limit {
 			t.Fatalf("%d at once", n)
 		}
 		for _, c := range checks {
 			if m.State(c).Status != Up {
 				t.Fatalf("%s is %v", c.Target(), m.State(c))
 			}
+		}
+	})
+}
+
+// Checks that hang, however many, do not keep another one waiting.
+func TestHangingChecksDelayNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var service target
+		var log bytes.Buffer
+		m := NewMonitor(Config{OnChange: func() {}, Logger: slog.New(slog.NewTextHandler(&log, nil)), MaxConcurrent: 10_000, Probe: func(ctx context.Context, c Check) error {
+			if c == sample {
+				return service.probe(ctx, c)
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+		defer m.Close()
+		checks := []Check{sample}
+		for i := range 5000 {
+			c := sample
+			c.Address = fmt.Sprintf("198.51.100.1:%d", i+1)
+			checks = append(checks, c)
+		}
+		m.Update(checks)
+		time.Sleep(time.Minute)
+		service.set(errRefused)
+		time.Sleep(time.Duration(sample.Fall) * sample.Interval * 11 / 10)
+		synctest.Wait()
+		if s := m.State(sample); s.Status != Down {
+			t.Errorf("%v, %s", s.Status, s.Reason)
+		}
+		if strings.Contains(log.String(), "start late") {
+			t.Error("probes started late")
+		}
+	})
+}
+
+// Where files run short, and checks have to wait for one another, the log says so, once a minute.
+func TestLateChecksAreReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		m := NewMonitor(Config{OnChange: func() {}, Logger: slog.New(slog.NewTextHandler(&log, nil)), MaxConcurrent: 1, Probe: func(ctx context.Context, _ Check) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+		other := sample
+		other.Address = "127.0.0.1:81"
+		third := sample
+		third.Address = "127.0.0.1:82"
+		m.Update([]Check{sample, other, third})
+		time.Sleep(50 * time.Second)
+		m.Close()
+		if n := strings.Count(log.String(), "checks start late, for want of open files"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, log.String())
+		}
+	})
+}
+
+// After a start a check whose answers are all good is up soon, however long its
+// interval; one bad answer, and everything takes its time.
+func TestSoonUpAfterStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := Check{Kind: TCP, Address: "127.0.0.1:80", Interval: 30 * time.Second, Timeout: time.Second, Rise: 3, Fall: 3}
+		var good, bad target
+		bad.set(errRefused)
+		for service, want := range map[*target]Status{&good: Up, &bad: Unknown} {
+			m := NewMonitor(Config{OnChange: func() {}, Probe: service.probe})
+			m.Update([]Check{slow})
+			time.Sleep(600 * time.Millisecond) // 250 until the first probe, twice 110 for the others
+			synctest.Wait()
+			if s := m.State(slow); s.Status != want {
+				t.Errorf("%v, %s; want %v", s.Status, s.Reason, want)
+			}
+			asked := service.asked
+			time.Sleep(25 * time.Second)
+			if service.asked != asked {
+				t.Error("asked more often than every interval")
+			}
+			m.Close()
+		}
+	})
+}
+
+// What a check takes down is named where it is told of, as a warning.
+func TestDownNamesItsVIPs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var service target
+		service.set(errRefused)
+		var log bytes.Buffer
+		m := NewMonitor(Config{OnChange: func() {}, Probe: service.probe, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Users: func(Check) []netip.Addr { return []netip.Addr{netip.MustParseAddr("203.0.113.10")} }})
+		m.Update([]Check{sample})
+		time.Sleep(10 * time.Second)
+		m.Close()
+		if want := `level=WARN msg="health changed" target=127.0.0.1:80 status=down reason="connection refused" vips=203.0.113.10`; !strings.Contains(log.String(), want) {
+			t.Errorf("log is %s", log.String())
 		}
 	})
 }

@@ -15,7 +15,7 @@ import (
 func TestProbeHTTP(t *testing.T) {
 	mux := http.NewServeMux()
 	for path, code := range map[string]int{"/ok": 200, "/empty": 204, "/broken": 503, "/missing": 404} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(code) })
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
 	}
 	mux.HandleFunc("/elsewhere", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", http.StatusFound) })
 	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
@@ -25,7 +25,7 @@ func TestProbeHTTP(t *testing.T) {
 			}
 		}
 	})
-	mux.HandleFunc("/broken-off", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/broken-off", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "1000")
 		fmt.Fprint(w, "short")
 		w.(http.Flusher).Flush()
