@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"time"
 
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
@@ -69,8 +70,12 @@ func (c *config) check() error {
 	bad := func(field, format string, args ...any) error {
 		return process.ConfigError(&strictjson.FieldError{Field: field, Reason: fmt.Sprintf(format, args...)})
 	}
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+	_, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
 		return bad("listen", "want host:port such as 127.0.0.1:8080 or :8080, found %q", c.Listen)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return bad("listen", "want a port from 0 to 65535, found %q", c.Listen)
 	}
 	if c.Store.Path == "" {
 		return bad("store.path", "required")

@@ -151,12 +151,17 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 
 func listen(ctx context.Context, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
+	var unresolved *net.DNSError
 	listener, err := lc.Listen(ctx, "tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("listen: another process has %s; stop it, or set listen to another address", addr)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("listen: no permission for %s; take a port from 1024 on, or give the service CAP_NET_BIND_SERVICE", addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen: %s is no address of this machine; set listen to one that it has, or to :PORT for all", addr)
+	case errors.As(err, &unresolved):
+		return nil, fmt.Errorf("listen: the host of %s is not found; set listen to an address of this machine, or to :PORT for all", addr)
 	case err != nil:
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}

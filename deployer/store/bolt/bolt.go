@@ -74,7 +74,8 @@ func Open(cfg Config) (*Store, error) {
 	}
 	db.MaxBatchDelay = cfg.MaxBatchDelay
 	if err := prepare(db, fresh); err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", cfg.Path, err), db.Close())
+		_ = db.Close() // the first error says it all, in one line
+		return nil, fmt.Errorf("store %s: %w", cfg.Path, err)
 	}
 	return &Store{db: db}, nil
 }
@@ -85,6 +86,12 @@ func openError(path string, err error) error {
 		return fmt.Errorf("store: another deployer has %s open; stop it, or give this one a store.path of its own", path)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("store: the directory %s does not exist; create it, or set store.path elsewhere", filepath.Dir(path))
+	case errors.Is(err, syscall.EISDIR):
+		return fmt.Errorf("store: %s is a directory; set store.path to a file in it", path)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("store: %s is on a filesystem that is mounted read-only; mount it for writing, or set store.path elsewhere", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("store: no permission to write %s; run this as the user who owns it, or give it to this one", path)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrChecksum):
 		return fmt.Errorf("store: %s is not a deployer's store (%w); move it away, or set store.path elsewhere", path, err)
 	default:
