@@ -78,7 +78,7 @@ func (c *Client) List(ctx context.Context) ([]Node, error) {
 	return list.Nodes, err
 }
 
-// Get returns one node with its history. See IsNotFound.
+// Get returns one node with its history.
 func (c *Client) Get(ctx context.Context, id string) (Node, error) {
 	var n Node
 	err := c.do(ctx, http.MethodGet, PathNodes+"/"+url.PathEscape(id), nil, maxAnswerBytes, &n)

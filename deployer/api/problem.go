@@ -1,7 +1,6 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -51,10 +50,4 @@ func (e *Error) Error() string {
 // and of those not 408 and 429, which ask for patience.
 func (e *Error) Temporary() bool {
 	return e.Status < 400 || e.Status >= 500 || e.Status == 408 || e.Status == 429
-}
-
-// IsNotFound says whether err is the deployer's answer that it has no such node.
-func IsNotFound(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Code == CodeNotFound
 }

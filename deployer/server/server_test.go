@@ -241,14 +241,14 @@ func TestClient(t *testing.T) {
 	if !reflect.DeepEqual(n, list[1]) {
 		t.Errorf("the list has\n%+v\nthe node alone\n%+v", list[1], n)
 	}
-	if _, err := client.Get(ctx, "no/../such"); !api.IsNotFound(err) {
+	var refused *api.Error
+	if _, err := client.Get(ctx, "no/../such"); !errors.As(err, &refused) || refused.Code != api.CodeNotFound {
 		t.Errorf("get of none: %v", err)
 	}
 	if health, err := client.Health(ctx); err != nil || health != (api.Health{Status: "ok", Version: "v1"}) {
 		t.Errorf("health: %+v, %v", health, err)
 	}
 	_, err = client.PhoneHome(ctx, api.PhoneHomeRequest{NodeID: "node99", Phase: node.PhaseReady})
-	var refused *api.Error
 	if !errors.As(err, &refused) || refused.Code != node.CodeUnknownNode || refused.Temporary() ||
 		!strings.Contains(err.Error(), "plasmacloud.cluster.nodes") {
 		t.Errorf("refusal: %v", err)
