@@ -76,6 +76,17 @@ in
           "gobgpd.service"
         ];
         reloadTriggers = [ announcerJson ];
+        # What a reload refuses to change.
+        restartTriggers = [
+          (builtins.toJSON {
+            inherit (node.data.announcer)
+              node_id
+              asn
+              speaker
+              hold
+              ;
+          })
+        ];
         startLimitIntervalSec = 0;
         serviceConfig = {
           Type = "notify";
