@@ -185,6 +185,10 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 		}
 	case err != nil:
 		return node.Node{}, fmt.Errorf("read node %s: %w", id, err)
+	case !old.Declared && old.State == node.Pending && !r.cfg.AllowUnknownNodes:
+		// Taken out of the manifest before it ever joined. One that did join goes on
+		// being heard: its operator has to see it to take it down.
+		return node.Node{}, node.UnknownNode(id)
 	default:
 		next, _, err := r.rules().Apply(r.refresh(old), node.Reported(report), now)
 		if err != nil {

@@ -385,7 +385,12 @@ func TestDeclare(t *testing.T) {
 	if v := w.node("node02"); v.Declared {
 		t.Error("node02 is still declared")
 	}
-	if answer := w.says("node02", report(node.PhaseReady)); answer.Message != "Active; not declared in the manifest" {
+	w.refused("node02", report(node.PhaseReady), node.CodeUnknownNode) // it never joined
+	w.says("node03", report(node.PhaseReady))
+	if done := w.declare(next[0]); done != (deployer.Declared{Nodes: 1, Undeclared: 1}) {
+		t.Errorf("node03 left: %+v", done)
+	}
+	if answer := w.says("node03", report(node.PhaseReady)); answer.Message != "Active; not declared in the manifest" {
 		t.Errorf("a node that left the manifest is told %q", answer.Message)
 	}
 	for name, bad := range map[string][]node.Declaration{
