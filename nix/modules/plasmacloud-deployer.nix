@@ -105,7 +105,7 @@ in
       restartTriggers = [ configJson ];
       reloadTriggers = lib.optional ownManifest manifestJson;
       startLimitIntervalSec = 0;
-      serviceConfig = {
+      serviceConfig = import ./hardening.nix // {
         Type = "notify";
         ExecStartPre = "${binary} check /etc/${configFile}";
         ExecStart = "${binary} serve --config /etc/${configFile}";
@@ -117,29 +117,11 @@ in
         StateDirectory = "plasmacloud-deployer";
         CapabilityBoundingSet = [ "CAP_NET_BIND_SERVICE" ];
         AmbientCapabilities = [ "CAP_NET_BIND_SERVICE" ];
-        LockPersonality = true;
-        MemoryDenyWriteExecute = true;
-        NoNewPrivileges = true;
-        PrivateDevices = true;
-        PrivateTmp = true;
-        ProtectClock = true;
-        ProtectControlGroups = true;
-        ProtectHome = true;
-        ProtectHostname = true;
-        ProtectKernelLogs = true;
-        ProtectKernelModules = true;
-        ProtectKernelTunables = true;
-        ProtectSystem = "strict";
         RestrictAddressFamilies = [
           "AF_INET"
           "AF_INET6"
           "AF_UNIX"
         ];
-        RestrictNamespaces = true;
-        RestrictRealtime = true;
-        RestrictSUIDSGID = true;
-        SystemCallArchitectures = "native";
-        SystemCallFilter = [ "@system-service" ];
         UMask = "0077";
       };
     };

@@ -88,7 +88,7 @@ in
           })
         ];
         startLimitIntervalSec = 0;
-        serviceConfig = {
+        serviceConfig = import ./hardening.nix // {
           Type = "notify";
           ExecStartPre = "${announcer} check /etc/${file}";
           ExecStart = "${announcer} run --config /etc/${file}";
@@ -100,30 +100,12 @@ in
           DynamicUser = true;
           AmbientCapabilities = [ "CAP_NET_ADMIN" ];
           CapabilityBoundingSet = [ "CAP_NET_ADMIN" ];
-          LockPersonality = true;
-          MemoryDenyWriteExecute = true;
-          NoNewPrivileges = true;
-          PrivateDevices = true;
-          PrivateTmp = true;
-          ProtectClock = true;
-          ProtectControlGroups = true;
-          ProtectHome = true;
-          ProtectHostname = true;
-          ProtectKernelLogs = true;
-          ProtectKernelModules = true;
-          ProtectKernelTunables = true;
-          ProtectSystem = "strict";
           RestrictAddressFamilies = [
             "AF_INET"
             "AF_INET6"
             "AF_NETLINK"
             "AF_UNIX"
           ];
-          RestrictNamespaces = true;
-          RestrictRealtime = true;
-          RestrictSUIDSGID = true;
-          SystemCallArchitectures = "native";
-          SystemCallFilter = [ "@system-service" ];
           UMask = "0077";
         };
       };

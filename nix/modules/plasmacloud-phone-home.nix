@@ -34,7 +34,7 @@ in
       after = [ "network-online.target" ];
       restartTriggers = lib.optional (node.data != null) node.data.clusterConfig;
       startLimitIntervalSec = 0;
-      serviceConfig = {
+      serviceConfig = import ./hardening.nix // {
         # Not notify: the deployer may be down for as long as it likes, and a
         # switch to a new configuration must not wait for it.
         Type = "exec";
@@ -53,30 +53,12 @@ in
 
         # The mainboard's UUID, by which a machine is known, is for root only.
         CapabilityBoundingSet = "";
-        LockPersonality = true;
-        MemoryDenyWriteExecute = true;
-        NoNewPrivileges = true;
-        PrivateDevices = true;
-        PrivateTmp = true;
-        ProtectClock = true;
-        ProtectControlGroups = true;
-        ProtectHome = true;
-        ProtectHostname = true;
-        ProtectKernelLogs = true;
-        ProtectKernelModules = true;
-        ProtectKernelTunables = true;
-        ProtectSystem = "strict";
         RestrictAddressFamilies = [
           "AF_INET"
           "AF_INET6"
           "AF_NETLINK"
           "AF_UNIX"
         ];
-        RestrictNamespaces = true;
-        RestrictRealtime = true;
-        RestrictSUIDSGID = true;
-        SystemCallArchitectures = "native";
-        SystemCallFilter = [ "@system-service" ];
       };
     };
   };
