@@ -7,8 +7,10 @@
 package bgp
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"time"
@@ -34,7 +36,7 @@ type Config struct {
 	ASN               uint32 // what the speaker must say of itself before it counts as ready
 	NextHop           NextHop
 	Hold              Hold
-	DrainDelay        time.Duration // from the withdraw being out to letting go of the address
+	DrainDelay        time.Duration // from the path being out of the speaker's table to letting go of the address
 	ReconcileInterval time.Duration // of the periodic pass; events start one at once
 	VIPs              []VIP         // in the file's order, each address once
 }
@@ -77,7 +79,12 @@ func (c *Config) Path(v VIP) speaker.Path {
 // file, the place in it, and the mend.
 func LoadConfig(file string) (*Config, error) {
 	f, err := os.Open(file)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w; write it first, or name another file", err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w; let the user of this program read it", err)
+	case err != nil:
 		return nil, err
 	}
 	defer f.Close()
@@ -139,7 +146,7 @@ func (r *reader) config(tree any) *Config {
 	hold := o.optionalObject("hold")
 	cfg.Hold.Interface = hold.textOr("interface", "lo")
 	if n := len(cfg.Hold.Interface); n == 0 || n > 15 {
-		r.add("hold.interface", "%q is no interface name: want 1 to 15 characters", cfg.Hold.Interface)
+		r.add("hold.interface", "%s is no interface name: want 1 to 15 characters", quote(cfg.Hold.Interface))
 	}
 	cfg.Hold.NetNS = hold.textOr("netns", "")
 	hold.end()
@@ -187,6 +194,7 @@ func (r *reader) vip(path string, item any) VIP {
 			r.add(at, "is %s; want a string, such as \"65001:100\"", kindOf(item))
 			continue
 		}
+		s = cut(s, 60) // longer than any community, so what is cut is wrong already
 		if c, err := speaker.ParseCommunity(s); err == nil {
 			v.Communities = append(v.Communities, c)
 		} else if large, largeErr := speaker.ParseLargeCommunity(s); largeErr == nil {

@@ -206,3 +206,18 @@ func FuzzParseConfig(f *testing.F) {
 		}
 	})
 }
+
+// A message stays readable, whatever is in the file.
+func TestLongValuesAreCut(t *testing.T) {
+	long := strings.Repeat("x", 10_000)
+	for _, text := range []string{
+		`"hold": {"interface": "` + long + `"}`, `"drain_delay": "` + long + `"`, `"` + long + `": 1`, `"asn": 1` + strings.Repeat("0", 10_000),
+		`"speaker": {"address": "` + long + `"}`, `"next_hop": {"ipv4": "` + long + `"}`, `"node_id": ["` + long + `"]`, `"drain_delay": 1` + strings.Repeat("0", 10_000),
+		`"vips": [{"address": "fe80::1%` + long + `", "communities": ["` + long + `"], "checks": [{"type": "` + long + `"}, {"type": "http", "url": "` + long + `"}]}]`,
+	} {
+		_, err := ParseConfig([]byte("{" + text + "}"))
+		if err == nil || len(err.Error()) > 1500 {
+			t.Errorf("%.40s: %.2000v", text, err)
+		}
+	}
+}

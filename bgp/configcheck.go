@@ -43,7 +43,7 @@ func (r *reader) check(path string, item any, vip netip.Addr) health.Check {
 		}
 	default:
 		if o.has("type") && c.Kind != "" {
-			r.add(o.at("type"), "%q is not a type of check; want \"http\" or \"tcp\"", string(c.Kind))
+			r.add(o.at("type"), "%s is not a type of check; want \"http\" or \"tcp\"", quote(string(c.Kind)))
 		}
 		o.ignoreRest()
 	}
@@ -71,15 +71,15 @@ func parseCheckURL(s string) (*url.URL, error) {
 	const want = "want one such as \"http://127.0.0.1:8080/healthz\""
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%q is not a URL; %s", s, want)
+		return nil, fmt.Errorf("%s is not a URL; %s", quote(s), want)
 	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
-		return nil, fmt.Errorf("%q is not an http or https URL; %s", s, want)
+		return nil, fmt.Errorf("%s is not an http or https URL; %s", quote(s), want)
 	case u.User != nil:
 		return nil, errors.New("has a user name or password in its URL, and this file is no place for secrets; remove it")
 	}
 	if p := u.Port(); p != "" {
 		if err := checkPort(p); err != nil {
-			return nil, fmt.Errorf("%q: %w", s, err)
+			return nil, fmt.Errorf("%s: %w", quote(s), err)
 		}
 	}
 	return u, nil
@@ -89,23 +89,23 @@ func parseCheckURL(s string) (*url.URL, error) {
 func checkDialAddress(s string, unix bool) error {
 	if path, ok := strings.CutPrefix(s, "unix://"); ok && unix {
 		if !filepath.IsAbs(path) {
-			return fmt.Errorf("%q has no absolute path; want one such as \"unix:///run/gobgpd.sock\"", s)
+			return fmt.Errorf("%s has no absolute path; want one such as \"unix:///run/gobgpd.sock\"", quote(s))
 		}
 		return nil
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || host == "" || strings.ContainsAny(host, "/ \t\n") {
-		return fmt.Errorf("%q is not an address and a port; want one such as \"127.0.0.1:80\" or \"[::1]:80\"", s)
+		return fmt.Errorf("%s is not an address and a port; want one such as \"127.0.0.1:80\" or \"[::1]:80\"", quote(s))
 	}
 	if err := checkPort(port); err != nil {
-		return fmt.Errorf("%q: %w", s, err)
+		return fmt.Errorf("%s: %w", quote(s), err)
 	}
 	return nil
 }
 
 func checkPort(s string) error {
 	if n, err := strconv.ParseUint(s, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("port %q is not a number from 1 to 65535", s)
+		return fmt.Errorf("port %s is not a number from 1 to 65535", quote(s))
 	}
 	return nil
 }
@@ -115,13 +115,13 @@ func parseAddr(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	switch {
 	case err != nil && strings.Contains(s, "/"):
-		return a, fmt.Errorf("%q has a prefix length; write the address alone, it is announced as a host prefix", s)
+		return a, fmt.Errorf("%s has a prefix length; write the address alone, it is announced as a host prefix", quote(s))
 	case err != nil:
-		return a, fmt.Errorf("%q is not an IP address; want one such as \"203.0.113.10\" or \"2001:db8::10\"", s)
+		return a, fmt.Errorf("%s is not an IP address; want one such as \"203.0.113.10\" or \"2001:db8::10\"", quote(s))
 	case a.Zone() != "":
-		return a, fmt.Errorf("%q has a zone; write it without %%%s", s, a.Zone())
+		return a, fmt.Errorf("%s has a zone; write it without %%%s", quote(s), cut(a.Zone(), 60))
 	case a.Is4In6():
-		return a, fmt.Errorf("%q is an IPv4 address written as IPv6; write %s", s, a.Unmap())
+		return a, fmt.Errorf("%s is an IPv4 address written as IPv6; write %s", quote(s), a.Unmap())
 	}
 	return a, nil
 }

@@ -102,7 +102,7 @@ func (e *fieldError) Error() string {
 	if e.path == "" {
 		return e.text
 	}
-	return e.path + ": " + e.text
+	return cut(e.path, 200) + ": " + e.text
 }
 
 // reader collects every mistake, so that a file is mended in one go.
@@ -231,7 +231,7 @@ func (o *object) asNumber(key string, value any, most uint64) uint64 {
 		if n, err := strconv.ParseUint(number.String(), 10, 64); err == nil && n <= most {
 			return n
 		}
-		o.r.add(o.at(key), "%s is not a whole number from 0 to %d", number, most)
+		o.r.add(o.at(key), "%s is not a whole number from 0 to %d", cut(number.String(), 60), most)
 		return 0
 	}
 	o.r.add(o.at(key), "is %s; want a number", kindOf(value))
@@ -269,10 +269,10 @@ func (o *object) duration(key string, otherwise time.Duration) time.Duration {
 	d, err := time.ParseDuration(s)
 	switch {
 	case err != nil:
-		o.r.add(o.at(key), "%q is not a duration; %s", s, want)
+		o.r.add(o.at(key), "%s is not a duration; %s", quote(s), want)
 		return 0
 	case d < time.Millisecond || d > maxDuration:
-		o.r.add(o.at(key), "%q is out of range; want from 1ms to %s", s, "24h")
+		o.r.add(o.at(key), "%s is out of range; want from 1ms to %s", quote(s), "24h")
 		return 0
 	}
 	return d
@@ -295,7 +295,7 @@ func (o *object) optionalAddr(key string, is func(netip.Addr) bool, want string)
 	case err != nil:
 		o.r.add(o.at(key), "%v", err)
 	case !is(a) || a.IsUnspecified() || a.IsMulticast():
-		o.r.add(o.at(key), "%q is no next hop; want %s, or null for the speaker's own", s, want)
+		o.r.add(o.at(key), "%s is no next hop; want %s, or null for the speaker's own", quote(s), want)
 	default:
 		return a
 	}
@@ -350,12 +350,23 @@ func kindOf(value any) string {
 	case bool:
 		return strconv.FormatBool(v)
 	case json.Number:
-		return "the number " + v.String()
+		return "the number " + cut(v.String(), 60)
 	case string:
-		return "the string " + strconv.Quote(v)
+		return "the string " + quote(v)
 	case []any:
 		return "a list"
 	default:
 		return "an object"
 	}
+}
+
+// quote is s in quotes for a message, cut where it is long.
+func quote(s string) string { return strconv.Quote(cut(s, 60)) }
+
+// cut is the first most bytes of s, with a mark where something is left out.
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
