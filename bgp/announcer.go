@@ -42,6 +42,7 @@ type Announcer struct {
 	status Status
 
 	// Used by Run alone.
+	onPass   func(Status)
 	drains   drains
 	reported reports
 	sent     sentPaths
@@ -91,6 +92,9 @@ func (a *Announcer) Close() error {
 	a.monitor.Close()
 	return errors.Join(a.speaker.Close(), a.holder.Close(), a.locks.Close())
 }
+
+// OnPass makes Run call f after every pass, with what it found. Call it before Run.
+func (a *Announcer) OnPass(f func(Status)) { a.onPass = f }
 
 // Reload replaces the configuration; what did not change is not touched. A
 // configuration that would need another speaker or another interface is refused

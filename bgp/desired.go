@@ -35,6 +35,9 @@ type wish struct {
 	why  string
 }
 
+// notConfigured is the wish for what carries our mark and is in no configuration.
+var notConfigured = wish{want: Withdraw, why: "is not in the configuration"}
+
 // desired decides what should become of every configured VIP: configuration,
 // health, and the gate, which is shut once the announcer stops.
 func desired(cfg *Config, state func(health.Check) health.State, stopping bool) map[netip.Addr]wish {

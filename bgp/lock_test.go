@@ -40,7 +40,9 @@ func TestOneAnnouncerForEachSpeakerAndInterface(t *testing.T) {
 	}
 	other.Close()
 	first.Close()
-	if first, err = Open(config(dir+"/a", one), nil); err != nil {
+	again, err := Open(config(dir+"/a", one), nil)
+	if err != nil {
 		t.Fatal(err)
 	}
+	again.Close()
 }

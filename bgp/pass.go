@@ -37,7 +37,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	}
 	before := a.gone
 	a.gone = map[netip.Prefix]bool{}
-	withdrawErr := a.withdraw(ctx, todo.withdraw, before)
+	withdrawErr := a.withdraw(ctx, todo.withdraw, before, func(p []netip.Prefix) string { return reasons(p, wishes) })
 	failed, bindErr := a.bind(ctx, todo.bind)
 	// Traffic that comes for an address that cannot be held is lost.
 	var unheld []netip.Prefix
@@ -47,7 +47,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		}
 	}
 	slices.SortFunc(unheld, netip.Prefix.Compare)
-	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before))
+	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before, func([]netip.Prefix) string { return "cannot be held" }))
 	announced, announceErr := a.announce(ctx, todo.announce, wishes, failed, now)
 	next, drainErr := a.drain(ctx, cfg, todo.unwanted, now, stopping)
 	var offerErr error
@@ -104,7 +104,7 @@ func (a *Announcer) read(ctx context.Context) (now live, speakerErr, addrsErr er
 }
 
 // withdraw withdraws, and notes in a.gone what; before is what the last pass did.
-func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, before map[netip.Prefix]bool) error {
+func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, before map[netip.Prefix]bool, why func([]netip.Prefix) string) error {
 	if len(prefixes) == 0 {
 		return nil
 	}
@@ -119,7 +119,7 @@ func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, befor
 		}
 	}
 	if len(stuck) == 0 {
-		a.log.Info("withdrew", "count", len(prefixes), "prefixes", some(prefixes))
+		a.log.Info("withdrew", "count", len(prefixes), "prefixes", some(prefixes), "why", why(prefixes))
 	}
 	return noEffect("withdraw", stuck, "did another client add it, with our path identifier and a source of its own?")
 }
@@ -167,7 +167,7 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes m
 	}
 	a.sent.sent(paths)
 	if shown := prefixesOf(paths, dropped); len(shown) > 0 {
-		a.log.Info("announced", "count", len(shown), "prefixes", some(shown))
+		a.log.Info("announced", "count", len(shown), "prefixes", some(shown), "why", reasons(shown, wishes))
 	}
 	return len(paths) > 0, errors.Join(err, noEffect("announce", dropped, "does an import policy drop it?"))
 }
@@ -209,7 +209,8 @@ func unbound(err error, all []netip.Addr) []netip.Addr {
 
 // publish makes the status of this pass the current one.
 func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr error, r result, stopping bool) {
-	s := Status{At: time.Now(), Speaker: "ready", Stopping: stopping, VIPs: report(wishes, now, a.drains)}
+	s := Status{At: time.Now(), Speaker: "ready", TableRead: now.tableKnown, HostRead: now.addrsKnown,
+		Stopping: stopping, VIPs: report(wishes, now, a.drains)}
 	if speakerErr != nil {
 		s.Speaker = speakerErr.Error()
 	}
@@ -219,4 +220,7 @@ func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr err
 	a.mu.Lock()
 	a.status = s
 	a.mu.Unlock()
+	if a.onPass != nil {
+		a.onPass(s)
+	}
 }

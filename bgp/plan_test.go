@@ -179,7 +179,7 @@ func TestStatus(t *testing.T) {
 		show := func() string {
 			a.pass(t.Context(), false)
 			a.pass(t.Context(), false)
-			text := a.Status().Speaker + "\n"
+			text := a.Status().String() + "\n"
 			for _, v := range a.Status().VIPs {
 				text += fmt.Sprintln(v.Address, v.Want, v.Announced, v.Held, v.Foreign, v.Draining, v.Why)
 			}
@@ -194,12 +194,12 @@ func TestStatus(t *testing.T) {
 				t.Errorf("status is\n%swant\n%s", got, want)
 			}
 		}
-		expect("ready\n" +
+		expect("announced 2 of 2 healthy VIPs; speaker: ready\n" +
 			"203.0.113.1 announce true true false false its check is up\n" +
 			"203.0.113.2 announce true true true false its check is up\n" +
 			"203.0.113.99 withdraw false true false true is not in the configuration\n")
 		up = health.Down
-		expect("ready\n" +
+		expect("announced 0 of 0 healthy VIPs; speaker: ready\n" +
 			"203.0.113.1 withdraw false true false true check 127.0.0.1:1 is down: answers 503\n" +
 			"203.0.113.2 withdraw false true true false check 127.0.0.1:2 is down: answers 503\n" +
 			"203.0.113.99 withdraw false true false true is not in the configuration\n")
@@ -210,6 +210,9 @@ func TestStatus(t *testing.T) {
 		a.pass(t.Context(), false)
 		if s := a.Status(); s.Speaker != "speaker is not running: dial" || s.Error == "" {
 			t.Errorf("speaker away: %+v", s)
+		}
+		if got, want := a.Status().String(), "announced unknown of 0 healthy VIPs; speaker: speaker is not running: dial"; got != want {
+			t.Errorf("status is %q, want %q", got, want)
 		}
 	})
 }
@@ -231,5 +234,45 @@ func TestReloadRefusesWhatItCannotDo(t *testing.T) {
 		if len(a.config().VIPs) != 1 {
 			t.Error("a refused configuration is in use")
 		}
+	}
+}
+
+// The log says why a VIP goes, those with one reason together, and of many the first few.
+func TestReasons(t *testing.T) {
+	wishes := map[netip.Addr]wish{}
+	var prefixes []netip.Prefix
+	for i, v := range testConfig(7).VIPs {
+		prefixes = append(prefixes, speaker.HostPrefix(v.Address))
+		if i > 0 {
+			wishes[v.Address] = wish{want: Withdraw, why: fmt.Sprintf("check %d is down", (i+1)/2)}
+		}
+	}
+	for want, some := range map[string][]netip.Prefix{
+		"is not in the configuration": prefixes[:1],
+		"check 1 is down":             prefixes[1:3],
+		"203.0.113.1: is not in the configuration; 203.0.113.2 203.0.113.3: check 1 is down":                                           prefixes[:3],
+		"203.0.113.2 203.0.113.3: check 1 is down; 203.0.113.4 203.0.113.5: check 2 is down; 203.0.113.6 203.0.113.7: check 3 is down": prefixes[1:],
+	} {
+		if got := reasons(some, wishes); got != want {
+			t.Errorf("reasons are %q, want %q", got, want)
+		}
+	}
+	for i := range prefixes {
+		wishes[prefixes[i].Addr()] = wish{why: fmt.Sprint("reason ", i)}
+	}
+	if got := reasons(prefixes, wishes); !strings.HasSuffix(got, "203.0.113.4: reason 3; and 3 reasons more") {
+		t.Errorf("reasons are %q", got)
+	}
+}
+
+// What is not wanted any more is forgotten, also if the daemon never took it.
+func TestSentIsForgotten(t *testing.T) {
+	s := sentPaths{}
+	for _, v := range testConfig(3).VIPs {
+		s.sent([]speaker.Path{{Prefix: speaker.HostPrefix(v.Address)}})
+	}
+	wishes := map[netip.Addr]wish{netip.MustParseAddr("203.0.113.1"): {want: Leave}, netip.MustParseAddr("203.0.113.2"): {want: Withdraw}}
+	if s.keep(wishes); len(s) != 1 {
+		t.Errorf("still has %v", s)
 	}
 }

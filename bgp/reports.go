@@ -83,7 +83,11 @@ func (a *Announcer) reportForeign(wishes map[netip.Addr]wish, now live) {
 			continue
 		}
 		a.reported.foreign[addr] = text
-		a.log.Warn("somebody else's; left alone", "vip", addr, "foreign", text)
+		about := []any{"vip", addr, "foreign", text}
+		if now.table.Foreign[speaker.HostPrefix(addr)] > 0 {
+			about = append(about, "mind", "traffic keeps coming for that path, also while the VIP is down")
+		}
+		a.log.Warn("somebody else's; left alone", about...)
 	}
 	maps.DeleteFunc(a.reported.foreign, func(addr netip.Addr, _ string) bool { _, ok := wishes[addr]; return !ok })
 }
@@ -100,4 +104,34 @@ func some[T fmt.Stringer](items []T) string {
 		texts = append(texts, item.String())
 	}
 	return strings.Join(texts, " ")
+}
+
+// reasons names why each of the prefixes is treated as it is, those with the same
+// reason together. Of many reasons it gives the first few.
+func reasons(prefixes []netip.Prefix, wishes map[netip.Addr]wish) string {
+	const most = 4
+	byWhy := map[string][]netip.Addr{}
+	var order []string
+	for _, p := range prefixes {
+		why := notConfigured.why
+		if w, ok := wishes[p.Addr()]; ok {
+			why = w.why
+		}
+		if byWhy[why] == nil {
+			order = append(order, why)
+		}
+		byWhy[why] = append(byWhy[why], p.Addr())
+	}
+	if len(order) == 1 {
+		return order[0]
+	}
+	var texts []string
+	for i, why := range order {
+		if i == most {
+			texts = append(texts, fmt.Sprintf("and %d reasons more", len(order)-most))
+			break
+		}
+		texts = append(texts, some(byWhy[why])+": "+why)
+	}
+	return strings.Join(texts, "; ")
 }

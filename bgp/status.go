@@ -1,8 +1,10 @@
 package bgp
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/speaker"
@@ -10,11 +12,43 @@ import (
 
 // Status is what the last pass found and did.
 type Status struct {
-	At       time.Time // end of the pass; zero before the first
-	Speaker  string    // "ready", or what is wrong with it
-	Stopping bool
-	Error    string      // what failed in the pass; "" if nothing
-	VIPs     []VIPStatus // by address; also those of ours that are not configured any more
+	At        time.Time // end of the pass; zero before the first
+	Speaker   string    // "ready", or what is wrong with it
+	TableRead bool      // the speaker's table is known; without it no VIP counts as announced
+	HostRead  bool      // what the host holds is known; without it no VIP counts as held
+	Stopping  bool
+	Error     string      // what failed in the pass; "" if nothing
+	VIPs      []VIPStatus // by address; also those of ours that are not configured any more
+}
+
+// String is the status in one line.
+func (s Status) String() string {
+	wanted, announced, others := 0, 0, 0
+	for _, v := range s.VIPs {
+		switch {
+		case v.Want == Announce && v.Announced:
+			wanted, announced = wanted+1, announced+1
+		case v.Want == Announce:
+			wanted++
+		case v.Announced:
+			others++
+		}
+	}
+	text := fmt.Sprintf("announced %d of %d healthy VIPs", announced, wanted)
+	if !s.TableRead {
+		text = fmt.Sprintf("announced unknown of %d healthy VIPs", wanted)
+	}
+	if others > 0 {
+		text += fmt.Sprintf(", and %d others", others)
+	}
+	if s.Stopping {
+		text = "stopping; " + text
+	}
+	text += "; speaker: " + s.Speaker
+	if s.Error != "" && s.Error != s.Speaker {
+		text += "; " + s.Error
+	}
+	return cut(strings.ReplaceAll(text, "\n", "; "), 400)
 }
 
 // VIPStatus is one VIP of a Status.
@@ -43,15 +77,14 @@ func report(wishes map[netip.Addr]wish, now live, waiting drains) []VIPStatus {
 	for addr, w := range wishes {
 		all[addr] = w
 	}
-	orphan := wish{want: Withdraw, why: "is not in the configuration"}
 	for prefix := range now.table.Own {
 		if _, ok := all[prefix.Addr()]; !ok {
-			all[prefix.Addr()] = orphan
+			all[prefix.Addr()] = notConfigured
 		}
 	}
 	for addr := range now.addrs.Own {
 		if _, ok := all[addr]; !ok {
-			all[addr] = orphan
+			all[addr] = notConfigured
 		}
 	}
 	list := make([]VIPStatus, 0, len(all))
