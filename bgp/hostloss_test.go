@@ -3,6 +3,7 @@ package bgp_test
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 
@@ -49,4 +50,36 @@ func TestInterfaceGone(t *testing.T) {
 	if code := s.wait(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
+}
+
+// Nobody reads the log any more: that ends nothing.
+func TestLogReaderGone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.configure(object{"address": v4a})
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "run", "--config", s.file)
+	cmd.Stderr = writer
+	if err := gobgpdtest.StartProcess(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	writer.Close()
+	s.waitRoutes(v4a)
+	reader.Close()
+	s.configure(object{"address": v4b})
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	s.waitRoutes(v4b)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	s.waitHeld()
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,10 +28,13 @@ the VIPs of this host announced.
 
 A VIP whose health checks are all up is first bound to an interface, then
 announced. One with a check that is down, or that left the configuration, is first
-withdrawn; when no peer is offered the route any more the drain delay begins, and
-only after it the address is released. What the daemon announces and what the host
-holds is read anew in every pass, so a crash of either side is mended, and nothing
-is kept on disk. Paths and addresses that others made are reported and left alone.
+withdrawn; once its path is out of the daemon's table, and a router has a session
+with the daemon, the drain delay begins, and only after it the address is released.
+The delay has to cover the withdraw's way to the routers: how far it has come, the
+daemon does not say. What the daemon announces and what the host holds is read anew
+in every pass, so a crash of either side is mended, and nothing is kept on disk.
+Paths and addresses that others made are reported and left alone. A second announcer
+with the same daemon or the same interface is refused.
 
 Signals:
   SIGHUP            read the configuration again; what did not change is not
@@ -38,9 +42,21 @@ Signals:
   SIGTERM, SIGINT   withdraw all VIPs, wait for the drain, release them, end;
                     a second one ends at once and leaves everything as it is
 
+A stop is clean when it is known that routers were told. While the daemon is not
+running, not configured, does not answer, or has routers and a session with none of
+them, a router may go on sending (graceful restart): the announcer waits for up to
+the drain delay and five times the daemon's timeout, leaves the addresses held, and
+exits 1. The next announcer takes them over.
+
+systemd (Type=notify, notify-reload):
+  READY=1   the host was read, and what is wanted is being done; this waits neither
+            for the daemon nor for health checks
+  STATUS=   one line: how many healthy VIPs are announced, the daemon's state, and
+            whether the last reload was refused
+
 Exit statuses:
   0    done; nothing of ours is announced or held
-  1    the work failed, or stopping left VIPs that may still be announced
+  1    the work failed, or stopping left VIPs that routers may still send to
   64   the command line is wrong
   78   the configuration file is wrong
 
@@ -111,6 +127,13 @@ func run(parent context.Context, file string, logger *slog.Logger) error {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 
+	// A stop that comes early is one that takes down what a predecessor left.
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, stop := daemon.SignalContext(parent)
+	defer stop()
+
 	cfg, err := bgp.LoadConfig(file)
 	if err != nil {
 		return daemon.ConfigError(err)
@@ -121,42 +144,84 @@ func run(parent context.Context, file string, logger *slog.Logger) error {
 		return err
 	}
 	defer announcer.Close()
-	if parent == nil {
-		parent = context.Background()
-	}
-	ctx, stop := daemon.SignalContext(parent)
-	defer stop()
 
+	n := &notifier{logger: logger}
+	announcer.OnPass(n.pass)
 	go func() {
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-hup:
-				reload(announcer, file, logger)
+				n.reload(announcer, file)
 			}
 		}
 	}()
 	context.AfterFunc(ctx, func() { notify(logger, sd.SdNotifyStopping) })
-	notify(logger, sd.SdNotifyReady)
 	return announcer.Run(ctx)
 }
 
-func reload(announcer *bgp.Announcer, file string, logger *slog.Logger) {
-	// MONOTONIC_USEC is part of systemd's Type=notify-reload; see sd_notify(3).
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
-	notify(logger, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/int64(time.Microsecond)))
-	defer notify(logger, sd.SdNotifyReady)
+// notifier keeps systemd informed.
+type notifier struct {
+	logger *slog.Logger
+
+	mu      sync.Mutex
+	ready   bool   // systemd knows
+	state   string // of the last pass
+	refused string // why the last reload was refused; "" if it was not
+	told    string // the last STATUS
+}
+
+// pass tells of a pass; the first one that has read the host makes us ready.
+func (n *notifier) pass(s bgp.Status) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.state = s.String()
+	first := !n.ready && s.HostRead
+	n.ready = n.ready || first
+	n.tell(first)
+}
+
+// tell sends the STATUS if it has changed, and READY. n.mu is held.
+func (n *notifier) tell(ready bool) {
+	status := n.state
+	if n.refused != "" {
+		status = "reload refused: " + n.refused + "; " + status
+	}
+	var lines []string
+	if ready {
+		lines = append(lines, sd.SdNotifyReady)
+	}
+	if status != n.told {
+		n.told = status
+		lines = append(lines, "STATUS="+strings.ReplaceAll(status, "\n", " "))
+	}
+	if len(lines) > 0 {
+		notify(n.logger, strings.Join(lines, "\n"))
+	}
+}
+
+func (n *notifier) reload(announcer *bgp.Announcer, file string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ready {
+		// MONOTONIC_USEC is part of systemd's Type=notify-reload; see sd_notify(3).
+		var now unix.Timespec
+		_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+		notify(n.logger, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/int64(time.Microsecond)))
+	}
 	cfg, err := bgp.LoadConfig(file)
 	if err == nil {
 		err = announcer.Reload(cfg)
 	}
+	n.refused = ""
 	if err != nil {
-		logger.Error("reload refused; the old configuration stays", "error", err)
-		return
+		n.refused = err.Error()
+		n.logger.Error("reload refused; the old configuration stays", "error", err)
+	} else {
+		n.logger.Info("reloaded", "vips", len(cfg.VIPs))
 	}
-	logger.Info("reloaded", "vips", len(cfg.VIPs))
+	n.tell(n.ready)
 }
 
 // notify tells systemd, where systemd started us; see sd_notify(3).

@@ -3,17 +3,21 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netns"
 
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 )
@@ -73,9 +77,9 @@ func TestExitStatuses(t *testing.T) {
 		{[]string{"run", "--confg", "x"}, daemon.ExitUsage, "unknown flag: --confg"},
 		{[]string{"run", "x"}, daemon.ExitUsage, `unknown command "x"`},
 		{[]string{"run", "--log-level", "loud"}, daemon.ExitUsage, `--log-level "loud"`},
-		{[]string{"run", "--config", "/not/there.json"}, daemon.ExitConfig, "/not/there.json: no such file"},
+		{[]string{"run", "--config", "/not/there.json"}, daemon.ExitConfig, "/not/there.json: no such file or directory; write it first, or name another file"},
 		{[]string{"check", write(t, "{")}, daemon.ExitConfig, "is it cut off?"},
-		{[]string{"run", "--config", write(t, config("", `{"interface": "edge0"}`))}, daemon.ExitFailure, "interface edge0: Link not found"},
+		{[]string{"run", "--config", write(t, config("", `{"interface": "edge0"}`))}, daemon.ExitFailure, "interface edge0: Link not found; create it, or name another one in hold"},
 		{[]string{"--version"}, 0, ""},
 		{[]string{"--help"}, 0, ""},
 	} {
@@ -92,7 +96,7 @@ func TestExitStatuses(t *testing.T) {
 // Help says what an operator needs before the first start.
 func TestHelpTeaches(t *testing.T) {
 	out, _, _ := execute(t, "--help")
-	for _, want := range []string{"SIGHUP", "SIGTERM", "Exit statuses:", "78", "Files:", defaultConfig, "CAP_NET_ADMIN"} {
+	for _, want := range []string{"SIGHUP", "SIGTERM", "READY=1", "STATUS=", "graceful restart", "Exit statuses:", "78", "Files:", defaultConfig, "CAP_NET_ADMIN"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %s in the help", want)
 		}
@@ -104,8 +108,30 @@ func TestHelpTeaches(t *testing.T) {
 	}
 }
 
-// systemd hears of every change: ready, reloading with its time stamp, ready
-// again, stopping. The speaker is not there, which is not fatal.
+// namespace is a network namespace of the test's own, so that what it holds, and the
+// claim to be the one who holds it, are nobody else's.
+func namespace(t *testing.T) string {
+	t.Helper()
+	name := "test-" + rand.Text()[:10]
+	failed := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		ns, err := netns.NewNamed(name)
+		if err == nil {
+			err = ns.Close()
+		}
+		failed <- err
+	}()
+	if err := <-failed; err != nil {
+		t.Fatalf("make a network namespace, which needs root: %v", err)
+	}
+	t.Cleanup(func() { _ = netns.DeleteNamed(name) })
+	return "/run/netns/" + name
+}
+
+// systemd hears of every change: ready once the host was read, reloading with its
+// time stamp, ready again, stopping, and in one line how things stand. The speaker
+// is not there, which is not fatal.
 func TestNotify(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
@@ -114,25 +140,46 @@ func TestNotify(t *testing.T) {
 	}
 	defer conn.Close()
 	t.Setenv("NOTIFY_SOCKET", socket)
+	status := ""
 	expect := func(want string) {
 		t.Helper()
-		buf := make([]byte, 1024)
-		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-		n, err := conn.Read(buf)
-		if err != nil {
-			t.Fatalf("waiting for %s: %v", want, err)
-		}
-		if lines := strings.Split(string(buf[:n]), "\n"); lines[0] != want || want == "RELOADING=1" && !strings.HasPrefix(lines[1], "MONOTONIC_USEC=") {
-			t.Fatalf("systemd hears %q, want %s", buf[:n], want)
+		for {
+			buf := make([]byte, 1024)
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			n, err := conn.Read(buf)
+			if err != nil {
+				t.Fatalf("waiting for %s: %v", want, err)
+			}
+			lines := strings.Split(string(buf[:n]), "\n")
+			for _, line := range lines {
+				if text, ok := strings.CutPrefix(line, "STATUS="); ok {
+					status = text
+				}
+			}
+			if strings.HasPrefix(lines[0], "STATUS=") && len(lines) == 1 {
+				continue
+			}
+			if lines[0] != want || want == "RELOADING=1" && !strings.HasPrefix(lines[1], "MONOTONIC_USEC=") {
+				t.Fatalf("systemd hears %q, want %s", buf[:n], want)
+			}
+			return
 		}
 	}
-	file := write(t, config("", `{}`)) // lo, and no VIP: nothing on this host is touched
+	says := func(want string) {
+		t.Helper()
+		if !strings.Contains(status, want) {
+			t.Errorf("status is %q, want %s", status, want)
+		}
+	}
+	settings := strings.Replace(config("", `{"netns": "`+namespace(t)+`"}`), "127.0.0.1:1", "unix://"+socket+".none", 1)
+	file := write(t, settings)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var log bytes.Buffer
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, file, slog.New(slog.NewTextHandler(&log, nil))) }()
 	expect("READY=1")
+	says("announced unknown of 0 healthy VIPs; speaker: speaker is not running")
 	hup := func() {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 			t.Fatal(err)
@@ -141,10 +188,22 @@ func TestNotify(t *testing.T) {
 		expect("READY=1")
 	}
 	hup()
+	if strings.Contains(status, "refused") {
+		t.Errorf("status is %q", status)
+	}
 	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	hup()
+	says("reload refused: ")
+	says("announced unknown of 0")
+	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hup()
+	if strings.Contains(status, "refused") {
+		t.Errorf("status is %q", status)
+	}
 	cancel()
 	expect("STOPPING=1")
 	if err := <-ended; err != nil {
@@ -159,7 +218,7 @@ func TestNotify(t *testing.T) {
 		}
 	}
 	slices.Sort(said)
-	if got := strings.Join(said, ", "); got != "reload refused, reloaded, speaker not ready" {
+	if got := strings.Join(said, ", "); got != "reload refused, reloaded, reloaded, speaker not ready" {
 		t.Errorf("log says %s:\n%s", got, log.String())
 	}
 }

@@ -101,8 +101,11 @@ func (o *LogOptions) Logger(w io.Writer) (*slog.Logger, error) {
 }
 
 // SignalContext is cancelled by SIGINT and SIGTERM. A second signal ends the
-// process at once, so that an operator is never left waiting for a drain.
+// process at once, so that an operator is never left waiting for a drain. From then
+// on a log that nobody reads any more does not end the process either: writing to it
+// fails. (Notify, not Ignore, which processes that we start would inherit.)
 func SignalContext(parent context.Context) (context.Context, context.CancelFunc) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(parent, syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
