@@ -2,6 +2,7 @@ package lab
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -238,14 +239,25 @@ func (h *Host) StartFRR(cfg RouterConfig) (Router, error) {
 }
 
 // StartFRRFrom starts FRR as its own start script does: the daemons, and then
-// vtysh, which reads them dir/frr.conf. The process is that of bgpd.
+// vtysh, which reads them dir/frr.conf. The process is that of bgpd; once it has
+// ended it may be started again, beside the zebra that runs on.
 func (h *Host) StartFRRFrom(dir string) (*Process, error) {
 	empty := filepath.Join(h.Dir, "empty.conf")
 	if err := os.WriteFile(empty, nil, 0o644); err != nil {
 		return nil, err
 	}
-	process, _, err := h.startFRR(empty)
+	process, f, err := h.startFRR(empty)
 	if err != nil {
+		return nil, err
+	}
+	// Until then bgpd refuses what it says of graceful restart.
+	if err := Eventually(routerStart, func() error {
+		out, err := h.Run("vtysh", "--vty_socket", f.host.Dir, "-d", "zebra", "-c", "show zebra client summary")
+		if err == nil && !strings.Contains(out, "bgp") {
+			err = errors.New("bgpd has not found zebra yet")
+		}
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	_, err = h.Run("vtysh", "--config_dir", dir, "--vty_socket", h.Dir, "-b")
