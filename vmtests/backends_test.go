@@ -32,36 +32,35 @@ var backends = map[string]struct {
 // files is what a daemon gets to read, by name.
 type files map[string]string
 
-// render is what nix-nos makes of nix/tests/nix-nos/good/all.nix for each
-// backend, as it is and with transit on.
-func render(t *testing.T) (own, transit map[string]files) {
+// render is what nix-nos makes of a description in nix/tests/nix-nos/good, with
+// more said in Nix, for each backend.
+func render(t *testing.T, description, more string, backends ...string) map[string]files {
 	t.Helper()
-	out, err := exec.Command("nix", "--extra-experimental-features", "nix-command", "eval", "--impure", "--json", "--expr", `
-		let
-		  lib = import ../nix/offline/lib;
-		  speaker = import ../nix/tests/nix-nos/speaker.nix;
-		  module = ../nix/tests/nix-nos/good/all.nix;
-		  all = module: lib.genAttrs [ "bird" "frr" "gobgp" ] (backend: speaker { inherit lib backend module; });
-		in
-		[ (all module) (all { imports = [ module ]; nix-nos.bgp.transit = true; }) ]`).Output()
+	names := ""
+	for _, name := range backends {
+		names += fmt.Sprintf(" %q", name)
+	}
+	out, err := exec.Command("nix", "--extra-experimental-features", "nix-command", "eval", "--impure", "--json", "--expr", fmt.Sprintf(`
+		let lib = import ../nix/offline/lib; in
+		lib.genAttrs [ %s ] (backend: import ../nix/tests/nix-nos/speaker.nix {
+		  inherit lib backend;
+		  module = { imports = [ ../nix/tests/nix-nos/good/%s.nix ]; nix-nos.bgp = { %s }; };
+		})`, names, description, more)).Output()
 	if failed, ok := err.(*exec.ExitError); ok {
 		t.Fatalf("evaluate the description: %s", failed.Stderr)
 	}
 	require.NoError(t, err)
-	var evaluated []map[string]struct {
+	var evaluated map[string]struct {
 		Failures []string
 		Files    files
 	}
 	require.NoError(t, json.Unmarshal(out, &evaluated))
-	all := make([]map[string]files, 2)
-	for i := range all {
-		all[i] = map[string]files{}
-		for backend, e := range evaluated[i] {
-			require.Empty(t, e.Failures, backend)
-			all[i][backend] = e.Files
-		}
+	all := map[string]files{}
+	for backend, e := range evaluated {
+		require.Empty(t, e.Failures, backend)
+		all[backend] = e.Files
 	}
-	return all[0], all[1]
+	return all
 }
 
 // speaking is a speaker among routers: two of another AS, one of its own, and
@@ -102,7 +101,7 @@ func startSpeaking(t *testing.T) *speaking {
 		s.routers[name], err = start(hosts[name], cfg)
 		require.NoError(t, err)
 	}
-	start("bird", (*lab.Host).StartBIRD, lab.RouterConfig{ASN: 65000, Passive: true, Announces: []netip.Prefix{learned}}, speaker)
+	start("bird", (*lab.Host).StartBIRD, lab.RouterConfig{ASN: 65000, Passive: true, Announces: []netip.Prefix{learned, dropped}}, speaker)
 	start("frr", (*lab.Host).StartFRR, lab.RouterConfig{ASN: 65000}, speaker)
 	secured := speaker
 	secured.TTLSecurity = true
@@ -128,18 +127,23 @@ func (s *speaking) run(args ...string) {
 	require.NoError(s.t, err)
 }
 
+func (s *speaking) checkBIRD() { s.run("bird", "-p", "-c", filepath.Join(s.files, "bird.conf")) }
+
 func (s *speaking) startBIRD() *lab.Process {
-	conf := filepath.Join(s.files, "bird.conf")
-	s.run("bird", "-p", "-c", conf)
-	process, err := s.node.StartBIRDFrom(conf)
+	s.checkBIRD()
+	process, err := s.node.StartBIRDFrom(filepath.Join(s.files, "bird.conf"))
 	require.NoError(s.t, err)
 	return process
 }
 
-func (s *speaking) startFRR() *lab.Process {
+func (s *speaking) checkFRR() {
 	// vtysh wants a file of its own beside FRR's.
 	require.NoError(s.t, os.WriteFile(filepath.Join(s.files, "vtysh.conf"), nil, 0o644))
 	s.run("vtysh", "--config_dir", s.files, "--vty_socket", s.node.Dir, "-C")
+}
+
+func (s *speaking) startFRR() *lab.Process {
+	s.checkFRR()
 	process, err := s.node.StartFRRFrom(s.files)
 	require.NoError(s.t, err)
 	return process
@@ -195,8 +199,12 @@ func show(routes []lab.Route) string {
 	return b.String()
 }
 
-// learned is what the router bird announces.
-var learned = netip.MustParsePrefix("198.51.100.0/24")
+// What the router bird announces: one that the description imports and one that
+// it does not.
+var (
+	learned = netip.MustParsePrefix("198.51.100.0/24")
+	dropped = netip.MustParsePrefix("198.51.101.0/24")
+)
 
 // heard is what each router has of nix/tests/nix-nos/good/all.nix.
 func heard() map[string][]lab.Route {
@@ -230,7 +238,10 @@ func heard() map[string][]lab.Route {
 // Whichever the daemon, its checker takes what nix-nos wrote, and the routers
 // hear the same routes.
 func TestBackendsAreEqual(t *testing.T) {
-	own, transit := render(t)
+	all := []string{"bird", "frr", "gobgp"}
+	own := render(t, "all", "", all...)
+	transit := render(t, "all", "transit = true;", all...)
+	tooMany := render(t, "all", "peers.bird.maxPrefixes = lib.mkForce 1;", all...)
 	for name, b := range backends {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -257,6 +268,28 @@ func TestBackendsAreEqual(t *testing.T) {
 			passed["only4"] = append(passed["only4"], lab.Route{Prefix: learned, ASPath: []uint32{65001, 65000}})
 			passed["inside"] = append(passed["inside"], lab.Route{Prefix: learned, ASPath: []uint32{65000}})
 			s.expect(passed)
+			require.NoError(t, process.Kill())
+
+			// The router bird sends two routes where one is allowed.
+			s.give(tooMany[b.backend])
+			process = b.start(s)
+			refused := heard()
+			refused["bird"] = nil
+			s.expect(refused)
 		})
+	}
+}
+
+// What one daemon has not is proved where it is, as far as the daemon's checker goes.
+func TestBFDIsWhatTheCheckersTake(t *testing.T) {
+	l, err := lab.New("bfd")
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, l.Close()) })
+	node, err := l.Host("node")
+	require.NoError(t, err)
+	for backend, f := range render(t, "bfd", "", "bird", "frr") {
+		s := &speaking{t: t, node: node, files: filepath.Join(l.Dir, backend)}
+		s.give(f)
+		map[string]func(){"bird": s.checkBIRD, "frr": s.checkFRR}[backend]()
 	}
 }

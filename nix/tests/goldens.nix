@@ -53,11 +53,13 @@ let
           lib.mapAttrsToList (of: file "nix-nos/good/${name}.${of}") speaker.files
         )
       )
-      [
-        "bird"
-        "frr"
-        "gobgp"
-      ]
+      (
+        [
+          "bird"
+          "frr"
+        ]
+        ++ lib.optional (name != "bfd") "gobgp"
+      )
   ) (casesIn "nix-nos/good");
 in
 lib.concatStrings (

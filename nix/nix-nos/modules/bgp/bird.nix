@@ -13,6 +13,7 @@ let
     })
     groups
     ;
+  inherit (import ./peer.nix { inherit lib bgp; }) imported;
 
   lines = lib.concatMapStrings (line: line + "\n");
   indent = lib.concatMapStrings (line: "  ${line}\n");
@@ -66,6 +67,7 @@ let
     name: p: family:
     let
       number = if family == "ipv4" then 4 else 6;
+      prefixes = imported p family;
       notFor = lib.concatMap (g: lib.optionals (!(g.hears name)) g.prefixes) (ofFamily number);
       own = [
         "if proto = \"${protocol number}\" then {"
@@ -79,7 +81,21 @@ let
     in
     [
       "${family} {"
-      "  import all;"
+      "  import ${
+        if prefixes == null then
+          "all"
+        else if prefixes == [ ] then
+          "none"
+        else
+          "where net ~ ${set prefixes}"
+      };"
+    ]
+    # What the import drops is counted only where it is kept.
+    ++ lib.optionals (p.maxPrefixes != null) [
+      "  import keep filtered;"
+      "  receive limit ${toString p.maxPrefixes} action disable;"
+    ]
+    ++ [
       "  export filter {"
     ]
     ++ map (l: "    ${l}") (
@@ -126,6 +142,7 @@ let
         else
           [ "graceful restart off;" ]
       )
+      ++ lib.optional p.bfd.enable "bfd on;"
       ++ lib.concatMap (channel name p) p.families
     )
     + "}\n";
@@ -136,10 +153,13 @@ in
       enable = true;
       config = lib.concatStringsSep "\n" (
         [
-          (lines [
-            "router id ${toString bgp.routerId};"
-            "protocol device {}"
-          ])
+          (lines (
+            [
+              "router id ${toString bgp.routerId};"
+              "protocol device {}"
+            ]
+            ++ lib.optional (lib.any (p: p.bfd.enable) (lib.attrValues bgp.peers)) "protocol bfd {}"
+          ))
         ]
         ++ map originate families
         ++ map describe families

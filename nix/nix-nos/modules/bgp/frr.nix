@@ -13,6 +13,7 @@ let
     })
     groups
     ;
+  inherit (import ./peer.nix { inherit lib bgp; }) imported;
 
   lines = lib.concatMapStrings (line: line + "\n");
   peers = lib.mapAttrsToList (name: p: {
@@ -62,6 +63,23 @@ let
       "exit"
     ];
 
+  # By family, since a name is that of a list in each.
+  inwards =
+    { name, p, ... }:
+    lib.concatMapStrings (
+      family:
+      let
+        prefixes = imported p family;
+        list = "${if family == "ipv4" then "ip" else "ipv6"} prefix-list from-${name}";
+      in
+      lib.optionalString (prefixes != null) (
+        lines (
+          lib.imap1 (n: prefix: "${list} seq ${toString n} permit ${prefix}") prefixes
+          ++ lib.optional (prefixes == [ ]) "${list} seq 1 deny any"
+        )
+      )
+    ) p.families;
+
   neighbor =
     { p, external, ... }:
     map (line: " neighbor ${p.address} ${line}") (
@@ -76,6 +94,7 @@ let
         "timers connect ${toString p.timers.connectRetry}"
       ]
       ++ [ (if p.gracefulRestart.enable then "graceful-restart" else "graceful-restart-disable") ]
+      ++ lib.optional p.bfd.enable "bfd"
     );
 
   family =
@@ -93,10 +112,18 @@ let
     ++ lib.concatMap (
       peer:
       lib.optionals (lib.elem name peer.p.families) (
-        map (line: "  neighbor ${peer.p.address} ${line}") [
-          "activate"
-          "route-map to-${peer.name} out"
-        ]
+        map (line: "  neighbor ${peer.p.address} ${line}") (
+          [
+            "activate"
+            "route-map to-${peer.name} out"
+          ]
+          ++ lib.optional (imported peer.p name != null) "prefix-list from-${peer.name} in"
+          # What the prefix list drops is counted only where it is kept.
+          ++ lib.optionals (peer.p.maxPrefixes != null) [
+            "soft-reconfiguration inbound"
+            "maximum-prefix ${toString peer.p.maxPrefixes} force"
+          ]
+        )
       )
     ) peers
     ++ [ " exit-address-family" ];
@@ -105,10 +132,12 @@ in
   config = lib.mkIf (bgp.enable && bgp.backend == "frr") {
     services.frr = {
       bgpd.enable = true;
+      bfdd.enable = lib.any ({ p, ... }: p.bfd.enable) peers;
       config =
         "bgp no-rib\n"
         + lib.concatMapStrings tagging groups
         + lib.concatMapStrings outwards peers
+        + lib.concatMapStrings inwards peers
         + lines (
           [
             "router bgp ${toString bgp.asn}"

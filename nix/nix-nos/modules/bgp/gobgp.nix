@@ -16,6 +16,7 @@ let
     })
     groups
     ;
+  inherit (import ./peer.nix { inherit lib bgp; }) imported;
 
   # TOML has no null: what is not set must not be there.
   neighbor = p: {
@@ -36,6 +37,7 @@ let
         config.afi-safi-name = "${name}-unicast";
       }
       // lib.optionalAttrs p.gracefulRestart.enable { mp-graceful-restart.config.enabled = true; }
+      // lib.optionalAttrs (p.maxPrefixes != null) { prefix-limit.config.max-prefixes = p.maxPrefixes; }
     ) p.families;
   }
   // lib.optionalAttrs (timers p != { }) { timers.config = timers p; }
@@ -66,86 +68,140 @@ let
     }
     // lib.optionalAttrs (p.timers.connectRetry != 120) { connect-retry = p.timers.connectRetry; };
 
-  # What an announcement says of the way to a peer is a policy, since gobgpd's
-  # table has a route once for all peers.
-  perPeer =
-    let
-      addresses =
-        wanted:
-        map (p: ip.canonicalOrGiven p.address) (
-          lib.attrValues (lib.filterAttrs wanted bgp.peers)
-        );
-      forGroup =
-        g:
-        lib.optional (notFor g != [ ]) {
-          name = "not-for-all-${toString g.id}";
-          peers = notFor g;
-          actions.route-disposition = "reject-route";
-        }
-        ++ lib.optional (g.prepend > 0 && external != [ ]) {
-          name = "prepend-${toString g.id}";
-          peers = external;
-          actions.bgp-actions.set-as-path-prepend = {
-            as = toString bgp.asn;
-            repeat-n = g.prepend;
-          };
-        };
-      external = addresses (_: p: p.asn != bgp.asn);
-      notFor = g: addresses (name: _: !(g.hears name));
-      statements = lib.concatMap (g: map (s: s // { inherit (g) id prefixes; }) (forGroup g)) groups;
-    in
+  # A policy of statements { name; prefixes; peers; actions; conditions ? { }; },
+  # with the sets that they name; no prefixes: any.
+  policyOf =
+    name: statements:
     lib.optionalAttrs (statements != [ ]) {
-      defined-sets = {
-        prefix-sets = map (s: {
+      prefixSets = lib.concatMap (
+        s:
+        lib.optional (s.prefixes != [ ]) {
           prefix-set-name = s.name;
           prefix-list = map (prefix: { ip-prefix = prefix; }) s.prefixes;
-        }) statements;
-        neighbor-sets = map (s: {
-          neighbor-set-name = s.name;
-          neighbor-info-list = s.peers;
-        }) statements;
-      };
-      policy-definitions = [
+        }
+      ) statements;
+      neighborSets = map (s: {
+        neighbor-set-name = s.name;
+        neighbor-info-list = s.peers;
+      }) statements;
+      policies = [
         {
-          name = "announcements";
+          inherit name;
           statements = map (s: {
             inherit (s) name actions;
             conditions = {
-              match-prefix-set.prefix-set = s.name;
               match-neighbor-set.neighbor-set = s.name;
-              bgp-conditions.route-type = "local";
-            };
+            }
+            // lib.optionalAttrs (s.prefixes != [ ]) { match-prefix-set.prefix-set = s.name; }
+            // s.conditions or { };
           }) statements;
         }
       ];
     };
 
+  addresses =
+    wanted:
+    map (p: ip.canonicalOrGiven p.address) (lib.attrValues (lib.filterAttrs wanted bgp.peers));
+
+  # What an announcement says of the way to a peer is a policy, since gobgpd's
+  # table has a route once for all peers.
+  perPeer =
+    let
+      external = addresses (_: p: p.asn != bgp.asn);
+      notFor = g: addresses (name: _: !(g.hears name));
+      statement =
+        g: s:
+        s
+        // {
+          inherit (g) prefixes;
+          conditions.bgp-conditions.route-type = "local";
+        };
+    in
+    policyOf "announcements" (
+      lib.concatMap (
+        g:
+        map (statement g) (
+          lib.optional (notFor g != [ ]) {
+            name = "not-for-all-${toString g.id}";
+            peers = notFor g;
+            actions.route-disposition = "reject-route";
+          }
+          ++ lib.optional (g.prepend > 0 && external != [ ]) {
+            name = "prepend-${toString g.id}";
+            peers = external;
+            actions.bgp-actions.set-as-path-prepend = {
+              as = toString bgp.asn;
+              repeat-n = g.prepend;
+            };
+          }
+        )
+      ) groups
+    );
+
+  imports = policyOf "imports" (
+    lib.concatLists (
+      lib.mapAttrsToList (
+        name: p:
+        let
+          peers = [ (ip.canonicalOrGiven p.address) ];
+        in
+        lib.optionals (p.import != "all") (
+          lib.concatMap (
+            family:
+            lib.optional (imported p family != [ ]) {
+              name = "from-${name}-${family}";
+              inherit peers;
+              prefixes = imported p family;
+              actions.route-disposition = "accept-route";
+            }
+          ) p.families
+          ++ [
+            {
+              name = "from-${name}";
+              inherit peers;
+              prefixes = [ ];
+              actions.route-disposition = "reject-route";
+            }
+          ]
+        )
+      ) bgp.peers
+    )
+  );
+
   # An external peer gets every route unless a policy says otherwise. "local" is
   # what came over the API.
-  ownRoutesOnly = lib.optionalAttrs (!bgp.transit) {
-    global.apply-policy.config.default-export-policy = "reject-route";
-    policy-definitions = [
+  ownRoutesOnly = lib.optional (!bgp.transit) {
+    name = "own-routes";
+    statements = [
       {
         name = "own-routes";
-        statements = [
-          {
-            name = "own-routes";
-            conditions.bgp-conditions.route-type = "local";
-            actions.route-disposition = "accept-route";
-          }
-        ];
+        conditions.bgp-conditions.route-type = "local";
+        actions.route-disposition = "accept-route";
       }
     ];
   };
 
-  # In this order: what is rejected for a peer must not be accepted before.
-  policies = perPeer.policy-definitions or [ ] ++ ownRoutesOnly.policy-definitions or [ ];
-  policy = lib.optionalAttrs (policies != [ ]) (
-    lib.recursiveUpdate (perPeer // ownRoutesOnly) {
-      global.apply-policy.config.export-policy-list = map (p: p.name) policies;
-      policy-definitions = policies;
+  policy =
+    let
+      # In this order: what is rejected for a peer must not be accepted before.
+      exporting = perPeer.policies or [ ] ++ ownRoutesOnly;
+      importing = imports.policies or [ ];
+      names = map (p: p.name);
+      sets = of: perPeer.${of} or [ ] ++ imports.${of} or [ ];
+    in
+    lib.optionalAttrs (exporting ++ importing != [ ]) {
+      global.apply-policy.config =
+        lib.optionalAttrs (!bgp.transit) { default-export-policy = "reject-route"; }
+        // lib.optionalAttrs (exporting != [ ]) { export-policy-list = names exporting; }
+        // lib.optionalAttrs (importing != [ ]) { import-policy-list = names importing; };
+      policy-definitions = exporting ++ importing;
     }
-  );
+    // lib.optionalAttrs (sets "neighborSets" != [ ]) {
+      defined-sets = {
+        neighbor-sets = sets "neighborSets";
+      }
+      // lib.optionalAttrs (sets "prefixSets" != [ ]) { prefix-sets = sets "prefixSets"; };
+    };
 
   configFile = "nix-nos/gobgpd.toml";
   rendered = (pkgs.formats.toml { }).generate "gobgpd.toml" config.services.gobgpd.settings;
@@ -240,6 +296,11 @@ in
   };
 
   config = lib.mkIf (bgp.enable && bgp.backend == "gobgp") {
+    assertions = lib.mapAttrsToList (name: p: {
+      assertion = !p.bfd.enable;
+      message = "nix-nos.bgp.peers.${name}.bfd.enable: the gobgp backend has no BFD; set nix-nos.bgp.backend to \"bird\" or \"frr\", or shorten timers.hold instead.";
+    }) bgp.peers;
+
     services.gobgpd = {
       enable = true;
       settings = lib.recursiveUpdate policy {

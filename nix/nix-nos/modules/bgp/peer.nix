@@ -2,7 +2,7 @@
 # daemon.
 {
   lib,
-  topology,
+  topology ? { },
   bgp,
 }:
 let
@@ -112,6 +112,33 @@ in
           example = [ "ipv4" ];
           description = "The kinds of unicast routes to exchange.";
         };
+        import = mkOption {
+          type = types.either (types.enum [
+            "all"
+            "none"
+          ]) (types.listOf types.str);
+          default = "all";
+          example = [
+            "0.0.0.0/0"
+            "::/0"
+          ];
+          description = "The routes to take from the peer: all, none, or those of exactly these prefixes.";
+        };
+        maxPrefixes = mkOption {
+          type = types.nullOr types.ints.positive;
+          default = null;
+          example = 1000;
+          description = ''
+            Routes of each family that the peer may send. At one more the
+            session ends, and stays down until somebody starts it again.
+          '';
+        };
+        bfd.enable = mkOption {
+          type = types.bool;
+          default = false;
+          example = true;
+          description = "Find out by BFD (RFC 5880) within a second that the peer is gone. Not with the gobgp backend.";
+        };
       };
       config = {
         address = lib.mkIf (topology.${name}.addresses or [ ] != [ ]) (
@@ -158,5 +185,29 @@ in
         assertion = p.families != [ ] && lib.allUnique p.families;
         message = "${option}.families: name \"ipv4\", \"ipv6\" or both, each once.";
       }
-    ];
+    ]
+    ++ map (
+      text:
+      let
+        prefix = ip.parsePrefix text;
+      in
+      {
+        assertion = prefix != null && ip.isNetwork prefix;
+        message = "${option}.import: \"${text}\" is not a prefix, or has bits set behind its length; write one such as 203.0.113.0/24 or ::/0.";
+      }
+    ) (if lib.isList p.import then p.import else [ ]);
+
+  # What is imported of a family: null for everything, else a list of prefixes.
+  imported =
+    p: family:
+    if p.import == "all" then
+      null
+    else if p.import == "none" then
+      [ ]
+    else
+      map (prefix: prefix.text) (
+        lib.filter (prefix: prefix != null && "ipv${toString prefix.family}" == family) (
+          map ip.parsePrefix p.import
+        )
+      );
 }

@@ -10,6 +10,11 @@
         asn = 65000;
         description = "top of rack, left";
         multihop = 2;
+        import = [
+          "198.51.100.0/24"
+          "2001:db8:9::/48"
+        ];
+        maxPrefixes = 2;
         timers.hold = 12;
         timers.connectRetry = 1;
       };
@@ -21,6 +26,7 @@
         timers.hold = 30;
         timers.keepalive = 5;
         gracefulRestart.enable = false;
+        import = "none";
       };
       inside-1 = {
         address = "2001:DB8:0:1::3";
