@@ -76,8 +76,8 @@ func StartInProcess(ctx context.Context, cfg InProcessConfig) (*InProcess, error
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	adapter := &logAdapter{log: logger, fatal: make(chan string, 1)}
 	hook := &stopHook{}
+	adapter := &logAdapter{log: logger, fatal: make(chan string, 1), hook: hook}
 	p := &InProcess{
 		apiAddress: apiAddress,
 		listenPort: listenPort,
@@ -173,23 +173,30 @@ func (p *InProcess) ListenPort() int { return p.listenPort }
 func (p *InProcess) Stop() {
 	p.stop.Do(func() {
 		p.bgp.Stop()
-		// The library's own loop never returns. Its timing hook runs inside that
-		// loop after each request, so the hook ends the goroutine on the next one.
+		// The library's own loop never returns. Its timing hook runs inside that loop
+		// after each request, and can end the goroutine. It must not do so after an
+		// earlier request, though, since ours would then wait for ever; and the only
+		// request that the loop itself tells us of is one that it finds fatal.
 		p.hook.stopping.Store(true)
-		_, _ = p.bgp.GetBgp(context.Background(), &api.GetBgpRequest{})
+		_ = p.bgp.SetPolicies(context.Background(), &api.SetPoliciesRequest{DefinedSets: []*api.DefinedSet{
+			{DefinedType: api.DefinedType_AS_PATH, Name: "last", List: []string{"("}}}})
 		<-p.hook.ended
 	})
 }
 
-// stopHook ends the server's loop once told to.
+// stopHook ends the server's loop after the last request.
 type stopHook struct {
-	stopping atomic.Bool
+	stopping atomic.Bool // the last request is on its way
+	last     atomic.Bool // it is the one that the loop is at
 	ended    chan struct{}
 }
 
+// lastRequest is what the library logs inside its loop of the request that Stop makes.
+const lastRequest = "failed to create routing policy"
+
 // Observe implements server.FSMTimingHook.
 func (h *stopHook) Observe(server.FSMOperation, time.Duration, time.Duration) {
-	if h.stopping.Load() {
+	if h.last.Load() {
 		runtime.Goexit()
 	}
 }
@@ -234,6 +241,7 @@ func claimBGP(cfg InProcessConfig) (int, error) {
 type logAdapter struct {
 	log   *slog.Logger
 	fatal chan string
+	hook  *stopHook
 }
 
 func (a *logAdapter) write(level slog.Level, msg string, fields log.Fields) {
@@ -248,6 +256,10 @@ func (a *logAdapter) write(level slog.Level, msg string, fields log.Fields) {
 }
 
 func (a *logAdapter) Fatal(msg string, fields log.Fields) {
+	if msg == lastRequest && a.hook.stopping.Load() {
+		a.hook.last.Store(true)
+		return
+	}
 	a.write(slog.LevelError, msg, fields)
 	select {
 	case a.fatal <- fmt.Sprintf("%s: %v", msg, fields["Err"]):
