@@ -55,7 +55,7 @@ func New(o Options) *Announcer {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	a := &Announcer{
-		speaker: o.Speaker, holder: o.Holder, cfg: o.Config, users: checks(o.Config),
+		speaker: o.Speaker, holder: newBoundedHolder(o.Holder), cfg: o.Config, users: checks(o.Config),
 		log:    o.Logger.With("part", "announcer"),
 		wake:   make(chan struct{}, 1),
 		drains: drains{}, reported: newReports(), sent: sentPaths{},

@@ -55,7 +55,7 @@ func (a *Announcer) reportError(err error) {
 	}
 	a.reported.err = text
 	if err != nil {
-		a.log.Error("pass failed", "error", err)
+		a.log.Error("pass failed", "error", cut(text, 2000))
 		return
 	}
 	a.log.Info("pass works again")

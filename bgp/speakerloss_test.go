@@ -119,6 +119,7 @@ func TestStopWithSpeakerDead(t *testing.T) {
 	s := newSite(t, gobgpdtest.Config{GracefulRestart: true})
 	s.configure(object{"address": v4a})
 	s.start()
+	s.waitLog("announced", 1) // so that the call is over when the daemon dies
 	s.waitRoutes(v4a)
 	s.daemon.Kill()
 	s.waitLog("speaker not ready", 1)
@@ -150,6 +151,7 @@ func testStopWithoutSession(t *testing.T, g gobgpdtest.Generation) {
 	s := newSite(t, gobgpdtest.Config{Generation: g, GracefulRestart: true})
 	s.configure(object{"address": v4a})
 	s.start()
+	s.waitLog("announced", 1) // so that the call is over when the daemon dies
 	s.waitRoutes(v4a)
 	s.router.Signal(syscall.SIGSTOP)
 	s.daemon.Kill()

@@ -1,0 +1,99 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/vip"
+)
+
+const (
+	// hostPatience is how long the kernel may take for one call of a boundedHolder.
+	// The lock that it needs is shared with everything that configures interfaces.
+	hostPatience = 10 * time.Second
+	// addressesAtOnce are far fewer than the kernel manages in that time.
+	addressesAtOnce = 1000
+)
+
+var errHost = fmt.Errorf("the kernel did not answer within %s", hostPatience)
+
+// boundedHolder is a Holder whose calls end, also when the kernel does not answer:
+// what hangs must neither keep routes up nor keep the announcer from stopping.
+type boundedHolder struct {
+	vip.Holder
+	turn chan struct{} // holds one value while a call is under way
+}
+
+func newBoundedHolder(h vip.Holder) *boundedHolder {
+	return &boundedHolder{h, make(chan struct{}, 1)}
+}
+
+func (b *boundedHolder) do(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, hostPatience, errHost)
+	defer cancel()
+	select {
+	case b.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-b.turn }()
+		done <- f(ctx)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (b *boundedHolder) List(ctx context.Context) (vip.Addresses, error) {
+	found := make(chan vip.Addresses, 1)
+	err := b.do(ctx, func(ctx context.Context) error {
+		a, err := b.Holder.List(ctx)
+		found <- a
+		return err
+	})
+	if err != nil {
+		return vip.Addresses{}, fmt.Errorf("list addresses: %w", err)
+	}
+	return <-found, nil
+}
+
+func (b *boundedHolder) Bind(ctx context.Context, addrs []netip.Addr) error {
+	return b.each(ctx, "bind", addrs, b.Holder.Bind)
+}
+
+func (b *boundedHolder) Release(ctx context.Context, addrs []netip.Addr) error {
+	return b.each(ctx, "release", addrs, b.Holder.Release)
+}
+
+// each calls f for a part of addrs after the other, up to the first that hangs.
+func (b *boundedHolder) each(ctx context.Context, do string, addrs []netip.Addr, f func(context.Context, []netip.Addr) error) error {
+	var errs []error
+	for start := 0; start < len(addrs); start += addressesAtOnce {
+		part := addrs[start:min(start+addressesAtOnce, len(addrs))]
+		err := b.do(ctx, func(ctx context.Context) error { return f(ctx, part) })
+		if errors.Is(err, errHost) {
+			for _, addr := range addrs[start:] {
+				errs = append(errs, &vip.AddrError{Addr: addr, Do: do, Err: err})
+			}
+			break
+		}
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			errs = append(errs, joined.Unwrap()...)
+		} else if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (b *boundedHolder) Close() error {
+	return b.do(context.Background(), func(context.Context) error { return b.Holder.Close() })
+}

@@ -1,0 +1,85 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/health"
+	"github.com/centra/plasmacloud/bgp/vip"
+)
+
+// hangingHolder does not answer any more once hangs is closed, as a kernel whose lock is taken.
+type hangingHolder struct {
+	worldHolder
+	hangs, goesOn chan struct{}
+}
+
+func (h hangingHolder) wait() {
+	select {
+	case <-h.hangs:
+		<-h.goesOn
+	default:
+	}
+}
+
+func (h hangingHolder) List(ctx context.Context) (vip.Addresses, error) {
+	h.wait()
+	return h.worldHolder.List(ctx)
+}
+
+// A host that hangs does not keep the announcer from stopping: what it could not
+// see or release stays, and it says so.
+func TestStopWithHostHanging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(5*time.Second, t.Fatalf)
+		h := hangingHolder{worldHolder{w}, make(chan struct{}), make(chan struct{})}
+		a := New(Options{Config: testConfig(2), Speaker: worldSpeaker{w}, Holder: h})
+		a.health = func(health.Check) health.State { return health.State{Status: health.Up} }
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- a.Run(ctx) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(w.table) != 2 {
+			t.Fatalf("announced are %v", w.table)
+		}
+		close(h.hangs)
+		began := time.Now()
+		cancel()
+		if err := <-ended; !errors.Is(err, errHost) {
+			t.Errorf("error is %v", err)
+		}
+		a.Close()
+		if took := time.Since(began); took > time.Minute {
+			t.Errorf("took %s", took)
+		}
+		if len(w.table) != 0 || len(w.own) != 2 {
+			t.Errorf("left are %v and %v", w.table, w.own)
+		}
+		close(h.goesOn)
+	})
+}
+
+// Many addresses go in parts; what failed is told as of one call.
+func TestBindInParts(t *testing.T) {
+	w := newWorld(time.Second, t.Fatalf)
+	var addrs []netip.Addr
+	for _, v := range testConfig(2*addressesAtOnce + 1).VIPs {
+		addrs = append(addrs, v.Address)
+	}
+	want := []netip.Addr{addrs[1], addrs[2], addrs[len(addrs)-1]}
+	for _, addr := range want {
+		w.bindFails[addr] = true
+	}
+	if failed := unbound(newBoundedHolder(worldHolder{w}).Bind(t.Context(), addrs), addrs); !slices.Equal(failed, want) {
+		t.Errorf("failed are %v", failed)
+	}
+	if len(w.own) != len(addrs)-len(want) {
+		t.Errorf("%d are bound", len(w.own))
+	}
+}
