@@ -186,7 +186,7 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 	case err != nil:
 		return node.Node{}, fmt.Errorf("read node %s: %w", id, err)
 	case !old.Declared && old.State == node.Pending && !r.cfg.AllowUnknownNodes:
-		// Taken out of the manifest before it ever joined. One that did join goes on
+		// Taken out of the manifest before it joined, or since a reset. One that runs goes on
 		// being heard: its operator has to see it to take it down.
 		return node.Node{}, node.UnknownNode(id)
 	default:
