@@ -50,7 +50,7 @@ var built struct {
 func Main(m *testing.M) {
 	flag.Parse()
 	// The tests wait for daemons more than they compute, on however few processors.
-	if err := flag.Set("test.parallel", strconv.Itoa(max(8, runtime.NumCPU()))); err != nil {
+	if err := flag.Set("test.parallel", strconv.Itoa(max(6, runtime.NumCPU()))); err != nil {
 		panic(err)
 	}
 	status := m.Run()
