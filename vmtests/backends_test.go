@@ -2,6 +2,7 @@ package vmtests
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -46,7 +47,7 @@ func render(t *testing.T, description, more string, backends ...string) map[stri
 		  inherit lib backend;
 		  module = { imports = [ ../nix/tests/nix-nos/good/%s.nix ]; nix-nos.bgp = { %s }; };
 		})`, names, description, more)).Output()
-	if failed, ok := err.(*exec.ExitError); ok {
+	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
 		t.Fatalf("evaluate the description: %s", failed.Stderr)
 	}
 	require.NoError(t, err)
@@ -105,7 +106,7 @@ func startSpeaking(t *testing.T) *speaking {
 	start("frr", (*lab.Host).StartFRR, lab.RouterConfig{ASN: 65000}, speaker)
 	secured := speaker
 	secured.TTLSecurity = true
-	start("only4", (*lab.Host).StartBIRD, lab.RouterConfig{ASN: 65002, Passive: true}, secured)
+	start("only4", (*lab.Host).StartBIRD, lab.RouterConfig{ASN: 65002, Passive: true, Announces: []netip.Prefix{allowed}}, secured)
 	inside := speaker
 	inside.Address = netip.MustParseAddr("2001:db8:0:1::11")
 	start("inside", (*lab.Host).StartBIRD, lab.RouterConfig{ASN: 65001, Passive: true}, inside)
@@ -174,7 +175,7 @@ func (s *speaking) expect(want map[string][]lab.Route) {
 			for i := range routes {
 				slices.Sort(routes[i].Communities) // a set, which daemons send in orders of their own
 				slices.Sort(routes[i].Large)
-				if routes[i].Prefix == learned {
+				if routes[i].Prefix == learned || routes[i].Prefix == allowed {
 					routes[i].NextHop = netip.Addr{} // a daemon may name the router itself, as all are on one segment
 				}
 			}
@@ -199,11 +200,11 @@ func show(routes []lab.Route) string {
 	return b.String()
 }
 
-// What the router bird announces: one that the description imports and one that
-// it does not.
+// What routers announce.
 var (
-	learned = netip.MustParsePrefix("198.51.100.0/24")
-	dropped = netip.MustParsePrefix("198.51.101.0/24")
+	learned = netip.MustParsePrefix("198.51.100.0/24") // by bird
+	dropped = netip.MustParsePrefix("198.51.101.0/24") // by bird, and not in the description's import
+	allowed = netip.MustParsePrefix("198.51.102.0/24") // by only4, as many as it may
 )
 
 // heard is what each router has of nix/tests/nix-nos/good/all.nix.
@@ -240,8 +241,9 @@ func heard() map[string][]lab.Route {
 func TestBackendsAreEqual(t *testing.T) {
 	all := []string{"bird", "frr", "gobgp"}
 	own := render(t, "all", "", all...)
-	transit := render(t, "all", "transit = true;", all...)
-	tooMany := render(t, "all", "peers.bird.maxPrefixes = lib.mkForce 1;", all...)
+	// Without graceful restart, so that no route of the one is left to the next.
+	transit := render(t, "all", "transit = true; gracefulRestart.enable = false;", all...)
+	limit := render(t, "limit", "", "bird", "gobgp")
 	for name, b := range backends {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -267,11 +269,17 @@ func TestBackendsAreEqual(t *testing.T) {
 			passed := heard()
 			passed["only4"] = append(passed["only4"], lab.Route{Prefix: learned, ASPath: []uint32{65001, 65000}})
 			passed["inside"] = append(passed["inside"], lab.Route{Prefix: learned, ASPath: []uint32{65000}})
+			for name, path := range map[string][]uint32{"bird": {65001, 65002}, "frr": {65001, 65002}, "inside": {65002}} {
+				passed[name] = append(passed[name], lab.Route{Prefix: allowed, ASPath: path})
+			}
 			s.expect(passed)
+			if limit[b.backend] == nil {
+				return
+			}
 			require.NoError(t, process.Kill())
 
-			// The router bird sends two routes where one is allowed.
-			s.give(tooMany[b.backend])
+			// Each may send one route. The router bird sends two, and only4 one.
+			s.give(limit[b.backend])
 			process = b.start(s)
 			refused := heard()
 			refused["bird"] = nil

@@ -54,11 +54,21 @@ let
         )
       )
       (
-        [
+        {
+          bfd = [
+            "bird"
+            "frr"
+          ];
+          limit = [
+            "bird"
+            "gobgp"
+          ];
+        }
+        .${name} or [
           "bird"
           "frr"
+          "gobgp"
         ]
-        ++ lib.optional (name != "bfd") "gobgp"
       )
   ) (casesIn "nix-nos/good");
 in

@@ -118,11 +118,6 @@ let
             "route-map to-${peer.name} out"
           ]
           ++ lib.optional (imported peer.p name != null) "prefix-list from-${peer.name} in"
-          # What the prefix list drops is counted only where it is kept.
-          ++ lib.optionals (peer.p.maxPrefixes != null) [
-            "soft-reconfiguration inbound"
-            "maximum-prefix ${toString peer.p.maxPrefixes} force"
-          ]
         )
       )
     ) peers
@@ -163,6 +158,11 @@ in
         {
           assertion = p.description == null || builtins.match "[^\n]{1,80}" p.description != null;
           message = "nix-nos.bgp.peers.${name}.description: the frr backend writes it on one line of at most 80 characters; shorten it.";
+        }
+        # FRR counts when the next message comes, so all that is in one goes through.
+        {
+          assertion = p.maxPrefixes == null;
+          message = "nix-nos.bgp.peers.${name}.maxPrefixes: the frr backend finds out too late to keep to it; set nix-nos.bgp.backend to \"bird\" or \"gobgp\", or name what you take in import.";
         }
       ]) bgp.peers
     );

@@ -130,7 +130,8 @@ in
           example = 1000;
           description = ''
             Routes of each family that the peer may send. At one more the
-            session ends, and stays down until somebody starts it again.
+            session ends, and stays down until somebody starts it again. Not
+            with the frr backend.
           '';
         };
         bfd.enable = mkOption {

@@ -6,6 +6,7 @@
     peers."router one" = {
       address = "10.0.0.1";
       asn = 65000;
+      maxPrefixes = 10;
       description = "top\n\"of\" rack";
     };
   };

@@ -14,7 +14,6 @@
           "198.51.100.0/24"
           "2001:db8:9::/48"
         ];
-        maxPrefixes = 2;
         timers.hold = 12;
         timers.connectRetry = 1;
       };
