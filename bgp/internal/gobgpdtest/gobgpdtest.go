@@ -50,8 +50,8 @@ var built struct {
 func Main(m *testing.M) {
 	flag.Parse()
 	// The tests wait for daemons more than they compute, on however few processors.
-	if err := flag.Set("test.parallel", strconv.Itoa(max(6, runtime.NumCPU()))); err != nil {
-		panic(err)
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		_ = parallel.Value.Set(strconv.Itoa(max(6, runtime.NumCPU())))
 	}
 	status := m.Run()
 	if built.dir != "" {
