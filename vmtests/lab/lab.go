@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -105,7 +106,9 @@ func removeNamespace(namespace string) error {
 	pids, err := run("ip", "netns", "pids", namespace)
 	if err == nil {
 		for pid := range strings.FieldsSeq(pids) {
-			_, _ = run("kill", "-9", pid) // it may have ended by itself
+			if n, err := strconv.Atoi(pid); err == nil {
+				_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended by itself
+			}
 		}
 	}
 	_, err = run("ip", "netns", "del", namespace)
