@@ -18,7 +18,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-Dw4chpj5JfUjO2e1EsZGksY9JN7ikrKLUws/OIJcbQw=";
+  vendorHash = "sha256-e3YUMpcGf6IaedXNpCmQlfOsibaXUvjmkIjipkADIT8=";
 
   subPackages = [
     "cmd/plasmacloud-announcer"
