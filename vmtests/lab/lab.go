@@ -59,7 +59,7 @@ func removeStale(name string) error {
 	if err != nil {
 		return err
 	}
-	namespaces, err := run("ip", "-o", "netns", "list")
+	namespaces, err := ip("-o", "netns", "list")
 	if err != nil {
 		return fmt.Errorf("a lab needs iproute2 and root: %w", err)
 	}
@@ -103,7 +103,7 @@ func (l *Lab) Close() error {
 // removeNamespace ends what runs in the namespace before it removes the name,
 // since a namespace lives on as long as a process is in it.
 func removeNamespace(namespace string) error {
-	pids, err := run("ip", "netns", "pids", namespace)
+	pids, err := ip("netns", "pids", namespace)
 	if err == nil {
 		for pid := range strings.FieldsSeq(pids) {
 			if n, err := strconv.Atoi(pid); err == nil {
@@ -111,7 +111,7 @@ func removeNamespace(namespace string) error {
 			}
 		}
 	}
-	_, err = run("ip", "netns", "del", namespace)
+	_, err = ip("netns", "del", namespace)
 	return err
 }
 
@@ -130,7 +130,7 @@ func (l *Lab) Host(name string) (*Host, error) {
 	if err := os.MkdirAll(h.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	if _, err := run("ip", "netns", "add", h.Namespace); err != nil {
+	if _, err := ip("netns", "add", h.Namespace); err != nil {
 		return nil, err
 	}
 	l.hosts = append(l.hosts, h)
@@ -143,18 +143,18 @@ func (h *Host) Path() string { return "/run/netns/" + h.Namespace }
 
 // IP runs iproute2's ip in the host.
 func (h *Host) IP(args ...string) (string, error) {
-	return run("ip", append([]string{"-n", h.Namespace}, args...)...)
+	return ip(append([]string{"-n", h.Namespace}, args...)...)
 }
 
 // Run runs a command in the host until it ends and returns its stdout.
 func (h *Host) Run(args ...string) (string, error) {
-	return run("ip", append([]string{"netns", "exec", h.Namespace}, args...)...)
+	return ip(append([]string{"netns", "exec", h.Namespace}, args...)...)
 }
 
 // Link joins two hosts by a veth pair. The interfaces are called eth-<other>.
 func (l *Lab) Link(a *Host, addrA []netip.Prefix, b *Host, addrB []netip.Prefix) error {
 	nameA, nameB := "eth-"+b.Name, "eth-"+a.Name
-	if _, err := run("ip", "link", "add", nameA, "netns", a.Namespace, "type", "veth",
+	if _, err := ip("link", "add", nameA, "netns", a.Namespace, "type", "veth",
 		"peer", "name", nameB, "netns", b.Namespace); err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (l *Lab) Switch(addrs map[*Host][]netip.Prefix) error {
 	}
 	for host, own := range addrs {
 		port := "to-" + host.Name
-		if _, err := run("ip", "link", "add", "eth0", "netns", host.Namespace, "type", "veth",
+		if _, err := ip("link", "add", "eth0", "netns", host.Namespace, "type", "veth",
 			"peer", "name", port, "netns", bridge.Namespace); err != nil {
 			return err
 		}
@@ -354,10 +354,11 @@ func Eventually(within time.Duration, check func() error) error {
 // commandTimeout bounds one call of ip, birdc, vtysh and the like.
 const commandTimeout = 10 * time.Second
 
-func run(name string, args ...string) (string, error) {
+// ip runs iproute2, and by `ip netns exec` whatever else runs in a host.
+func ip(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.CommandContext(ctx, "ip", args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

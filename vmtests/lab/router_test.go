@@ -93,7 +93,7 @@ func TestNothingIsLeft(t *testing.T) {
 	p, err := host.Start("sleep", "sleep", "1000")
 	require.NoError(t, err)
 	require.NoError(t, Eventually(10*time.Second, func() error {
-		pids, err := run("ip", "netns", "pids", host.Namespace)
+		pids, err := ip("netns", "pids", host.Namespace)
 		if err == nil && pids == "" {
 			err = errors.New("sleep is not there yet")
 		}
