@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -107,15 +108,21 @@ func StartProcess(cmd *exec.Cmd) error {
 	return <-started
 }
 
-// FreePort is a TCP port of address that nothing listens on.
+// FreePort is a TCP port of address that nothing listens on. It is below the
+// range that the kernel gives to outgoing connections, one of which could take
+// it while a daemon that is started again is away.
 func FreePort(t testing.TB, address string) int {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000)
+		l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+		if err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatalf("no free port at %s", address)
+	return 0
 }
 
 // Daemon is a gobgpd.
