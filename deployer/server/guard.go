@@ -28,7 +28,7 @@ func NewHTTP(h http.Handler) *http.Server {
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
-		WriteTimeout:      60 * time.Second, // the list of all nodes over a slow line
+		WriteTimeout:      60 * time.Second, // an outer bound; each answer sets a shorter one
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 
