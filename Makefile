@@ -38,6 +38,11 @@ test-go: ## Go tests: units, and integration with real daemons (root, or a user 
 test-nix: ## Nix evaluation tests, on Debian's Nix and on a recent one
 	nix/tests/run
 
+.PHONY: update-golden
+update-golden: ## record anew what nix/tests compares with, and docs/options (PLASMACLOUD_NIXPKGS_LIB=DIR)
+	@.ci/install nix=nix-bin
+	PLASMACLOUD_NIXPKGS_LIB=$(PLASMACLOUD_NIXPKGS_LIB) NIX=$(or $(NIX),nix) nix/tests/run --update
+
 .PHONY: bench
 bench: test-deps build ## measure, with peers side by side
 	.ci/as-root go run ./vmtests/bench $(ARGS)

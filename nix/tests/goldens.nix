@@ -25,6 +25,16 @@ let
     ../modules/plasmacloud-phone-home.nix
   ];
   mkCluster = import ../lib/mk-cluster.nix { inherit lib nixosModule; };
+  optionsDoc = import ../options-doc.nix {
+    inherit lib;
+    inherit
+      (lib.nixosSystem {
+        system = "x86_64-linux";
+        modules = [ nixosModule ];
+      })
+      options
+      ;
+  };
   manifestOf = cluster: lib.head (lib.attrValues cluster.plasmacloud);
 
   good = map (
@@ -76,6 +86,7 @@ lib.concatStrings (
   good
   ++ nixNos
   ++ merge
+  ++ lib.mapAttrsToList (name: file "options/${name}.md") optionsDoc
   ++ [
     (file "nodes.json" (pretty (import ./nodes.nix { inherit lib mkCluster nixosModule; })))
     (file "ip.json" (pretty (import ./ip-check.nix { inherit lib; })))

@@ -18,6 +18,7 @@ let
     "importApply"
     "isConvertibleWithToString"
     "levenshtein"
+    "renderOptionValue"
     "showDefs"
   ];
 

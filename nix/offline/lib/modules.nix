@@ -35,6 +35,7 @@ let
 
   builtinModule =
     {
+      prefix,
       specialArgs,
       args,
     }:
@@ -44,6 +45,7 @@ let
       options._module = {
         args = lib.mkOption {
           type = types.lazyAttrsOf types.raw;
+          internal = prefix != [ ];
           description = "Further arguments of each module.";
         };
         check = lib.mkOption {
@@ -86,7 +88,7 @@ let
         modulesPath = toString (specialArgs.modulesPath or "");
         modules = modules ++ [
           (builtinModule {
-            inherit specialArgs;
+            inherit prefix specialArgs;
             args = builtinArgs;
           })
         ];

@@ -38,6 +38,48 @@ in
     inherit text;
   };
 
+  renderOptionValue =
+    value:
+    if value ? _type && value ? text then
+      value
+    else
+      lib.literalExpression (lib.generators.toPretty { } value);
+  # What documentation says of each option of a tree, those of submodules too.
+  optionAttrSetToDocList = lib.options.optionAttrSetToDocList' [ ];
+  optionAttrSetToDocList' =
+    _: options:
+    lib.concatMap (
+      opt:
+      let
+        visible = opt.visible or true;
+        below = opt.type.getSubOptions opt.loc;
+        implied = opt.type.emptyValue ? value && opt.type.getSubModules == null;
+      in
+      [
+        (
+          {
+            inherit (opt) loc;
+            name = lib.showOption opt.loc;
+            description = opt.description or null;
+            declarations = lib.filter (file: file != "<unknown-file>") opt.declarations;
+            internal = opt.internal or false;
+            visible = if builtins.isBool visible then visible else visible == "shallow";
+            readOnly = opt.readOnly or false;
+            type = opt.type.description;
+          }
+          // lib.optionalAttrs (opt ? example) { example = lib.options.renderOptionValue opt.example; }
+          // lib.optionalAttrs (opt ? defaultText || opt ? default || implied) {
+            default = lib.options.renderOptionValue (
+              opt.defaultText or opt.default or opt.type.emptyValue.value
+            );
+          }
+        )
+      ]
+      ++ lib.optionals (visible == true || visible == "transparent") (
+        if below == { } then [ ] else lib.options.optionAttrSetToDocList' opt.loc below
+      )
+    ) (lib.collect lib.isOption options);
+
   getValues = map (def: def.value);
   getFiles = map (def: def.file);
 
