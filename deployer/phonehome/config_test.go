@@ -3,11 +3,15 @@ package phonehome
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
 )
 
@@ -138,5 +142,50 @@ func TestReadMachine(t *testing.T) {
 	dir := root(t, map[string]string{etcMachineID + "/x": ""})
 	if _, err := ReadMachine(dir); err == nil || !strings.Contains(err.Error(), "machine id") {
 		t.Errorf("unreadable machine-id: %v", err)
+	}
+}
+
+func TestMACsAndSerial(t *testing.T) {
+	card := func(name, address string) map[string]string {
+		return map[string]string{netDevices + "/" + name + "/device/x": "", netDevices + "/" + name + "/address": address + "\n"}
+	}
+	files := map[string]string{
+		netDevices + "/lo/address":                     "00:00:00:00:00:00\n",
+		netDevices + "/br0/address":                    "52:54:00:00:00:99\n",
+		netDevices + "/eth1/bonding_slave/perm_hwaddr": "52:54:00:00:00:01\n",
+		productSerial:                                  "  CZ1234ABCD \n",
+	}
+	for _, c := range []map[string]string{
+		card("eth0", "52:54:00:AB:CD:02"), card("eth1", "52:54:00:ab:cd:02"), card("eth2", ""), card("eth3", "00:00:00:00:00:00"),
+		card("ib0", "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:31:78:51"),
+	} {
+		maps.Copy(files, c)
+	}
+	m, err := ReadMachine(root(t, files))
+	if want := []string{"52:54:00:00:00:01", "52:54:00:ab:cd:02"}; err != nil || !slices.Equal(m.MACs, want) || m.Serial != "CZ1234ABCD" {
+		t.Errorf("%v, %q, %v; want %v, CZ1234ABCD", m.MACs, m.Serial, err, want)
+	}
+	if m.Facts["macs"] != "52:54:00:00:00:01,52:54:00:ab:cd:02" || m.Facts["serial"] != "CZ1234ABCD" {
+		t.Errorf("facts %v", m.Facts)
+	}
+
+	// A machine with more cards than a fact holds is still accepted.
+	many := map[string]string{}
+	for i := range 100 {
+		maps.Copy(many, card(fmt.Sprintf("eth%d", i), fmt.Sprintf("52:54:00:00:00:%02x", i)))
+	}
+	m, err = ReadMachine(root(t, many))
+	if err != nil || len(m.MACs) != 100 || len(m.Facts["macs"]) > api.MaxFactValue {
+		t.Errorf("%d cards, fact of %d bytes, %v", len(m.MACs), len(m.Facts["macs"]), err)
+	}
+
+	for _, serial := range []string{"", "0", "0000000000", "To Be Filled By O.E.M.", "Default string", "N/A"} {
+		if m, err := ReadMachine(root(t, map[string]string{productSerial: serial + "\n"})); err != nil || m.Serial != "" || m.Facts["serial"] != "" {
+			t.Errorf("serial %q counts as %q, %v", serial, m.Serial, err)
+		}
+	}
+	m, err = ReadMachine(root(t, map[string]string{productSerial: "Not Specified\n", boardSerial: "10000000abcdef\x00"}))
+	if err != nil || m.Serial != "10000000abcdef" {
+		t.Errorf("device tree: %q, %v", m.Serial, err)
 	}
 }

@@ -2,6 +2,7 @@ package phonehome
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,13 +10,16 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 
+	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
 )
 
@@ -25,7 +29,9 @@ type Machine struct {
 	IDSource string // where ID comes from, for the log
 	BootID   string
 	Hostname string
-	Facts    map[string]string // kernel, arch, cpus, memory_bytes
+	MACs     []string          // of the network cards: lower case, with colons, sorted
+	Serial   string            // of the machine; "" where it has none, or a vendor's filler
+	Facts    map[string]string // kernel, arch, cpus, memory_bytes, macs (with commas), serial
 }
 
 const (
@@ -34,6 +40,9 @@ const (
 	kernelRelease = "/proc/sys/kernel/osrelease"
 	bootID        = "/proc/sys/kernel/random/boot_id"
 	meminfo       = "/proc/meminfo"
+	netDevices    = "/sys/class/net"
+	productSerial = "/sys/class/dmi/id/product_serial"            // readable by root alone
+	boardSerial   = "/sys/firmware/devicetree/base/serial-number" // of machines without DMI
 )
 
 // ReadMachine collects from the file system under root ("/" but for tests).
@@ -62,7 +71,59 @@ func ReadMachine(root string) (Machine, error) {
 	if name, err := os.Hostname(); err == nil {
 		m.Hostname = name
 	}
+	if m.MACs = readMACs(root); len(m.MACs) > 0 {
+		m.Facts["macs"] = strings.Join(m.MACs[:min(len(m.MACs), maxFactMACs)], ",")
+	}
+	if m.Serial = readSerial(root); m.Serial != "" {
+		m.Facts["serial"] = m.Serial
+	}
 	return m, nil
+}
+
+// maxFactMACs is how many MAC addresses with commas a fact has room for.
+const maxFactMACs = (api.MaxFactValue + 1) / len("00:00:00:00:00:00,")
+
+// readMACs is the addresses of the network cards. What the kernel made up
+// (bridges, bonds, VLANs) has no device behind it, and a card in a bond is known
+// by the address that it had before.
+func readMACs(root string) []string {
+	cards, _ := filepath.Glob(filepath.Join(root, netDevices, "*", "device"))
+	var macs []string
+	for _, card := range cards {
+		card = filepath.Dir(card)
+		text, err := readLine(filepath.Join(card, "bonding_slave", "perm_hwaddr"))
+		if err != nil {
+			text, _ = readLine(filepath.Join(card, "address"))
+		}
+		mac, err := net.ParseMAC(text)
+		if err != nil || len(mac) != 6 || bytes.Equal(mac, make([]byte, 6)) {
+			continue // InfiniBand, or a card that has no address yet
+		}
+		macs = append(macs, mac.String())
+	}
+	slices.Sort(macs)
+	return slices.Compact(macs)
+}
+
+func readSerial(root string) string {
+	for _, path := range []string{productSerial, boardSerial} {
+		if serial, err := readLine(filepath.Join(root, path)); err == nil && !filler(serial) {
+			return serial
+		}
+	}
+	return ""
+}
+
+// filler tells a serial number that vendors leave in many machines alike.
+func filler(serial string) bool {
+	serial = strings.ToLower(serial)
+	switch serial {
+	case "", "to be filled by o.e.m.", "default string", "system serial number", "serial number",
+		"not specified", "not applicable", "unknown", "none", "n/a", "na", "oem", "o.e.m.", "empty",
+		"0123456789", "123456789", "1234567890", "invalid":
+		return true
+	}
+	return strings.Trim(serial, serial[:1]) == ""
 }
 
 func readMachineID(root string) (id, source string, err error) {
