@@ -44,6 +44,7 @@ type Announcer struct {
 	// Used by Run alone.
 	onPass   func(Status)
 	drains   drains
+	delays   delays
 	reported reports
 	sent     sentPaths
 	gone     map[netip.Prefix]bool // withdrawn in the last pass
@@ -58,7 +59,7 @@ func New(o Options) *Announcer {
 		speaker: o.Speaker, holder: newBoundedHolder(o.Holder), cfg: o.Config, users: checks(o.Config),
 		log:    o.Logger.With("part", "announcer"),
 		wake:   make(chan struct{}, 1),
-		drains: drains{}, reported: newReports(), sent: sentPaths{},
+		drains: drains{}, delays: delays{}, reported: newReports(), sent: sentPaths{},
 	}
 	a.monitor = health.NewMonitor(health.Config{OnChange: a.trigger, Probe: o.Probe, Logger: o.Logger.With("part", "health"), Users: a.usersOf})
 	a.health = a.monitor.State
@@ -186,7 +187,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 		if !stopping && ctx.Err() != nil {
 			stopping = true
 			cfg := a.config()
-			deadline = time.Now().Add(cfg.DrainDelay + patience*cfg.Speaker.Timeout)
+			deadline = time.Now().Add(a.longestDrain(cfg) + patience*cfg.Speaker.Timeout)
 			a.log.Info("stopping", "deadline", deadline)
 		}
 		start := time.Now()
@@ -199,7 +200,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 			// A drain that is under way without trouble may end, and what a pass did
 			// late is looked at once more.
 			late := start.Sub(deadline)
-			if late > 0 && (result.err != nil || result.next.IsZero()) || late > a.config().DrainDelay {
+			if late > 0 && (result.err != nil || result.next.IsZero()) || late > a.longestDrain(a.config()) {
 				return a.gaveUp(result)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/health"
@@ -36,7 +37,7 @@ type Config struct {
 	ASN               uint32 // what the speaker must say of itself before it counts as ready
 	NextHop           NextHop
 	Hold              Hold
-	DrainDelay        time.Duration // from the path being out of the speaker's table to letting go of the address
+	DrainDelay        time.Duration // from the path being out of the speaker's table to letting go of the address; of VIPs that are not configured any more
 	ReconcileInterval time.Duration // of the periodic pass; events start one at once
 	VIPs              []VIP         // in the file's order, each address once
 }
@@ -62,6 +63,8 @@ type VIP struct {
 	Communities      []speaker.Community
 	LargeCommunities []speaker.LargeCommunity
 	MED, LocalPref   *uint32 // nil: not set
+	Prepend          int     // times that our own ASN is put before the path once more, towards eBGP peers
+	DrainDelay       time.Duration
 	Checks           []health.Check
 }
 
@@ -71,7 +74,7 @@ func (c *Config) Path(v VIP) speaker.Path {
 	if v.Address.Is4() {
 		nextHop = c.NextHop.IPv4
 	}
-	return speaker.Path{Prefix: speaker.HostPrefix(v.Address), NextHop: nextHop,
+	return speaker.Path{Prefix: speaker.HostPrefix(v.Address), NextHop: nextHop, ASPath: slices.Repeat([]uint32{c.ASN}, v.Prepend),
 		Communities: v.Communities, LargeCommunities: v.LargeCommunities, MED: v.MED, LocalPref: v.LocalPref}
 }
 
@@ -159,7 +162,7 @@ func (r *reader) config(tree any) *Config {
 	}
 	for i, item := range vips {
 		path := fmt.Sprintf("vips[%d]", i)
-		vip := r.vip(path, item)
+		vip := r.vip(path, item, cfg)
 		if !vip.Address.IsValid() {
 			continue
 		}
@@ -173,7 +176,7 @@ func (r *reader) config(tree any) *Config {
 	return cfg
 }
 
-func (r *reader) vip(path string, item any) VIP {
+func (r *reader) vip(path string, item any, cfg *Config) VIP {
 	o := r.object(path, item)
 	var v VIP
 	if s := o.text("address"); s != "" {
@@ -205,6 +208,10 @@ func (r *reader) vip(path string, item any) VIP {
 	}
 	v.MED = o.optionalNumber("med", 1<<32-1)
 	v.LocalPref = o.optionalNumber("local_pref", 1<<32-1)
+	if n := o.optionalNumber("prepend", speaker.MaxASPath); n != nil {
+		v.Prepend = int(*n)
+	}
+	v.DrainDelay = o.duration("drain_delay", cfg.DrainDelay)
 	checks := o.optionalList("checks")
 	if len(checks) > MaxChecks {
 		r.add(o.at("checks"), "has %d entries; at most %d are allowed", len(checks), MaxChecks)

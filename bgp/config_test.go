@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ const fullConfig = `{ "schema_version": 1,
   "reconcile_interval": "10s",
   "vips": [
     { "address": "203.0.113.10",
-      "communities": [ "65001:100", "65001:1:2" ], "med": null, "local_pref": 200,
+      "communities": [ "65001:100", "65001:1:2" ], "med": null, "local_pref": 200, "prepend": 2, "drain_delay": "30s",
       "checks": [
         { "type": "http", "url": "http://127.0.0.1:8080/healthz", "interval": "2s", "timeout": "1s", "rise": 2, "fall": 3 },
         { "type": "tcp", "address": "localhost:80", "interval": "500ms", "timeout": "500ms", "rise": 1, "fall": 1 } ] },
@@ -43,20 +44,20 @@ func TestParseConfig(t *testing.T) {
 		Hold:       Hold{Interface: "lo"},
 		DrainDelay: 5 * time.Second, ReconcileInterval: 10 * time.Second,
 		VIPs: []VIP{
-			{Address: vip, LocalPref: &pref,
+			{Address: vip, LocalPref: &pref, Prepend: 2, DrainDelay: 30 * time.Second,
 				Communities: []speaker.Community{65001<<16 | 100}, LargeCommunities: []speaker.LargeCommunity{{Global: 65001, Local1: 1, Local2: 2}},
 				Checks: []health.Check{
 					{Kind: health.HTTP, URL: "http://127.0.0.1:8080/healthz", Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3},
 					{Kind: health.TCP, Address: "localhost:80", Interval: 500 * time.Millisecond, Timeout: 500 * time.Millisecond, Rise: 1, Fall: 1, NotAddr: vip},
 				}},
-			{Address: netip.MustParseAddr("2001:db8::10"), MED: &med},
+			{Address: netip.MustParseAddr("2001:db8::10"), MED: &med, DrainDelay: 5 * time.Second},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	p := got.Path(got.VIPs[0])
-	if p.Prefix.String() != "203.0.113.10/32" || p.NextHop != got.NextHop.IPv4 || p.LocalPref != &pref && *p.LocalPref != 200 {
+	if p.Prefix.String() != "203.0.113.10/32" || p.NextHop != got.NextHop.IPv4 || *p.LocalPref != 200 || !slices.Equal(p.ASPath, []uint32{65001, 65001}) {
 		t.Errorf("path is %+v", p)
 	}
 	if p := got.Path(got.VIPs[1]); p.NextHop.IsValid() {
@@ -113,6 +114,8 @@ func TestConfigMistakes(t *testing.T) {
 		{`"65001:100"`, `65001`, `vips[0].communities[0]: is the number 65001; want a string`},
 		{`"med": 0`, `"med": -1`, `vips[1].med: -1 is not a whole number from 0 to 4294967295`},
 		{`"med": 0`, `"med": 1.5`, `vips[1].med: 1.5 is not a whole number`},
+		{`"prepend": 2`, `"prepend": 256`, `vips[0].prepend: 256 is not a whole number from 0 to 255`},
+		{`"drain_delay": "30s"`, `"drain_delay": 30`, `vips[0].drain_delay: is the number 30; want a number with a unit`},
 		{`"type": "http"`, `"type": "icmp"`, `vips[0].checks[0].type: "icmp" is not a type of check; want "http" or "tcp"`},
 		{`"type": "http", `, ``, `vips[0].checks[0].type: is missing`},
 		{`"url": "http://127.0.0.1:8080/healthz"`, `"address": "127.0.0.1:8080"`, `vips[0].checks[0].url: is missing; vips[0].checks[0].address: is not known here`},

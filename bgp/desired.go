@@ -3,6 +3,7 @@ package bgp
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/centra/plasmacloud/bgp/health"
 	"github.com/centra/plasmacloud/bgp/speaker"
@@ -30,20 +31,26 @@ func (w Want) String() string {
 
 // wish is what should become of one VIP, and why.
 type wish struct {
-	want Want
-	path speaker.Path
-	why  string
+	want  Want
+	path  speaker.Path
+	drain time.Duration // from its withdraw to letting go of it
+	why   string
 }
 
 // notConfigured is the wish for what carries our mark and is in no configuration.
 var notConfigured = wish{want: Withdraw, why: "is not in the configuration"}
 
 // desired decides what should become of every configured VIP: configuration,
-// health, and the gate, which is shut once the announcer stops.
-func desired(cfg *Config, state func(health.Check) health.State, stopping bool) map[netip.Addr]wish {
+// health, and the gate, which is shut once the announcer stops. Peers of our own AS
+// take no path with that AS in it, for a loop (RFC 4271, section 9.1.2), so while
+// there is one, nothing is prepended.
+func desired(cfg *Config, state func(health.Check) health.State, internalPeer, stopping bool) map[netip.Addr]wish {
 	wishes := make(map[netip.Addr]wish, len(cfg.VIPs))
 	for _, v := range cfg.VIPs {
-		w := wish{path: cfg.Path(v)}
+		w := wish{path: cfg.Path(v), drain: v.DrainDelay}
+		if internalPeer {
+			w.path.ASPath = nil
+		}
 		if stopping {
 			w.want, w.why = Withdraw, "the announcer stops"
 		} else {

@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -10,35 +11,34 @@ import (
 	"github.com/centra/plasmacloud/bgp/speaker"
 )
 
-// drains holds the addresses on their way out, with the time since when the delay
-// of each runs; zero: not yet. It is the only thing that the announcer remembers;
-// after a crash it starts anew.
-type drains map[netip.Addr]time.Time
+// drains holds the addresses on their way out. With delays it is the only thing that
+// the announcer remembers; after a crash it starts anew.
+type drains map[netip.Addr]drain
+
+// drain is the way out of one address.
+type drain struct {
+	since time.Time // since when the delay runs; zero: not yet
+	delay time.Duration
+}
 
 // update keeps exactly the unwanted addresses that have no path of ours. One that
 // is wanted again, or announced again, starts from the beginning the next time.
-func (d drains) update(unwanted []netip.Addr, own map[netip.Prefix]speaker.Path) {
+func (d drains) update(unwanted []netip.Addr, own map[netip.Prefix]speaker.Path, delay func(netip.Addr) time.Duration) {
 	keep := make(map[netip.Addr]bool, len(unwanted))
 	for _, addr := range unwanted {
 		if _, announced := own[speaker.HostPrefix(addr)]; announced {
 			continue
 		}
 		keep[addr] = true
-		if _, known := d[addr]; !known {
-			d[addr] = time.Time{}
-		}
+		d[addr] = drain{d[addr].since, delay(addr)}
 	}
-	for addr := range d {
-		if !keep[addr] {
-			delete(d, addr)
-		}
-	}
+	maps.DeleteFunc(d, func(addr netip.Addr, _ drain) bool { return !keep[addr] })
 }
 
 // waiting reports whether the delay of any address does not run yet.
 func (d drains) waiting() bool {
-	for _, since := range d {
-		if since.IsZero() {
+	for _, one := range d {
+		if one.since.IsZero() {
 			return true
 		}
 	}
@@ -47,21 +47,21 @@ func (d drains) waiting() bool {
 
 // start starts every delay that does not run yet.
 func (d drains) start(now time.Time) {
-	for addr, since := range d {
-		if since.IsZero() {
-			d[addr] = now
+	for addr, one := range d {
+		if one.since.IsZero() {
+			d[addr] = drain{now, one.delay}
 		}
 	}
 }
 
 // due returns the addresses whose delay is over, and when the next one's will be
 // (zero: none runs).
-func (d drains) due(delay time.Duration, now time.Time) (due []netip.Addr, next time.Time) {
-	for addr, since := range d {
-		if since.IsZero() {
+func (d drains) due(now time.Time) (due []netip.Addr, next time.Time) {
+	for addr, one := range d {
+		if one.since.IsZero() {
 			continue
 		}
-		if at := since.Add(delay); at.After(now) {
+		if at := one.since.Add(one.delay); at.After(now) {
 			if next.IsZero() || at.Before(next) {
 				next = at
 			}
@@ -73,6 +73,43 @@ func (d drains) due(delay time.Duration, now time.Time) (due []netip.Addr, next 
 	return due, next
 }
 
+// delays has the drain's delay of each VIP that is configured, or was when it was
+// last: one that leaves the configuration drains as long as it would have before.
+type delays map[netip.Addr]time.Duration
+
+func (d delays) update(wishes map[netip.Addr]wish, now live) {
+	for addr, w := range wishes {
+		d[addr] = w.drain
+	}
+	if !now.addrsKnown {
+		return
+	}
+	maps.DeleteFunc(d, func(addr netip.Addr, _ time.Duration) bool {
+		_, configured := wishes[addr]
+		return !configured && !now.addrs.Own[addr]
+	})
+}
+
+// of is the delay of addr, or otherwise.
+func (d delays) of(addr netip.Addr, otherwise time.Duration) time.Duration {
+	if delay, ok := d[addr]; ok {
+		return delay
+	}
+	return otherwise
+}
+
+// longestDrain is how long the drain of everything may take.
+func (a *Announcer) longestDrain(cfg *Config) time.Duration {
+	longest := cfg.DrainDelay
+	for _, v := range cfg.VIPs {
+		longest = max(longest, v.DrainDelay)
+	}
+	for _, delay := range a.delays {
+		longest = max(longest, delay)
+	}
+	return longest
+}
+
 // drain moves the unwanted addresses on: from the path being out of the speaker's
 // table, through the delay, to the release. It does nothing unless the table was
 // read in this pass.
@@ -81,17 +118,18 @@ func (d drains) due(delay time.Duration, now time.Time) (due []netip.Addr, next 
 // too. How far it has come cannot be asked: gobgpd computes its Adj-RIB-Out from
 // the table, shows no queue, and its count of sent messages stands still for a
 // router that reads nothing as it does when all are sent.
-func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Addr, now live, stopping bool) (next time.Time, err error) {
+func (a *Announcer) drain(ctx context.Context, cfg *Config, wishes map[netip.Addr]wish, unwanted []netip.Addr, now live, stopping bool) (next time.Time, err error) {
+	a.delays.update(wishes, now)
 	if !now.tableKnown || !now.addrsKnown {
 		return time.Time{}, nil
 	}
-	a.drains.update(unwanted, now.table.Own)
+	a.drains.update(unwanted, now.table.Own, func(addr netip.Addr) time.Duration { return a.delays.of(addr, cfg.DrainDelay) })
 	if a.drains.waiting() {
 		if err = a.told(ctx); err == nil {
 			a.drains.start(time.Now())
 		}
 	}
-	due, next := a.drains.due(cfg.DrainDelay, time.Now())
+	due, next := a.drains.due(time.Now())
 	if len(due) == 0 {
 		return next, err
 	}

@@ -308,3 +308,68 @@ func testReload(t *testing.T, g gobgpdtest.Generation) {
 		t.Errorf("%d UPDATEs for a bad file", got)
 	}
 }
+
+// A VIP of a backup node: its path is longer, as far as a router of another AS can
+// see. One of our own would drop it for a loop, so it gets the plain path.
+func TestPrepend(t *testing.T) { gobgpdtest.Each(t, testPrepend) }
+
+func testPrepend(t *testing.T, g gobgpdtest.Generation) {
+	for asn, want := range map[uint32][3]string{
+		gobgpdtest.RouterASN:  {"[65001]", "[65001 65001 65001]", "[65001 65001]"},
+		gobgpdtest.SpeakerASN: {"[]", "[]", "[]"},
+	} {
+		t.Run(fmt.Sprint("router of AS ", asn), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, gobgpdtest.Config{Generation: g, PeerASN: asn})
+			s.configure(object{"address": v4a}, object{"address": v4b, "prepend": 2}, object{"address": v6a, "prepend": 255})
+			s.start()
+			s.waitRoutes(v4a, v4b, v6a)
+			seen := func(vip string) string { return fmt.Sprint(s.router.Learned(t)[host(vip)].ASPath) }
+			if a, b := seen(v4a), seen(v4b); a != want[0] || b != want[1] {
+				t.Errorf("paths are %s and %s, want %v", a, b, want)
+			}
+			if n := len(s.router.Learned(t)[host(v6a)].ASPath); asn == gobgpdtest.RouterASN && n != 256 || asn != gobgpdtest.RouterASN && n != 0 {
+				t.Errorf("the longest path has %d", n)
+			}
+			updates := s.router.Updates(t)
+			s.configure(object{"address": v4a}, object{"address": v4b, "prepend": 1}, object{"address": v6a, "prepend": 255})
+			s.signal(syscall.SIGHUP)
+			s.waitLog("reloaded", 1)
+			s.eventually("the router sees the change", func() error {
+				if got := seen(v4b); got != want[2] {
+					return fmt.Errorf("path is %s", got)
+				}
+				return nil
+			})
+			n, left := s.router.Updates(t)-updates, s.count("prepend is left out, since the speaker has a peer of its own AS, which would drop the path for a loop")
+			if external := asn == gobgpdtest.RouterASN; external && (n != 1 || left != 0) || !external && (n != 0 || left != 1) {
+				t.Errorf("%d UPDATEs, warned %d times", n, left)
+			}
+		})
+	}
+}
+
+// Each VIP drains as long as it says, also one that left the configuration.
+func TestDrainDelayOfItsOwn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	const long = 3 * drainDelay
+	s.configure(object{"address": v4a, "drain_delay": long.String()}, object{"address": v4b}, object{"address": v4c, "drain_delay": long.String()})
+	s.start()
+	s.waitRoutes(v4a, v4b, v4c)
+	removed := s.removals()
+	s.configure(object{"address": v4a, "drain_delay": long.String()})
+	s.signal(syscall.SIGHUP)
+	s.waitRoutes(v4a)
+	if b, c := removed.wait(v4b), removed.wait(v4c); c.Sub(b) < long/2 {
+		t.Errorf("%s with the longer delay left %s after the other", v4c, c.Sub(b))
+	}
+	stopped := time.Now()
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	if after := removed.wait(v4a).Sub(stopped); after < long*3/4 {
+		t.Errorf("%s left %s after the signal", v4a, after)
+	}
+}

@@ -17,14 +17,16 @@ import (
 // what would lose a packet or touch what is not its own.
 type world struct {
 	complain func(format string, args ...any)
-	delay    time.Duration // of the drain
+	delay    time.Duration // of the drain, of those that are not in delays
+	delays   map[netip.Addr]time.Duration
 
-	away    error                         // what Ready says; nil: ready
-	table   map[netip.Prefix]speaker.Path // ours
-	foreign map[netip.Prefix]int
-	session bool                       // with the one router, under graceful restart
-	routes  map[netip.Prefix]bool      // ours, as the router has them; without a session as they were
-	lost    map[netip.Prefix]time.Time // when the router last lost a route
+	away     error                         // what Ready says; nil: ready
+	table    map[netip.Prefix]speaker.Path // ours
+	foreign  map[netip.Prefix]int
+	session  bool                       // with the one router, under graceful restart
+	internal bool                       // the router is of our own AS
+	routes   map[netip.Prefix]bool      // ours, as the router has them; without a session as they were
+	lost     map[netip.Prefix]time.Time // when the router last lost a route
 
 	own, others map[netip.Addr]bool
 	bindFails   map[netip.Addr]bool
@@ -36,7 +38,7 @@ type world struct {
 
 func newWorld(delay time.Duration, complain func(string, ...any)) *world {
 	return &world{
-		complain: complain, delay: delay,
+		complain: complain, delay: delay, delays: map[netip.Addr]time.Duration{},
 		table: map[netip.Prefix]speaker.Path{}, foreign: map[netip.Prefix]int{},
 		session: true, routes: map[netip.Prefix]bool{}, lost: map[netip.Prefix]time.Time{},
 		own: map[netip.Addr]bool{}, others: map[netip.Addr]bool{}, bindFails: map[netip.Addr]bool{},
@@ -115,6 +117,9 @@ func (w worldSpeaker) Announce(_ context.Context, paths []speaker.Path) error {
 		if a := p.Prefix.Addr(); !w.own[a] && !w.others[a] {
 			w.complain("%s announced before it is held", p.Prefix)
 		}
+		if w.internal && len(p.ASPath) > 0 {
+			w.complain("%s announced with path %v to a router of our own AS", p.Prefix, p.ASPath)
+		}
 		if w.table[p.Prefix].Equal(p) {
 			w.complain("%s announced again, unchanged", p.Prefix)
 		}
@@ -157,7 +162,11 @@ func (w worldSpeaker) Advertised(_ context.Context, prefixes []netip.Prefix) (sp
 var theRouter = netip.MustParseAddr("192.0.2.1")
 
 func (w worldSpeaker) Peers(context.Context) ([]speaker.Peer, error) {
-	return []speaker.Peer{{Address: theRouter, Established: w.session}}, w.answers()
+	asn := uint32(65100)
+	if w.internal {
+		asn = 65001
+	}
+	return []speaker.Peer{{Address: theRouter, ASN: asn, Established: w.session}}, w.answers()
 }
 
 func (w worldSpeaker) Watch(ctx context.Context, changed func()) error {
@@ -201,8 +210,12 @@ func (w worldHolder) Release(_ context.Context, addrs []netip.Addr) error {
 		if w.routes[p] {
 			w.complain("%s released while the router has its route", a)
 		}
-		if lost, ok := w.lost[p]; ok && time.Since(lost) < w.delay {
-			w.complain("%s released %s after the router lost its route, before the drain of %s", a, time.Since(lost), w.delay)
+		delay, ok := w.delays[a]
+		if !ok {
+			delay = w.delay
+		}
+		if lost, ok := w.lost[p]; ok && time.Since(lost) < delay {
+			w.complain("%s released %s after the router lost its route, before the drain of %s", a, time.Since(lost), delay)
 		}
 		delete(w.own, a)
 		w.released++
@@ -226,7 +239,7 @@ func testConfig(n int) *Config {
 	}
 	a := netip.MustParseAddr("203.0.113.1")
 	for i := range n {
-		cfg.VIPs = append(cfg.VIPs, VIP{Address: a, Checks: []health.Check{checkOf(i)}})
+		cfg.VIPs = append(cfg.VIPs, VIP{Address: a, DrainDelay: cfg.DrainDelay, Checks: []health.Check{checkOf(i)}})
 		a = a.Next()
 	}
 	return cfg

@@ -26,9 +26,10 @@ const confirmPause = 20 * time.Millisecond
 func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	began := time.Now()
 	cfg := a.config()
-	wishes := desired(cfg, a.health, stopping)
 	now, speakerErr, addrsErr := a.read(ctx)
+	wishes := desired(cfg, a.health, now.internalPeer(cfg.ASN), stopping)
 	a.reportSpeaker(speakerErr)
+	a.reportPrepend(cfg, now)
 	a.reportForeign(wishes, now)
 
 	todo := plan(wishes, now)
@@ -49,7 +50,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	slices.SortFunc(unheld, netip.Prefix.Compare)
 	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before, func([]netip.Prefix) string { return "cannot be held" }))
 	announced, announceErr := a.announce(ctx, todo.announce, wishes, failed, now)
-	next, drainErr := a.drain(ctx, cfg, todo.unwanted, now, stopping)
+	next, drainErr := a.drain(ctx, cfg, wishes, todo.unwanted, now, stopping)
 	var offerErr error
 	if now.tableKnown && speakerErr == nil && !stopping {
 		offerErr = a.checkOffered(ctx)
@@ -96,6 +97,9 @@ func (a *Announcer) read(ctx context.Context) (now live, speakerErr, addrsErr er
 	if speakerErr == nil || errors.Is(speakerErr, speaker.ErrWrongASN) {
 		table, err := a.speaker.List(ctx)
 		if err != nil {
+			return now, err, addrsErr
+		}
+		if now.peers, err = a.speaker.Peers(ctx); err != nil {
 			return now, err, addrsErr
 		}
 		now.table, now.tableKnown = table, true

@@ -12,9 +12,15 @@ import (
 // follows from it.
 type live struct {
 	table      speaker.Table
-	tableKnown bool
+	peers      []speaker.Peer
+	tableKnown bool // and the peers
 	addrs      vip.Addresses
 	addrsKnown bool
+}
+
+// internalPeer reports whether a peer of the speaker is of our own AS.
+func (l live) internalPeer(asn uint32) bool {
+	return slices.ContainsFunc(l.peers, func(p speaker.Peer) bool { return p.ASN == asn })
 }
 
 // steps are in the order in which they are done. A VIP that is to be announced is

@@ -45,12 +45,23 @@ func newMachine(t *rapid.T) *machine {
 
 // start is also what follows a crash: the new announcer knows nothing.
 func (m *machine) start() {
+	clear(m.world.delays)
 	m.announcer = New(Options{Config: m.cfg, Speaker: worldSpeaker{m.world}, Holder: worldHolder{m.world},
 		Probe: func(context.Context, health.Check) error { return nil }})
 	m.announcer.health = func(c health.Check) health.State { return health.State{Status: m.health[c], Reason: "set by the test"} }
 }
 
-func (m *machine) pass() result { return m.announcer.pass(context.Background(), false) }
+func (m *machine) pass() result {
+	m.configured()
+	return m.announcer.pass(context.Background(), false)
+}
+
+// configured tells the world what the announcer is about to read.
+func (m *machine) configured() {
+	for _, v := range m.cfg.VIPs {
+		m.world.delays[v.Address] = v.DrainDelay
+	}
+}
 
 func drawVIP(t *rapid.T) netip.Addr {
 	return testConfig(modelVIPs).VIPs[rapid.IntRange(0, modelVIPs-1).Draw(t, "vip")].Address
@@ -78,6 +89,8 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			for i := range cfg.VIPs {
 				med := rapid.Uint32Range(0, 2).Draw(t, "med")
 				cfg.VIPs[i].MED = &med
+				cfg.VIPs[i].Prepend = rapid.IntRange(0, 2).Draw(t, "prepend")
+				cfg.VIPs[i].DrainDelay = time.Duration(rapid.IntRange(1, 5).Draw(t, "drain delay")) * time.Second
 				if rapid.Bool().Draw(t, "no checks") {
 					cfg.VIPs[i].Checks = nil
 				}
@@ -94,7 +107,8 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 				m.world.restartSpeaker()
 			}
 		},
-		"session": func(t *rapid.T) { m.world.setSession(rapid.Bool().Draw(t, "up")) },
+		"router's AS": func(t *rapid.T) { m.world.internal = rapid.Bool().Draw(t, "ours") },
+		"session":     func(t *rapid.T) { m.world.setSession(rapid.Bool().Draw(t, "up")) },
 		"interface": func(t *rapid.T) {
 			if m.world.noInterface = rapid.Bool().Draw(t, "gone"); m.world.noInterface {
 				clear(m.world.own)
@@ -121,7 +135,7 @@ func (m *machine) afterPass(t *rapid.T) {
 	if w.listFails || w.away != nil && !errors.Is(w.away, speaker.ErrWrongASN) {
 		return
 	}
-	wishes := desired(m.cfg, m.announcer.health, false)
+	wishes := desired(m.cfg, m.announcer.health, m.world.internal, false)
 	for p := range w.table {
 		if a := p.Addr(); !w.own[a] && !w.others[a] {
 			t.Fatalf("%s is announced, and nobody holds it", a)
@@ -162,7 +176,7 @@ func (m *machine) settle(t *rapid.T) {
 	if r = m.pass(); r.err != nil || !r.next.IsZero() || w.changes() != steps {
 		t.Fatalf("not quiet: %+v, %d steps more", r, w.changes()-steps)
 	}
-	for addr, wish := range desired(m.cfg, m.announcer.health, false) {
+	for addr, wish := range desired(m.cfg, m.announcer.health, m.world.internal, false) {
 		path, announced := w.table[wish.path.Prefix]
 		held := w.own[addr] || w.others[addr]
 		switch wish.want {
@@ -186,7 +200,7 @@ func (m *machine) settle(t *rapid.T) {
 			}
 		}
 	}
-	wishes := desired(m.cfg, m.announcer.health, false)
+	wishes := desired(m.cfg, m.announcer.health, m.world.internal, false)
 	for p := range w.table {
 		if _, ok := wishes[p.Addr()]; !ok {
 			t.Fatalf("%s is not configured, and announced", p)
@@ -226,6 +240,7 @@ func TestStopProperty(t *testing.T) {
 			w.listFails = false
 			foreign := maps.Clone(w.foreign)
 			held, nothing := len(w.own), len(w.own)+len(w.others)+len(w.routes) == 0
+			m.configured()
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
 			began := time.Now()

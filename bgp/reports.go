@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/centra/plasmacloud/bgp/speaker"
@@ -15,6 +16,7 @@ type reports struct {
 	speaker string
 	err     string
 	foreign map[netip.Addr]string
+	prepend bool // that it is left out
 }
 
 func newReports() reports { return reports{foreign: map[netip.Addr]string{}} }
@@ -59,6 +61,17 @@ func (a *Announcer) reportError(err error) {
 		return
 	}
 	a.log.Info("pass works again")
+}
+
+func (a *Announcer) reportPrepend(cfg *Config, now live) {
+	if !now.tableKnown {
+		return
+	}
+	left := now.internalPeer(cfg.ASN) && slices.ContainsFunc(cfg.VIPs, func(v VIP) bool { return v.Prepend > 0 })
+	if left && !a.reported.prepend {
+		a.log.Warn("prepend is left out, since the speaker has a peer of its own AS, which would drop the path for a loop")
+	}
+	a.reported.prepend = left
 }
 
 func (a *Announcer) reportForeign(wishes map[netip.Addr]wish, now live) {

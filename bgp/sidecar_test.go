@@ -51,7 +51,11 @@ type logLine struct {
 
 func newSite(t *testing.T, cfg gobgpdtest.Config) *site {
 	t.Helper()
-	s := &site{t: t, ns: netnstest.New(t), router: gobgpdtest.StartRouter(t), file: filepath.Join(t.TempDir(), "announcer.json")}
+	start := gobgpdtest.StartRouter
+	if cfg.PeerASN == gobgpdtest.SpeakerASN {
+		start = gobgpdtest.StartInternalRouter
+	}
+	s := &site{t: t, ns: netnstest.New(t), router: start(t), file: filepath.Join(t.TempDir(), "announcer.json")}
 	cfg.Peers = []netip.AddrPort{s.router.BGP}
 	s.daemon = gobgpdtest.Start(t, cfg)
 	var err error

@@ -88,7 +88,7 @@ func (r Route) path() Path {
 	if r.NextHop.IsUnspecified() {
 		r.NextHop = netip.Addr{}
 	}
-	return Path{Prefix: r.Prefix, NextHop: r.NextHop, Communities: sortedSet(r.Communities), LargeCommunities: sortedLarge(r.LargeCommunities),
+	return Path{Prefix: r.Prefix, NextHop: r.NextHop, ASPath: r.ASPath, Communities: sortedSet(r.Communities), LargeCommunities: sortedLarge(r.LargeCommunities),
 		MED: r.MED, LocalPref: r.LocalPref}
 }
 

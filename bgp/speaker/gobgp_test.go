@@ -54,7 +54,8 @@ func testRoundTrip(t *testing.T, g gobgpdtest.Generation) {
 		{Prefix: netip.MustParsePrefix("203.0.113.12/32"),
 			Communities:      []speaker.Community{65001<<16 | 200, 65001<<16 | 100, 65001<<16 | 200},
 			LargeCommunities: []speaker.LargeCommunity{{Global: 65001, Local1: 2}, {Global: 65001, Local1: 1, Local2: 9}}},
-		{Prefix: vip6, MED: ptr(5), Communities: []speaker.Community{1}},
+		{Prefix: netip.MustParsePrefix("203.0.113.13/32"), ASPath: slices.Repeat([]uint32{4200000000}, speaker.MaxASPath)},
+		{Prefix: vip6, MED: ptr(5), ASPath: []uint32{65001, 65001}, Communities: []speaker.Community{1}},
 		{Prefix: netip.MustParsePrefix("2001:db8::11/128"), NextHop: netip.MustParseAddr("2001:db8::1")},
 	}
 	if err := s.Announce(t.Context(), paths); err != nil {

@@ -95,6 +95,9 @@ func encodePathV3(p Path) (*api.Path, error) {
 	} else {
 		attributes = append(attributes, &api.MpReachNLRIAttribute{Family: f, NextHops: []string{p.NextHop.String()}, Nlris: []*anypb.Any{nlri}})
 	}
+	if len(p.ASPath) > 0 {
+		attributes = append(attributes, &api.AsPathAttribute{Segments: []*api.AsSegment{{Type: api.AsSegment_AS_SEQUENCE, Numbers: p.ASPath}}})
+	}
 	if p.MED != nil {
 		attributes = append(attributes, &api.MultiExitDiscAttribute{Med: *p.MED})
 	}

@@ -90,6 +90,10 @@ func encodePathV4(p Path) *api.Path {
 		encoded.Pattrs = append(encoded.Pattrs, &api.Attribute{Attr: &api.Attribute_MpReach{MpReach: &api.MpReachNLRIAttribute{
 			Family: f, NextHops: []string{p.NextHop.String()}, Nlris: []*api.NLRI{nlri}}}})
 	}
+	if len(p.ASPath) > 0 {
+		encoded.Pattrs = append(encoded.Pattrs, &api.Attribute{Attr: &api.Attribute_AsPath{AsPath: &api.AsPathAttribute{
+			Segments: []*api.AsSegment{{Type: api.AsSegment_TYPE_AS_SEQUENCE, Numbers: p.ASPath}}}}})
+	}
 	if p.MED != nil {
 		encoded.Pattrs = append(encoded.Pattrs, &api.Attribute{Attr: &api.Attribute_MultiExitDisc{MultiExitDisc: &api.MultiExitDiscAttribute{Med: *p.MED}}})
 	}

@@ -64,9 +64,13 @@ func parseNumbers(s string, want, bits int) ([]uint32, error) {
 	return numbers, nil
 }
 
+// MaxASPath is how many ASNs fit into one segment of an AS_PATH (RFC 4271, section 4.3).
+const MaxASPath = 255
+
 // Path is one route that we originate: a host prefix and its attributes (RFC 4271, section 5).
 type Path struct {
 	Prefix           netip.Prefix // canonical host prefix: /32 or /128, not IPv4-mapped
+	ASPath           []uint32     // as originated, nearest AS first; towards another AS the speaker puts its own before it
 	NextHop          netip.Addr   // of the prefix's family; the zero Addr means the speaker's own address on each session
 	Communities      []Community
 	LargeCommunities []LargeCommunity
@@ -90,6 +94,10 @@ func (p Path) Validate() error {
 		return fmt.Errorf("prefix %s is not a host prefix; want /%d", p.Prefix, a.BitLen())
 	case a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast():
 		return fmt.Errorf("prefix %s cannot be announced: not a global unicast address", p.Prefix)
+	case len(p.ASPath) > MaxASPath:
+		return fmt.Errorf("AS path of %s has %d ASNs; at most %d are allowed", p.Prefix, len(p.ASPath), MaxASPath)
+	case slices.Contains(p.ASPath, 0):
+		return fmt.Errorf("AS path of %s has AS 0, which is none", p.Prefix)
 	}
 	n := p.NextHop
 	switch {
@@ -106,7 +114,7 @@ func (p Path) Validate() error {
 // Equal reports whether p and q would be announced alike. Communities are sets
 // (RFC 1997, RFC 8092): their order and repetition do not count.
 func (p Path) Equal(q Path) bool {
-	return p.Prefix == q.Prefix && p.NextHop == q.NextHop &&
+	return p.Prefix == q.Prefix && p.NextHop == q.NextHop && slices.Equal(p.ASPath, q.ASPath) &&
 		equalPtr(p.MED, q.MED) && equalPtr(p.LocalPref, q.LocalPref) &&
 		slices.Equal(sortedSet(p.Communities), sortedSet(q.Communities)) &&
 		slices.EqualFunc(sortedLarge(p.LargeCommunities), sortedLarge(q.LargeCommunities),
