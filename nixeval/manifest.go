@@ -51,14 +51,40 @@ type Cluster struct {
 
 // Node is one machine of the cluster.
 type Node struct {
-	Role          string         `mapstructure:"role"`
-	IP            string         `mapstructure:"ip"`
-	IPv6          *string        `mapstructure:"ipv6"`
-	Services      []string       `mapstructure:"services"`
-	ClusterConfig string         `mapstructure:"clusterConfig"` // exact bytes of cluster-config.json
-	ConfigHash    string         `mapstructure:"configHash"`    // "sha256:" + hex of those bytes
-	BGP           *BGP           `mapstructure:"bgp"`
-	Announcer     map[string]any `mapstructure:"announcer"` // announcer.json; nil: no announcer here
+	Role          string            `mapstructure:"role"`
+	IP            string            `mapstructure:"ip"`
+	IPv6          *string           `mapstructure:"ipv6"`
+	Services      []string          `mapstructure:"services"`
+	Labels        map[string]string `mapstructure:"labels"`
+	Site          *string           `mapstructure:"site"` // nil: none
+	Identity      Identity          `mapstructure:"identity"`
+	Deployment    Deployment        `mapstructure:"deployment"`
+	ClusterConfig string            `mapstructure:"clusterConfig"` // exact bytes of cluster-config.json
+	ConfigHash    string            `mapstructure:"configHash"`    // "sha256:" + hex of those bytes
+	BGP           *BGP              `mapstructure:"bgp"`
+	Announcer     map[string]any    `mapstructure:"announcer"` // announcer.json; nil: no announcer here
+}
+
+// Identity is how a machine is told before it has a name.
+type Identity struct {
+	MACs   []string `mapstructure:"macs"`   // lower case, with colons
+	Serial *string  `mapstructure:"serial"` // as the firmware tells it; nil: not known
+}
+
+// Deployment is how a node is installed, and reached over SSH.
+type Deployment struct {
+	TargetHost string    `mapstructure:"targetHost"` // a host name or an address
+	TargetUser string    `mapstructure:"targetUser"`
+	TargetPort uint16    `mapstructure:"targetPort"`
+	Tags       []string  `mapstructure:"tags"`
+	Provision  Provision `mapstructure:"provision"`
+}
+
+// Provision is what the ISO does on a machine.
+type Provision struct {
+	Mode   string  `mapstructure:"mode"`   // live or install
+	Disk   *string `mapstructure:"disk"`   // to install on, such as /dev/disk/by-id/...; nil: none named
+	Script *string `mapstructure:"script"` // shell commands that install the node; nil: the ISO's own way
 }
 
 // BGP is a node's nix-nos.bgp.
@@ -184,7 +210,7 @@ func decodeStrict(tree map[string]any, into any) error {
 }
 
 // exactNumber refuses what mapstructure would bend to fit: it takes a
-// json.Number for a string, and cuts one that is too large for a uint32.
+// json.Number for a string, and cuts one that is too large for its field.
 func exactNumber(_, to reflect.Type, value any) (any, error) {
 	number, ok := value.(json.Number)
 	if !ok {
@@ -193,10 +219,11 @@ func exactNumber(_, to reflect.Type, value any) (any, error) {
 	switch to.Kind() {
 	case reflect.String:
 		return nil, fmt.Errorf("want a string, not the number %s", number)
-	case reflect.Uint32:
-		n, err := strconv.ParseUint(number.String(), 10, 32)
+	case reflect.Uint16, reflect.Uint32:
+		bits := to.Bits()
+		n, err := strconv.ParseUint(number.String(), 10, bits)
 		if err != nil {
-			return nil, fmt.Errorf("%s is no whole number from 0 to 4294967295", number)
+			return nil, fmt.Errorf("%s is no whole number from 0 to %d", number, uint64(1)<<bits-1)
 		}
 		return n, nil
 	}

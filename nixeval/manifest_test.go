@@ -19,6 +19,9 @@ const goodManifest = `{
     "nodes": {
       "n1": {
         "role": "control-plane", "ip": "10.0.0.11", "ipv6": null, "services": ["fiberlb"],
+        "labels": {"rack": "a1"}, "site": "berlin", "identity": {"macs": ["52:54:00:12:34:56"], "serial": "CZ3412X0PQ"},
+        "deployment": {"targetHost": "n1.example.org", "targetUser": "root", "targetPort": 2222, "tags": ["canary"],
+                       "provision": {"mode": "install", "disk": "/dev/vda", "script": null}},
         "clusterConfig": "{}", "configHash": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
         "bgp": {"backend": "gobgp", "asn": 65001, "routerId": "10.0.0.11",
                 "peers": {"r": {"address": "10.0.0.1", "asn": 65000, "holdTime": 90}},
@@ -27,6 +30,9 @@ const goodManifest = `{
       },
       "n2": {
         "role": "worker", "ip": "10.0.0.12", "ipv6": "2001:db8::12", "services": [],
+        "labels": {}, "site": null, "identity": {"macs": [], "serial": null},
+        "deployment": {"targetHost": "10.0.0.12", "targetUser": "root", "targetPort": 22, "tags": [],
+                       "provision": {"mode": "live", "disk": null, "script": null}},
         "clusterConfig": "{}", "configHash": "sha256:x", "bgp": null, "announcer": null
       }
     }
@@ -51,6 +57,15 @@ func TestDecodeManifest(t *testing.T) {
 	assert.Equal(t, map[string]any{"holdTime": json.Number("90")}, n1.BGP.Peers["r"].Settings)
 	assert.Equal(t, uint32(65000), n1.BGP.Peers["r"].ASN)
 
+	serial, disk, site := "CZ3412X0PQ", "/dev/vda", "berlin"
+	assert.Equal(t, map[string]string{"rack": "a1"}, n1.Labels)
+	assert.Equal(t, &site, n1.Site)
+	assert.Equal(t, Identity{MACs: []string{"52:54:00:12:34:56"}, Serial: &serial}, n1.Identity)
+	assert.Equal(t, Deployment{TargetHost: "n1.example.org", TargetUser: "root", TargetPort: 2222, Tags: []string{"canary"},
+		Provision: Provision{Mode: "install", Disk: &disk}}, n1.Deployment)
+	assert.Nil(t, n2.Site)
+	assert.Equal(t, Identity{MACs: []string{}}, n2.Identity)
+
 	announcer, err := n1.AnnouncerJSON()
 	require.NoError(t, err)
 	assert.Contains(t, string(announcer), "12345678901234567890", "numbers stay as they were written")
@@ -68,17 +83,22 @@ func TestDecodeManifestRefuses(t *testing.T) {
 		in   string
 		says []string
 	}{
-		"no JSON":           {`nonsense`, []string{"not a JSON object"}},
-		"two values":        {goodManifest + `{}`, []string{"more after its JSON object"}},
-		"unknown key":       {change(`"ip": "10.0.0.11"`, `"ip": "10.0.0.11", "colour": "red"`), []string{"n1", "colour"}},
-		"key in other case": {change(`"role": "worker"`, `"Role": "worker"`), []string{"n2", "Role"}},
-		"missing key":       {change(`"services": [],`, ``), []string{"n2", "services"}},
-		"wrong type":        {change(`"services": []`, `"services": [1]`), []string{"n2", "services"}},
-		"ASN out of range":  {change(`65000`, `4294967297`), []string{"4294967297", "4294967295"}},
-		"ASN negative":      {change(`65000`, `-1`), []string{"-1"}},
-		"newer schema":      {change(`"schemaVersion": 1`, `"schemaVersion": 2`), []string{"schemaVersion is 2", "same release"}},
-		"no data":           {`{"data": null, "failedAssertions": [], "warnings": []}`, []string{"data is null", "mkCluster"}},
-		"no verdict":        {`{"data": {}}`, []string{"failedAssertions"}},
+		"no JSON":             {`nonsense`, []string{"not a JSON object"}},
+		"two values":          {goodManifest + `{}`, []string{"more after its JSON object"}},
+		"unknown key":         {change(`"ip": "10.0.0.11"`, `"ip": "10.0.0.11", "colour": "red"`), []string{"n1", "colour"}},
+		"key in other case":   {change(`"role": "worker"`, `"Role": "worker"`), []string{"n2", "Role"}},
+		"missing key":         {change(`"services": [],`, ``), []string{"n2", "services"}},
+		"wrong type":          {change(`"services": []`, `"services": [1]`), []string{"n2", "services"}},
+		"ASN out of range":    {change(`65000`, `4294967297`), []string{"4294967297", "4294967295"}},
+		"ASN negative":        {change(`65000`, `-1`), []string{"-1"}},
+		"label no string":     {change(`"a1"`, `1`), []string{"n1", "labels", "rack"}},
+		"unknown in identity": {change(`"serial": null`, `"serial": null, "uuid": "x"`), []string{"n2", "identity", "uuid"}},
+		"port out of range":   {change(`2222`, `65536`), []string{"targetPort", "65536", "65535"}},
+		"no provision": {change(`"tags": [],
+                       "provision": {"mode": "live", "disk": null, "script": null}`, `"tags": []`), []string{"n2", "deployment", "provision"}},
+		"newer schema": {change(`"schemaVersion": 1`, `"schemaVersion": 2`), []string{"schemaVersion is 2", "same release"}},
+		"no data":      {`{"data": null, "failedAssertions": [], "warnings": []}`, []string{"data is null", "mkCluster"}},
+		"no verdict":   {`{"data": {}}`, []string{"failedAssertions"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

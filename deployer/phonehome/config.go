@@ -18,16 +18,19 @@ const maxConfigBytes = 1 << 20
 
 // ClusterConfig is cluster-config.json: what a node knows of itself and its cluster.
 type ClusterConfig struct {
-	SchemaVersion int      `json:"schema_version"` // 1
-	ClusterName   string   `json:"cluster_name"`
-	NodeID        string   `json:"node_id"`
-	NodeRole      string   `json:"node_role"` // control-plane or worker
-	NodeIP        string   `json:"node_ip"`
-	Services      []string `json:"services"`
-	Bootstrap     bool     `json:"bootstrap"` // true on the initial peers
-	InitialPeers  []string `json:"initial_peers"`
-	BGPASN        *uint32  `json:"bgp_asn"`      // null: the cluster has no BGP
-	DeployerURL   string   `json:"deployer_url"` // base URL; /api/v1/phone-home is appended
+	SchemaVersion int               `json:"schema_version"` // 1
+	ClusterName   string            `json:"cluster_name"`
+	NodeID        string            `json:"node_id"`
+	NodeRole      string            `json:"node_role"` // control-plane or worker
+	NodeIP        string            `json:"node_ip"`
+	NodeIPv6      *string           `json:"node_ipv6"` // null: none beside node_ip
+	Services      []string          `json:"services"`
+	Labels        map[string]string `json:"labels"`
+	Site          *string           `json:"site"`      // null: none
+	Bootstrap     bool              `json:"bootstrap"` // true on the initial peers
+	InitialPeers  []string          `json:"initial_peers"`
+	BGPASN        *uint32           `json:"bgp_asn"`      // null: the cluster has no BGP
+	DeployerURL   string            `json:"deployer_url"` // base URL; /api/v1/phone-home is appended
 
 	Hash string `json:"-"` // config_hash: "sha256:" and hex, of the file's exact bytes
 }
@@ -87,6 +90,11 @@ func (c ClusterConfig) check() error {
 	}
 	if _, err := netip.ParseAddr(c.NodeIP); err != nil {
 		return bad("node_ip", "want an IPv4 or IPv6 address, found %q", c.NodeIP)
+	}
+	if c.NodeIPv6 != nil {
+		if addr, err := netip.ParseAddr(*c.NodeIPv6); err != nil || !addr.Is6() {
+			return bad("node_ipv6", "want an IPv6 address or null, found %q", *c.NodeIPv6)
+		}
 	}
 	if c.DeployerURL != "" {
 		if _, err := api.ParseBaseURL(c.DeployerURL); err != nil {

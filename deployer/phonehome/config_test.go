@@ -16,7 +16,7 @@ import (
 )
 
 const goodConfig = `{ "schema_version": 1, "cluster_name": "three-nodes", "node_id": "node01", "node_role": "control-plane",
-  "node_ip": "10.0.0.11", "services": ["fiberlb"], "bootstrap": true, "initial_peers": ["node01"],
+  "node_ip": "10.0.0.11", "node_ipv6": "2001:db8::11", "services": ["fiberlb"], "labels": { "rack": "a1" }, "site": "berlin", "bootstrap": true, "initial_peers": ["node01"],
   "bgp_asn": 65001, "deployer_url": "http://deployer:8080" }
 `
 
@@ -29,7 +29,8 @@ func TestParseClusterConfig(t *testing.T) {
 	if c.Hash != "sha256:"+hex.EncodeToString(sum[:]) || !node.ValidConfigHash(c.Hash) {
 		t.Errorf("hash %s is not that of the exact bytes", c.Hash)
 	}
-	if c.NodeID != "node01" || c.NodeRole != "control-plane" || c.BGPASN == nil || *c.BGPASN != 65001 || !c.Bootstrap {
+	if c.NodeID != "node01" || c.NodeRole != "control-plane" || c.BGPASN == nil || *c.BGPASN != 65001 || !c.Bootstrap ||
+		c.NodeIPv6 == nil || *c.NodeIPv6 != "2001:db8::11" || c.Labels["rack"] != "a1" || c.Site == nil || *c.Site != "berlin" {
 		t.Errorf("%+v", c)
 	}
 	if spaced, _ := ParseClusterConfig([]byte(goodConfig + "\n")); spaced.Hash == c.Hash {
@@ -47,6 +48,8 @@ func TestParseClusterConfig(t *testing.T) {
 		"bad id":           {replaced(`"node01"`, `"Node 1"`), "node_id: want"},
 		"bad role":         {replaced(`"control-plane"`, `"boss"`), "node_role: want control-plane or worker"},
 		"bad ip":           {replaced(`"10.0.0.11"`, `"10.0.0"`), "node_ip: want"},
+		"bad ipv6":         {replaced(`"2001:db8::11"`, `"10.0.0.12"`), "node_ipv6: want"},
+		"bad label":        {replaced(`"a1"`, `1`), "labels"},
 		"bad url":          {replaced(`"http://deployer:8080"`, `"deployer:8080"`), "deployer_url: "},
 		"secret in url":    {replaced(`"http://deployer:8080"`, `"http://user:hunter2@deployer"`), "want a base URL"},
 		"negative asn":     {replaced(`65001`, `-1`), "bgp_asn: want a whole number in range"},

@@ -10,6 +10,7 @@
 { cluster, network, ... }:
 let
   ip = import ../nix-nos/lib/ip.nix;
+  mac = import ./mac.nix;
   bgp = network.fiberlbBgp;
 
   lbNodes = lib.filter (id: lib.elem "fiberlb" cluster.nodes.${id}.services) (
@@ -73,8 +74,12 @@ let
   runsLb = lib.genAttrs lbNodes (_: true);
   entriesOf = id: lib.filter (e: if e.only == null then runsLb ? ${id} else e.only ? ${id}) entries;
 
-  peers = lib.mapAttrs (_: peer) cluster.bgp.peers;
-  peer = p: p // { address = ip.canonicalOrGiven p.address; };
+  # That a site is none, the assertions say.
+  peersOf =
+    n:
+    cluster.bgp.peers
+    // (if n.site == null then { } else cluster.sites.${n.site}.bgp.peers or { })
+    // n.bgp.peers;
 
   bootstraps = lib.genAttrs cluster.bootstrap.initialPeers (_: true);
 
@@ -87,8 +92,9 @@ let
       mine = entriesOf id;
       nextHop = {
         ipv4 = if isIPv4 then address else null;
-        ipv6 = if isIPv4 then ip.canonicalOrGiven n.ipv6 else address;
+        ipv6 = if isIPv4 then ipv6 else address;
       };
+      ipv6 = ip.canonicalOrGiven n.ipv6;
       clusterConfig =
         builtins.toJSON {
           schema_version = 1;
@@ -96,7 +102,8 @@ let
           node_id = id;
           node_role = n.role;
           node_ip = address;
-          inherit (n) services;
+          node_ipv6 = ipv6;
+          inherit (n) services labels site;
           bootstrap = bootstraps ? ${id};
           initial_peers = cluster.bootstrap.initialPeers;
           bgp_asn = cluster.bgp.asn;
@@ -105,10 +112,21 @@ let
         + "\n";
     in
     {
-      inherit (n) role services;
+      inherit (n)
+        role
+        services
+        labels
+        site
+        ;
       ip = address;
-      ipv6 = ip.canonicalOrGiven n.ipv6;
-      inherit clusterConfig;
+      inherit ipv6 clusterConfig;
+      identity = {
+        macs = map mac.canonicalOrGiven n.identity.macs;
+        inherit (n.identity) serial;
+      };
+      deployment = n.deployment // {
+        targetHost = ip.canonicalOrGiven n.deployment.targetHost;
+      };
       configHash = "sha256:${builtins.hashString "sha256" clusterConfig}";
       bgp =
         if isSpeaker id then
@@ -116,7 +134,7 @@ let
             backend = "gobgp";
             inherit (cluster.bgp) asn;
             routerId = if n.bgp.routerId != null then n.bgp.routerId else address;
-            peers = peers // lib.mapAttrs (_: peer) n.bgp.peers;
+            peers = lib.mapAttrs (_: p: p // { address = ip.canonicalOrGiven p.address; }) (peersOf n);
             announcements = map (
               e:
               e.announcement
@@ -151,7 +169,7 @@ let
     };
 in
 {
-  inherit vips node;
+  inherit vips node peersOf;
   speakers = lib.filter isSpeaker (lib.attrNames cluster.nodes);
   vipsOf = id: map (e: e.v) (entriesOf id);
 

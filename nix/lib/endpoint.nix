@@ -58,6 +58,9 @@ in
 {
   inherit port;
 
+  # A name, or an IPv4 address.
+  isHostName = text: match "[0-9A-Za-z._-]{1,253}" text != null && host text null != null;
+
   # "127.0.0.1:80" or "[::1]:80" -> the host, or null.
   hostOf =
     endpoint:

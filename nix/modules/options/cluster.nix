@@ -5,149 +5,39 @@ let
   inherit (lib) mkOption types;
   ip = import ../../nix-nos/lib/ip.nix;
   asn = import ../../nix-nos/lib/asn.nix;
+  label = import ../../lib/label.nix;
+  mac = import ../../lib/mac.nix;
   endpoint = import ../../lib/endpoint.nix { inherit lib; };
   cfg = config.plasmacloud.cluster;
 
-  peer = {
-    options = {
-      address = mkOption {
-        type = types.str;
-        example = "10.0.0.1";
-        description = "Address of the router, IPv4 or IPv6.";
-      };
-      asn = mkOption {
-        type = types.int;
-        example = 65000;
-        description = "AS number of the router.";
-      };
-      description = mkOption {
-        type = types.nullOr types.str;
-        default = null;
-        example = "top of rack, left";
-        description = "What the router is, for those who read the speaker's output.";
-      };
-      passive = mkOption {
-        type = types.bool;
-        default = false;
-        example = true;
-        description = "Wait for the router to connect. Where both sides connect, make one of them passive.";
-      };
-      multihop = mkOption {
-        type = types.nullOr (types.ints.between 2 255);
-        default = null;
-        example = 2;
-        description = "TTL for a router that is not on a connected network; null: directly connected.";
-      };
-    };
-  };
-
-  peers =
-    description:
-    mkOption {
-      type = types.attrsOf (types.submodule peer);
-      default = { };
-      example = lib.literalExpression ''
-        {
-          router1 = {
-            address = "10.0.0.1";
-            asn = 65000;
-          };
-        }
-      '';
-      inherit description;
-    };
-
-  node = {
-    options = {
-      role = mkOption {
-        type = types.enum [
-          "control-plane"
-          "worker"
-        ];
-        default = "worker";
-        example = "control-plane";
-        description = "Whether the node runs the cluster's control plane, or only its load.";
-      };
-      ip = mkOption {
-        type = types.str;
-        example = "10.0.0.11";
-        description = "The address under which the other nodes reach this one.";
-      };
-      ipv6 = mkOption {
-        type = types.nullOr types.str;
-        default = null;
-        example = "2001:db8:0:1::11";
-        description = "IPv6 address of a node whose {option}`ip` is IPv4; the next hop of IPv6 VIPs.";
-      };
-      services = mkOption {
-        type = types.listOf types.str;
-        default = [ ];
-        example = [ "fiberlb" ];
-        description = "The PlasmaCloud services that the node runs. VIPs are announced by the nodes with fiberlb.";
-      };
-      bgp = {
-        routerId = mkOption {
-          type = types.nullOr types.str;
-          default = null;
-          example = "10.0.0.11";
-          description = "BGP router identifier; null: the node's {option}`ip`, where that is IPv4.";
-        };
-        peers = peers "Routers that only this node peers with; they come on top of {option}`plasmacloud.cluster.bgp.peers`, and win over one of the same name.";
-      };
-    };
-  };
-
-  isLabel = name: builtins.match "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?" name != null;
-  label = "use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends (RFC 1123)";
-
+  peer = import ./peer.nix { inherit lib; };
+  node = import ./cluster-node.nix { inherit lib; };
+  inherit (label) isHostLabel hostRule;
   option = id: "plasmacloud.cluster.nodes.${id}";
-  checkAddress = name: address: {
-    assertion = ip.isUnicast address && !(ip.isLoopback address);
-    message =
-      if ip.isAddress address then
-        "${name}: \"${address}\" names no single host; write the address of a network interface."
-      else
-        "${name}: \"${address}\" is not an IP address; write one such as 10.0.0.11 or 2001:db8::11, without a prefix length.";
-  };
-  isRouterId =
-    text: ip.isIPv4 text && text != "0.0.0.0" && lib.head (ip.parse text).groups < 224;
-  checkPeer = name: p: [
-    (checkAddress "${name}.address" p.address)
-    {
-      assertion = !(ip.isLinkLocal p.address);
-      message = "${name}.address: \"${p.address}\" is link-local, and does not say on which interface; write an address of the router that is valid beyond the link.";
-    }
-    {
-      assertion = asn.isUsable p.asn;
-      message = "${name}.asn: ${toString p.asn} cannot be used; ${asn.rule}.";
-    }
-  ];
-  checkPeers = name: set: lib.concatLists (lib.mapAttrsToList (peer: checkPeer "${name}.${peer}") set);
 
-  checkNode =
-    id: n:
+  site.options.bgp.peers = peer.option "The routers that the nodes of this site peer with, beside {option}`plasmacloud.cluster.bgp.peers`; one of the same name there gives way.";
+  checkSite =
+    name: s:
     [
       {
-        assertion = isLabel id;
-        message = "${option id}: \"${id}\" cannot be a host name; ${label}.";
-      }
-      (checkAddress "${option id}.ip" n.ip)
-    ]
-    ++ lib.optionals (n.ipv6 != null) [
-      {
-        assertion = ip.isIPv6 n.ipv6 && ip.isUnicast n.ipv6;
-        message = "${option id}.ipv6: \"${n.ipv6}\" is not the IPv6 address of a host; write one such as 2001:db8::11, or null.";
-      }
-      {
-        assertion = !(ip.isIPv6 n.ip);
-        message = "${option id}.ipv6: ip is an IPv6 address already; leave ipv6 at null.";
+        assertion = isHostLabel name;
+        message = "plasmacloud.cluster.sites.${name}: \"${name}\" cannot be a name; ${hostRule}.";
       }
     ]
-    ++ lib.optional (n.bgp.routerId != null) {
-      assertion = isRouterId n.bgp.routerId;
-      message = "${option id}.bgp.routerId: \"${n.bgp.routerId}\" is not an identifier; write it as an IPv4 address such as 10.0.0.11, neither 0.0.0.0 nor from 224.0.0.0 on.";
-    }
-    ++ checkPeers "${option id}.bgp.peers" n.bgp.peers;
+    ++ peer.problems "plasmacloud.cluster.sites.${name}.bgp.peers" s.bgp.peers;
+
+  # { <value> = [ <node id> ]; } of what several nodes claim as theirs alone.
+  claimedTwice =
+    claims:
+    lib.mapAttrs (_: map (c: c.id)) (
+      lib.filterAttrs (_: same: lib.length same > 1) (
+        lib.groupBy (c: c.value) (
+          lib.concatLists (
+            lib.mapAttrsToList (id: n: map (value: { inherit id value; }) (claims n)) cfg.nodes
+          )
+        )
+      )
+    );
 
   # { <canonical address> = [ { id; from; } ]; }, one entry for each use.
   uses = lib.groupBy (use: use.address) (
@@ -186,7 +76,7 @@ in
       description = "Name of the cluster, a host name label.";
     };
     nodes = mkOption {
-      type = types.attrsOf (types.submodule node);
+      type = types.attrsOf (types.submodule node.submodule);
       default = { };
       example = lib.literalExpression ''
         {
@@ -198,6 +88,19 @@ in
         }
       '';
       description = "The machines of the cluster, by host name.";
+    };
+    sites = mkOption {
+      type = types.attrsOf (types.submodule site);
+      default = { };
+      example = lib.literalExpression ''
+        {
+          berlin.bgp.peers.router1 = {
+            address = "10.1.0.1";
+            asn = 65000;
+          };
+        }
+      '';
+      description = "The places where the nodes stand, by name.";
     };
     bootstrap.initialPeers = mkOption {
       type = types.listOf types.str;
@@ -213,7 +116,7 @@ in
         example = 65001;
         description = "AS number of the cluster's speakers; null: the cluster speaks no BGP.";
       };
-      peers = peers "The routers that every node peers with.";
+      peers = peer.option "The routers that every node peers with.";
     };
     deployer.url = mkOption {
       type = types.str;
@@ -226,8 +129,8 @@ in
   config = lib.mkIf (cfg.nodes != { }) {
     assertions = [
       {
-        assertion = isLabel cfg.name;
-        message = "plasmacloud.cluster.name: \"${cfg.name}\" cannot be a name; ${label}.";
+        assertion = isHostLabel cfg.name;
+        message = "plasmacloud.cluster.name: \"${cfg.name}\" cannot be a name; ${hostRule}.";
       }
       {
         assertion = controlPlanes > 0;
@@ -254,8 +157,28 @@ in
         else
           "plasmacloud.cluster.bootstrap.initialPeers: there is no node \"${id}\"; name one of plasmacloud.cluster.nodes.";
     }) cfg.bootstrap.initialPeers
-    ++ lib.concatLists (lib.mapAttrsToList checkNode cfg.nodes)
-    ++ checkPeers "plasmacloud.cluster.bgp.peers" cfg.bgp.peers
+    ++ lib.concatLists (lib.mapAttrsToList node.problems cfg.nodes)
+    ++ lib.concatLists (
+      lib.mapAttrsToList (
+        id: n:
+        lib.optional (n.site != null && !(cfg.sites ? ${n.site})) {
+          assertion = false;
+          message = "${option id}.site: there is no site \"${n.site}\"; name one of plasmacloud.cluster.sites, or add it there.";
+        }
+      ) cfg.nodes
+    )
+    ++ lib.concatLists (lib.mapAttrsToList checkSite cfg.sites)
+    ++ peer.problems "plasmacloud.cluster.bgp.peers" cfg.bgp.peers
+    ++ lib.mapAttrsToList (address: ids: {
+      assertion = false;
+      message = "plasmacloud.cluster.nodes: identity.macs has ${address} ${
+        if lib.allUnique ids then "of ${lib.concatStringsSep " and " ids}" else "twice, of ${lib.head ids}"
+      }; a network card is of one machine.";
+    }) (claimedTwice (n: map mac.canonicalOrGiven n.identity.macs))
+    ++ lib.mapAttrsToList (serial: ids: {
+      assertion = false;
+      message = "plasmacloud.cluster.nodes: identity.serial \"${serial}\" is that of ${lib.concatStringsSep " and " ids}; leave it at null where the firmware tells no serial number of its own.";
+    }) (claimedTwice (n: lib.optional (n.identity.serial != null) n.identity.serial))
     ++ lib.mapAttrsToList (address: found: {
       assertion = false;
       message = "plasmacloud.cluster.nodes: ${address} is the address of ${

@@ -233,6 +233,9 @@ let
     lib.listToAttrs (
       of "plasmacloud.cluster.bgp.peers" cluster.bgp.peers
       ++ lib.concatLists (
+        lib.mapAttrsToList (name: s: of "plasmacloud.cluster.sites.${name}.bgp.peers" s.bgp.peers) cluster.sites
+      )
+      ++ lib.concatLists (
         lib.mapAttrsToList (id: n: of "plasmacloud.cluster.nodes.${id}.bgp.peers" n.bgp.peers) cluster.nodes
       )
     );
@@ -261,7 +264,7 @@ let
     id:
     let
       n = cluster.nodes.${id};
-      peers = cluster.bgp.peers // n.bgp.peers;
+      peers = data.peersOf n;
       name = "plasmacloud.cluster.nodes.${id}";
       hasIPv6 =
         n.ipv6 != null || ip.isIPv6 n.ip || lib.any (p: ip.isIPv6 p.address) (lib.attrValues peers);
@@ -272,12 +275,19 @@ let
       peer: p:
       let
         address = ip.canonical p.address;
-        from = if n.bgp.peers ? ${peer} then name else "plasmacloud.cluster";
+        own = n.bgp.peers ? ${peer};
+        from =
+          if own then
+            name
+          else if n.site != null && cluster.sites ? ${n.site} && cluster.sites.${n.site}.bgp.peers ? ${peer} then
+            "plasmacloud.cluster.sites.${n.site}"
+          else
+            "plasmacloud.cluster";
       in
       {
         assertion = address == null || address != ip.canonical n.ip && address != ip.canonical n.ipv6;
         message = "${from}.bgp.peers.${peer}.address: ${p.address} is an address of ${id} itself, which would peer with itself; write the router's${
-          if n.bgp.peers ? ${peer} then "" else ", or move the peer into bgp.peers of the other nodes"
+          if own then "" else ", or move the peer into bgp.peers of the other nodes"
         }.";
       }
     ) peers
@@ -369,12 +379,10 @@ in
       ) (lib.filter (v: v.nodes == [ ]) data.vips)
       ++ (
         let
-          alone = lib.filter (
-            id: cluster.bgp.peers == { } && cluster.nodes.${id}.bgp.peers == { }
-          ) data.speakers;
+          alone = lib.filter (id: data.peersOf cluster.nodes.${id} == { }) data.speakers;
         in
         lib.optional (alone != [ ])
-          "plasmacloud.cluster.bgp.peers: ${lib.concatStringsSep ", " alone} would announce to nobody; name the routers, or set the node's own bgp.peers."
+          "plasmacloud.cluster.bgp.peers: ${lib.concatStringsSep ", " alone} would announce to nobody; name the routers, or set bgp.peers of the site or of the node."
       );
   };
 }

@@ -1,0 +1,4 @@
+{
+  imports = [ ../base.nix ];
+  plasmacloud.cluster.nodes.node01.deployment.provision.mode = "pxe";
+}

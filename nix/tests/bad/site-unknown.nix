@@ -1,0 +1,8 @@
+{
+  imports = [ ../base.nix ];
+  plasmacloud.cluster = {
+    sites.berlin = { };
+    nodes.node01.site = "berlin";
+    nodes.node02.site = "lyon";
+  };
+}
