@@ -104,6 +104,9 @@ func manifest(ids ...string) string {
 	var nodes []string
 	for _, id := range ids {
 		nodes = append(nodes, `"`+id+`": {"role": "worker", "ip": "10.0.0.11", "ipv6": null, "services": [],
+			"labels": {}, "site": null, "identity": {"macs": [], "serial": null},
+			"deployment": {"targetHost": "10.0.0.11", "targetUser": "root", "targetPort": 22, "tags": [],
+				"provision": {"mode": "live", "disk": null, "script": null}},
 			"clusterConfig": "{}", "configHash": "`+hash1+`", "bgp": null, "announcer": null}`)
 	}
 	return `{"data": {"schemaVersion": 1, "cluster": {"name": "three-nodes", "asn": null, "initialPeers": [], "deployerUrl": "http://deployer:8080"},
