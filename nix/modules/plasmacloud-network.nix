@@ -1,5 +1,4 @@
-# A node's share of plasmacloud.network: the speaker, the announcer beside it,
-# and what PrismNET needs.
+# A node's share of plasmacloud.network: the speaker, and the announcer beside it.
 {
   lib,
   config,
@@ -7,7 +6,7 @@
   ...
 }:
 let
-  inherit (config.plasmacloud) network node package;
+  inherit (config.plasmacloud) node package;
   speaks = node.data != null && node.data.announcer != null;
   file = "plasmacloud/announcer.json";
   announcer = "${package}/bin/plasmacloud-announcer";
@@ -32,6 +31,7 @@ in
   imports = [
     ./options/node.nix
     ./options/package.nix
+    ./plasmacloud-prismnet.nix
   ];
 
   options.services.fiberlb.bgp.gobgpAddress = lib.mkOption {
@@ -109,14 +109,6 @@ in
           UMask = "0077";
         };
       };
-    })
-
-    (lib.mkIf network.prismnetIntegration.enable {
-      virtualisation.vswitch.enable = true;
-      boot.kernelModules = [
-        "openvswitch"
-        "geneve"
-      ];
     })
   ];
 }

@@ -314,7 +314,10 @@ let
   );
 in
 {
-  imports = [ ./cluster.nix ];
+  imports = [
+    ./cluster.nix
+    ./prismnet.nix
+  ];
 
   options.plasmacloud.network = {
     fiberlbBgp = {
@@ -344,12 +347,6 @@ in
       drainDelay = mkDuration "5s" "Time from withdrawing a VIP to letting go of its address, for what is still on its way.";
       reconcileInterval = mkDuration "10s" "Time between two comparisons of what should be announced with what is; events start one at once.";
     };
-
-    prismnetIntegration.enable = lib.mkEnableOption ''
-      what PrismNET needs of the host: the Open vSwitch daemons
-      ({option}`virtualisation.vswitch.enable`) and the kernel modules
-      openvswitch and geneve. No bridge and no port is made: that is
-      PrismNET's own work'';
   };
 
   config = lib.mkIf (cfg.enable && cluster.nodes != { }) {
