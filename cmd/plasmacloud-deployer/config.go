@@ -9,6 +9,7 @@ import (
 	"time"
 
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
+	"github.com/centra/plasmacloud/deployer/server"
 	"github.com/centra/plasmacloud/deployer/strictjson"
 )
 
@@ -20,12 +21,13 @@ type config struct {
 	Store  struct {
 		Path string `json:"path"`
 	} `json:"store"`
-	Manifest            string `json:"manifest"` // "": none, only with AllowUnknownNodes
-	AllowUnknownNodes   bool   `json:"allow_unknown_nodes"`
-	MaxUnknownNodes     int    `json:"max_unknown_nodes"`
-	ProvisioningTimeout string `json:"provisioning_timeout"` // durations with a unit: 30m
-	HeartbeatInterval   string `json:"heartbeat_interval"`
-	OfflineAfter        string `json:"offline_after"` // "": three heartbeats
+	TLS                 *server.TLSFiles `json:"tls"`      // nil: plain HTTP
+	Manifest            string           `json:"manifest"` // "": none, only with AllowUnknownNodes
+	AllowUnknownNodes   bool             `json:"allow_unknown_nodes"`
+	MaxUnknownNodes     int              `json:"max_unknown_nodes"`
+	ProvisioningTimeout string           `json:"provisioning_timeout"` // durations with a unit: 30m
+	HeartbeatInterval   string           `json:"heartbeat_interval"`
+	OfflineAfter        string           `json:"offline_after"` // "": three heartbeats
 
 	provisioningTimeout, heartbeatInterval, offlineAfter time.Duration
 }
@@ -79,6 +81,11 @@ func (c *config) check() error {
 	}
 	if c.Store.Path == "" {
 		return bad("store.path", "required")
+	}
+	if c.TLS != nil {
+		if err := c.TLS.Check(); err != nil {
+			return process.ConfigError(fmt.Errorf("tls.%w", err))
+		}
 	}
 	if c.Manifest == "" && !c.AllowUnknownNodes {
 		return bad("manifest", "without one no node can join; name the file, or set allow_unknown_nodes")

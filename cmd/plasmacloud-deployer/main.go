@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -39,9 +40,10 @@ operators ask it who is there, and it survives a crash with nothing lost.`,
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
-		Short: "Check a configuration file and the manifest that it names",
-		Long: `Check a configuration file and the manifest that it names, as serve would, without
-serving and without touching the store. Exit status 78 means a mistake in one of them.`,
+		Short: "Check a configuration file and the files that it names",
+		Long: `Check a configuration file and the files that it names (manifest, certificate, key), as
+serve would, without serving and without touching the store. Exit status 78 means a
+mistake in one of them.`,
 		Example: "  plasmacloud-deployer check /etc/plasmacloud/deployer.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -51,6 +53,9 @@ serving and without touching the store. Exit status 78 means a mistake in one of
 			}
 			if err := cfg.check(); err != nil {
 				return process.ConfigError(fmt.Errorf("configuration %s: %w", args[0], err))
+			}
+			if _, err := loadCertificate(cfg, slog.New(slog.DiscardHandler)); err != nil {
+				return err
 			}
 			cluster, nodes, err := readManifest(cfg.Manifest)
 			if err != nil {

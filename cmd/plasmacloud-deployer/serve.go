@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,11 +35,12 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the node registry",
-		Long: `Serve the node registry over HTTP. Everything is checked before the store is touched:
-configuration, manifest, listening address.
+		Long: `Serve the node registry over HTTP, or HTTPS with tls in the configuration. Everything is
+checked before the store is touched: configuration, manifest, certificate, listening
+address.
 
-SIGTERM and SIGINT end it after the requests under way; SIGHUP reads the manifest
-again, and a bad one leaves the old in force.`,
+SIGTERM and SIGINT end it after the requests under way; SIGHUP reads the manifest and
+the certificate again, and a bad one leaves the old in force.`,
 		Example: `  plasmacloud-deployer serve
   plasmacloud-deployer serve --config ./deployer.json --listen 127.0.0.1:0 --log-format json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -94,6 +96,10 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	certificate, err := loadCertificate(cfg, log)
+	if err != nil {
+		return err
+	}
 	listener, err := listen(ctx, cfg.Listen)
 	if err != nil {
 		return err
@@ -130,9 +136,13 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 
 	httpServer := server.NewHTTP(server.New(server.Config{Registry: registry, Logger: log, Version: process.Version()}))
 	httpServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	limited, scheme := server.LimitListener(listener), "http"
+	if certificate != nil {
+		limited, scheme = tls.NewListener(limited, certificate.Config()), "https"
+	}
 	served := make(chan error, 1)
-	go func() { served <- httpServer.Serve(server.LimitListener(listener)) }()
-	log.Info("listening", "addr", listener.Addr().String())
+	go func() { served <- httpServer.Serve(limited) }()
+	log.Info("listening", "addr", listener.Addr().String(), "scheme", scheme)
 	notify(log, daemon.SdNotifyReady)
 
 	for {
@@ -140,7 +150,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 		case err := <-served:
 			return fmt.Errorf("serve: %w", err)
 		case <-hup:
-			reload(ctx, cfg, registry, log)
+			reload(ctx, cfg, registry, certificate, log)
 		case <-ctx.Done():
 			log.Info("stopping")
 			notify(log, daemon.SdNotifyStopping)
@@ -184,7 +194,21 @@ func declare(ctx context.Context, registry *deployer.Registry, log *slog.Logger,
 	return nil
 }
 
-func reload(ctx context.Context, cfg config, registry *deployer.Registry, log *slog.Logger) {
+// loadCertificate is nil for a deployer without TLS.
+func loadCertificate(cfg config, log *slog.Logger) (*server.Certificate, error) {
+	if cfg.TLS == nil {
+		return nil, nil
+	}
+	certificate, err := server.LoadCertificate(*cfg.TLS, log)
+	if err != nil {
+		return nil, process.ConfigError(fmt.Errorf("tls: %w", err))
+	}
+	return certificate, nil
+}
+
+// reload takes over what can be changed under way. Each part that is wrong stays as
+// it was, and keeps no other part from being taken over.
+func reload(ctx context.Context, cfg config, registry *deployer.Registry, certificate *server.Certificate, log *slog.Logger) {
 	notify(log, daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec())
 	defer notify(log, daemon.SdNotifyReady)
 	cluster, nodes, err := readManifest(cfg.Manifest)
@@ -193,6 +217,11 @@ func reload(ctx context.Context, cfg config, registry *deployer.Registry, log *s
 	}
 	if err != nil {
 		log.Error("manifest not loaded, the old one stays", "error", err)
+	}
+	if certificate != nil {
+		if err := certificate.Reload(); err != nil {
+			log.Error("certificate not loaded, the old one stays", "error", err)
+		}
 	}
 }
 

@@ -37,7 +37,9 @@ func TestMain(m *testing.M) {
 type proc struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	lines  chan string // of stderr
+	lines  chan string  // of stderr
+	tls    api.TLSFiles // of the client
+	url    string
 	client *api.Client
 }
 
@@ -75,9 +77,13 @@ func startProc(t *testing.T, env []string, args ...string) *proc {
 
 func (p *proc) listening() {
 	p.t.Helper()
-	addr := regexp.MustCompile(`addr=(\S+)`).FindStringSubmatch(p.logged("msg=listening"))
-	var err error
-	if p.client, err = api.NewClient("http://"+addr[1], 10*time.Second, nil); err != nil {
+	where := regexp.MustCompile(`addr=(\S+) scheme=(\S+)`).FindStringSubmatch(p.logged("msg=listening"))
+	transport, err := p.tls.Transport()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.url = where[2] + "://" + where[1]
+	if p.client, err = api.NewClient(p.url, 10*time.Second, transport); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -270,6 +276,7 @@ func TestRefusesToStart(t *testing.T) {
 		"failed assertions": {[]string{"--manifest", write(t, filepath.Join(dir, "f.json"), `{"data":null,"failedAssertions":["a\nb"],"warnings":[]}`)}, process.ExitConfig, "f.json: the cluster fails its assertions, mend them and evaluate it again: a b"},
 		"no config":         {[]string{"--config", filepath.Join(dir, "none.json")}, process.ExitConfig, "none.json"},
 		"bad config":        {[]string{"--config", write(t, filepath.Join(dir, "c.json"), `{"listen":1}`)}, process.ExitConfig, "c.json: listen: want a string"},
+		"no certificate":    {[]string{"--config", write(t, filepath.Join(dir, "tls.json"), `{"manifest": "`+good+`", "tls": {"cert": "/nowhere.pem", "key": "/nowhere.key"}}`)}, process.ExitConfig, "tls: certificate: open /nowhere.pem: no such file"},
 		"bad address":       {[]string{"--manifest", good, "--listen", "nowhere"}, process.ExitConfig, "listen: want host:port"},
 		"port taken":        {[]string{"--manifest", good, "--listen", busy.Addr().String()}, process.ExitFailure, "another process has " + busy.Addr().String() + "; stop it, or"},
 		"foreign address":   {[]string{"--manifest", good, "--listen", "192.0.2.1:8080"}, process.ExitFailure, "192.0.2.1:8080 is no address of this machine; set listen to one"},

@@ -54,7 +54,7 @@ Exit status:
   1   the deployer was not reached in the given attempts
   64  the command line is wrong
   77  the deployer refused; its reason is printed
-  78  cluster-config.json is wrong, or cannot be read
+  78  cluster-config.json or another file is wrong, or cannot be read
 `
 
 func main() {
@@ -64,6 +64,7 @@ func main() {
 func run(args []string, stdout, stderr io.Writer) error {
 	var (
 		cfg     phonehome.Config
+		files   api.TLSFiles
 		logs    process.LogOptions
 		phase   string
 		version bool
@@ -80,6 +81,9 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.BoolVar(&cfg.Heartbeat, "heartbeat", false, "stay, and report at the interval that the deployer tells")
 	flags.StringVar(&cfg.MachineID, "machine-id", "", "the `ID` of this machine, in place of the mainboard's UUID or /etc/machine-id")
 	flags.StringArrayVar(&cfg.VIPs, "vip", nil, "an `ADDRESS` that this node announces, to be shown with it; once for each")
+	flags.StringVar(&files.CA, "ca-file", "", "PEM `FILE` of the CA of the deployer's certificate, in place of the system's CAs")
+	flags.StringVar(&files.Cert, "cert-file", "", "PEM `FILE` of this node's own certificate, for a deployer with tls.client_ca")
+	flags.StringVar(&files.Key, "key-file", "", "PEM `FILE` of the key of --cert-file")
 	logs.Register(flags)
 	flags.BoolVar(&version, "version", false, "print the version and exit")
 
@@ -103,6 +107,9 @@ func run(args []string, stdout, stderr io.Writer) error {
 	var err error
 	if cfg.Logger, err = logs.Logger(stderr); err != nil {
 		return err
+	}
+	if cfg.Transport, err = files.Transport(); err != nil {
+		return process.ConfigError(err)
 	}
 	cfg.Accepted = func(answer api.PhoneHomeResponse) {
 		fmt.Fprintf(stdout, "%s: %s\n", answer.NodeID, answer.Message)

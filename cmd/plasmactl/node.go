@@ -16,12 +16,16 @@ import (
 	"github.com/centra/plasmacloud/deployer/node"
 )
 
-// deployerURLVariable is the environment variable behind --deployer-url.
-const deployerURLVariable = "PLASMACLOUD_DEPLOYER_URL"
+// The environment variables behind --deployer-url and --ca-file.
+const (
+	deployerURLVariable = "PLASMACLOUD_DEPLOYER_URL"
+	caFileVariable      = "PLASMACLOUD_CA_FILE"
+)
 
 func nodeCommand() *cobra.Command {
 	var url string
 	var timeout time.Duration
+	var files api.TLSFiles
 	var format outputFormat
 	cmd := &cobra.Command{
 		Use:   "node",
@@ -39,9 +43,16 @@ runs the configuration that the cluster declares.`,
 	}
 	cmd.PersistentFlags().StringVar(&url, "deployer-url", defaultURL, "base `URL` of the deployer; the default is $"+deployerURLVariable+" where it is set")
 	cmd.PersistentFlags().DurationVar(&timeout, "timeout", 10*time.Second, "give up after this `DURATION`")
+	cmd.PersistentFlags().StringVar(&files.CA, "ca-file", os.Getenv(caFileVariable), "PEM `FILE` of the CA of the deployer's certificate, in place of the system's CAs; the default is $"+caFileVariable)
+	cmd.PersistentFlags().StringVar(&files.Cert, "cert-file", "", "PEM `FILE` of your own certificate, for a deployer with tls.client_ca")
+	cmd.PersistentFlags().StringVar(&files.Key, "key-file", "", "PEM `FILE` of the key of --cert-file")
 	format.register(cmd)
 	client := func() (*api.Client, error) {
-		c, err := api.NewClient(url, timeout, nil)
+		transport, err := files.Transport()
+		if err != nil {
+			return nil, daemon.ConfigError(err)
+		}
+		c, err := api.NewClient(url, timeout, transport)
 		if err != nil {
 			return nil, daemon.UsageError(fmt.Errorf("--deployer-url: %w", err))
 		}

@@ -1,0 +1,66 @@
+package api
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+
+	"github.com/centra/plasmacloud/deployer/secretfile"
+)
+
+// TLSFiles names the PEM files that a client needs for https.
+type TLSFiles struct {
+	CA   string // whose certificates to believe; "" is those that the system believes
+	Cert string // the client's own certificate; "" is none
+	Key  string // of Cert; not to be read by everybody
+}
+
+// Transport is the http.RoundTripper for these files, nil for none. A certificate
+// of the client is read anew for each connection, so that a renewal is followed.
+func (f TLSFiles) Transport() (http.RoundTripper, error) {
+	if f == (TLSFiles{}) {
+		return nil, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.CA != "" {
+		roots, err := os.ReadFile(f.CA)
+		if err != nil {
+			return nil, fmt.Errorf("CA: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(roots) {
+			return nil, fmt.Errorf("CA %s: no certificate in it; want PEM", f.CA)
+		}
+	}
+	if (f.Cert == "") != (f.Key == "") {
+		return nil, errors.New("a client's certificate and its key go together")
+	}
+	if f.Cert != "" {
+		if _, err := f.pair(); err != nil {
+			return nil, err
+		}
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.pair() }
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = config
+	return transport, nil
+}
+
+func (f TLSFiles) pair() (*tls.Certificate, error) {
+	cert, err := os.ReadFile(f.Cert)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	key, err := secretfile.Read(f.Key, 1<<20)
+	if err != nil {
+		return nil, fmt.Errorf("key of the certificate: %w", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s with key %s: %w", f.Cert, f.Key, err)
+	}
+	return &pair, nil
+}
