@@ -18,7 +18,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-e3YUMpcGf6IaedXNpCmQlfOsibaXUvjmkIjipkADIT8=";
+  vendorHash = "sha256-xoNiYfNaqafFLsywt28FBoCdRj+wYk0iFvtspHZ8+dU=";
 
   subPackages = [
     "cmd/plasmacloud-announcer"

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"regexp"
 
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
@@ -16,7 +17,14 @@ import (
 // maxConfigBytes is far more than a cluster-config.json can need.
 const maxConfigBytes = 1 << 20
 
+// As plasmacloud.cluster writes them.
+var (
+	labelKey   = regexp.MustCompile(`^([0-9A-Za-z]([0-9A-Za-z._-]{0,61}[0-9A-Za-z])?/)?[0-9A-Za-z]([0-9A-Za-z._-]{0,61}[0-9A-Za-z])?$`)
+	labelValue = regexp.MustCompile(`^([0-9A-Za-z]([0-9A-Za-z._-]{0,61}[0-9A-Za-z])?)?$`)
+)
+
 // ClusterConfig is cluster-config.json: what a node knows of itself and its cluster.
+// nix/schema/cluster-config.schema.json says the same.
 type ClusterConfig struct {
 	SchemaVersion int               `json:"schema_version"` // 1
 	ClusterName   string            `json:"cluster_name"`
@@ -61,7 +69,7 @@ func ParseClusterConfig(data []byte) (ClusterConfig, error) {
 	if len(data) > maxConfigBytes {
 		return c, fmt.Errorf("larger than %d bytes", maxConfigBytes)
 	}
-	if err := strictjson.Decode(data, &c); err != nil {
+	if err := strictjson.DecodeNoNull(data, &c); err != nil {
 		return ClusterConfig{}, err
 	}
 	if err := c.check(); err != nil {
@@ -79,22 +87,55 @@ func (c ClusterConfig) check() error {
 	if c.SchemaVersion != 1 {
 		return bad("schema_version", "this program reads version 1, found %d", c.SchemaVersion)
 	}
+	const label = "want a lower-case host label (RFC 1123), found %q"
 	if c.ClusterName == "" {
 		return bad("cluster_name", "required")
 	}
+	if !node.ValidID(c.ClusterName) {
+		return bad("cluster_name", label, c.ClusterName)
+	}
 	if !node.ValidID(c.NodeID) {
-		return bad("node_id", "want a lower-case host label (RFC 1123), found %q", c.NodeID)
+		return bad("node_id", label, c.NodeID)
 	}
 	if c.NodeRole != "control-plane" && c.NodeRole != "worker" {
 		return bad("node_role", "want control-plane or worker, found %q", c.NodeRole)
 	}
-	if _, err := netip.ParseAddr(c.NodeIP); err != nil {
+	ip, err := netip.ParseAddr(c.NodeIP)
+	if err != nil || ip.Zone() != "" {
 		return bad("node_ip", "want an IPv4 or IPv6 address, found %q", c.NodeIP)
 	}
 	if c.NodeIPv6 != nil {
-		if addr, err := netip.ParseAddr(*c.NodeIPv6); err != nil || !addr.Is6() {
+		ipv6, err := netip.ParseAddr(*c.NodeIPv6)
+		if err != nil || !ipv6.Is6() || ipv6.Zone() != "" {
 			return bad("node_ipv6", "want an IPv6 address or null, found %q", *c.NodeIPv6)
 		}
+		if ip.Is6() {
+			return bad("node_ipv6", "want null, since node_ip is an IPv6 address, found %q", *c.NodeIPv6)
+		}
+	}
+	for i, service := range c.Services {
+		if service == "" {
+			return bad(fmt.Sprintf("services[%d]", i), "is empty")
+		}
+	}
+	for key, value := range c.Labels {
+		if !labelKey.MatchString(key) {
+			return bad("labels", "%q is no name of a label; use letters, digits, . _ and -", key)
+		}
+		if !labelValue.MatchString(value) {
+			return bad("labels."+key, "%q is no value of a label; use at most 63 letters, digits, . _ and -", value)
+		}
+	}
+	if c.Site != nil && !node.ValidID(*c.Site) {
+		return bad("site", label, *c.Site)
+	}
+	for i, peer := range c.InitialPeers {
+		if !node.ValidID(peer) {
+			return bad(fmt.Sprintf("initial_peers[%d]", i), label, peer)
+		}
+	}
+	if asn := c.BGPASN; asn != nil && (*asn == 0 || *asn == 23456 || *asn == 65535 || *asn == 4294967295) {
+		return bad("bgp_asn", "want an AS number or null, found the reserved %d", *asn)
 	}
 	if c.DeployerURL != "" {
 		if _, err := api.ParseBaseURL(c.DeployerURL); err != nil {

@@ -33,7 +33,13 @@ func (e *FieldError) Error() string {
 
 // Decode reads data, one JSON object, into v, a pointer to a struct. Its errors
 // are *FieldError.
-func Decode(data []byte, v any) error {
+func Decode(data []byte, v any) error { return decode(data, v, walk{}) }
+
+// DecodeNoNull is Decode, and takes null only for a pointer: json.Unmarshal leaves
+// anything else as it was.
+func DecodeNoNull(data []byte, v any) error { return decode(data, v, walk{noNull: true}) }
+
+func decode(data []byte, v any, w walk) error {
 	if !utf8.Valid(data) {
 		return &FieldError{Reason: "not valid UTF-8"}
 	}
@@ -45,7 +51,7 @@ func Decode(data []byte, v any) error {
 	if err := json.Unmarshal(data, v); err != nil {
 		return decodeError(err)
 	}
-	return checkKeys(json.NewDecoder(bytes.NewReader(data)), reflect.TypeOf(v), "")
+	return w.value(json.NewDecoder(bytes.NewReader(data)), reflect.TypeOf(v), "")
 }
 
 func decodeError(err error) error {
@@ -85,8 +91,12 @@ func typeName(t reflect.Type) string {
 	}
 }
 
-// checkKeys walks one value of type t that is known to decode.
-func checkKeys(dec *json.Decoder, t reflect.Type, path string) error {
+// walk looks at what json.Unmarshal lets pass.
+type walk struct{ noNull bool }
+
+// value walks one value of type t that is known to decode.
+func (w walk) value(dec *json.Decoder, t reflect.Type, path string) error {
+	nullable := t != nil && t.Kind() == reflect.Pointer
 	for t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -95,11 +105,15 @@ func checkKeys(dec *json.Decoder, t reflect.Type, path string) error {
 		return decodeError(err)
 	}
 	switch token {
+	case nil:
+		if w.noNull && !nullable && t != nil {
+			return &FieldError{Field: path, Reason: fmt.Sprintf("want %s, found null", typeName(t))}
+		}
 	case json.Delim('{'):
-		return checkObject(dec, t, path)
+		return w.object(dec, t, path)
 	case json.Delim('['):
 		for i := 0; dec.More(); i++ {
-			if err := checkKeys(dec, elem(t), fmt.Sprintf("%s[%d]", path, i)); err != nil {
+			if err := w.value(dec, elem(t), fmt.Sprintf("%s[%d]", path, i)); err != nil {
 				return err
 			}
 		}
@@ -109,7 +123,7 @@ func checkKeys(dec *json.Decoder, t reflect.Type, path string) error {
 	return nil
 }
 
-func checkObject(dec *json.Decoder, t reflect.Type, path string) error {
+func (w walk) object(dec *json.Decoder, t reflect.Type, path string) error {
 	names := fields(t)
 	seen := map[string]bool{}
 	for dec.More() {
@@ -133,7 +147,7 @@ func checkObject(dec *json.Decoder, t reflect.Type, path string) error {
 				return &FieldError{Field: field, Reason: unknown(key, names)}
 			}
 		}
-		if err := checkKeys(dec, next, field); err != nil {
+		if err := w.value(dec, next, field); err != nil {
 			return err
 		}
 	}

@@ -64,6 +64,26 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+func TestDecodeNoNull(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"name":"x","inner":null,"list":[{}]}`: "",
+		`{"name":null}`:                         "name: want a string, found null",
+		`{"list":null}`:                         "list: want an array, found null",
+		`{"list":[{},null]}`:                    "list[1]: want an object, found null",
+		`{"facts":{"a":null}}`:                  "facts.a: want a string, found null",
+		`{"Plain":null}`:                        "Plain: want true or false, found null",
+	} {
+		var d document
+		err := DecodeNoNull([]byte(body), &d)
+		if want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%s: %v, want %q", body, err, want)
+		}
+		if err := Decode([]byte(body), &d); err != nil {
+			t.Errorf("Decode: %s: %v", body, err)
+		}
+	}
+}
+
 // FuzzDecode: Decode takes no more than encoding/json does, and reads the same.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"name":"x","list":[{"path":"a"}],"facts":{"k":"v"}}`))
