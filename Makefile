@@ -28,7 +28,7 @@ test: test-deps test-nix test-go ## all tests; installs what they need
 
 .PHONY: test-deps
 test-deps:
-	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr ip=iproute2
+	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr ip=iproute2 python3=python3
 
 .PHONY: test-go
 test-go: ## Go tests: units, and integration with real daemons (root, or a user namespace)
@@ -53,6 +53,7 @@ lint: ## gofmt, go vet, golangci-lint, and a check of the Nix files
 	go vet ./...
 	go tool -modfile=.ci/lint/go.mod golangci-lint run
 	nix/tests/lint
+	nix/update-vendor-hash --check
 
 .PHONY: clean
 clean: ## remove what was built

@@ -62,52 +62,101 @@
 
       overlays.default = final: _: {
         plasmacloud = final.callPackage ./nix/package.nix { };
+        plasmacloud-phone-home = final.callPackage ./nix/package.nix { programs = [ "plasmacloud-phone-home" ]; };
       };
 
       # Not by the name of plasmacloud too: `nix eval .#plasmacloud` would find
       # the package before the clusters.
       packages = forSystems (pkgs: {
         default = pkgs.callPackage ./nix/package.nix { };
+        # One program alone, for images where space counts.
+        phone-home = pkgs.callPackage ./nix/package.nix { programs = [ "plasmacloud-phone-home" ]; };
       });
 
       apps = forSystems (
         pkgs:
         let
-          plasmactl = "${self.packages.${pkgs.stdenv.hostPlatform.system}.default}/bin/plasmactl";
+          inherit (pkgs.stdenv.hostPlatform) system;
+          plasmactl = "${self.packages.${system}.default}/bin/plasmactl";
+          app = description: program: {
+            type = "app";
+            inherit program;
+            meta = { inherit description; };
+          };
         in
         {
-          default = self.apps.${pkgs.stdenv.hostPlatform.system}.demo;
+          default = self.apps.${system}.demo;
           # On this flake's own example, unless another --flake follows.
-          demo = {
-            type = "app";
-            program = "${pkgs.writeShellScript "plasmacloud-demo" ''
-              exec ${plasmactl} demo --flake ${self}#three-nodes "$@"
-            ''}";
-          };
-          plasmactl = {
-            type = "app";
-            program = plasmactl;
-          };
+          demo = app "the whole way, from Nix to BGP route, on this machine" "${pkgs.writeShellScript "plasmacloud-demo" ''
+            export PATH=${
+              lib.makeBinPath [
+                pkgs.iproute2
+                pkgs.nix
+              ]
+            }:$PATH
+            exec ${plasmactl} demo --flake ${self}#three-nodes "$@"
+          ''}";
+          plasmactl = app "the operator's command line" plasmactl;
         }
       );
 
+      devShells = forSystems (pkgs: {
+        default = pkgs.mkShell {
+          packages = [
+            pkgs.bird2
+            pkgs.etcd
+            pkgs.frr
+            pkgs.git
+            pkgs.gnumake
+            pkgs.go
+            pkgs.iproute2
+            pkgs.nix
+            pkgs.nixfmt-tree
+            pkgs.openvswitch
+            pkgs.ovn
+            pkgs.python3
+            pkgs.qemu
+            pkgs.shellcheck
+            pkgs.xorriso
+          ];
+        };
+      });
+
       formatter = forSystems (pkgs: pkgs.nixfmt-tree);
 
-      checks = forSystems (pkgs: {
-        package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
-        three-nodes =
-          let
-            manifest = self.plasmacloud.three-nodes;
-          in
-          lib.throwIf (manifest.failedAssertions != [ ] || manifest.warnings != [ ])
-            (lib.concatStringsSep "\n" (manifest.failedAssertions ++ manifest.warnings))
-            (
-              pkgs.runCommand "three-nodes.json" {
-                json = builtins.toJSON manifest.data;
-                passAsFile = [ "json" ];
-              } "cp \"$jsonPath\" $out"
+      checks = forSystems (
+        pkgs:
+        let
+          inherit (pkgs.stdenv.hostPlatform) system;
+          vmTest =
+            file:
+            pkgs.testers.runNixOSTest (
+              import file {
+                nixosModule = self.nixosModules.default;
+                cluster = ./nix/examples/three-nodes/cluster.nix;
+              }
             );
-      });
+        in
+        {
+          package = self.packages.${system}.default;
+          phone-home = self.packages.${system}.phone-home;
+          evaluation = import ./nix/tests/check.nix { inherit pkgs; };
+          go = import ./nix/tests/go.nix { package = self.packages.${system}.default; };
+          vm-deployer = vmTest ./vmtests/deployer.nix;
+          vm-vip = vmTest ./vmtests/vip.nix;
+        }
+      );
+
+      # What `nix flake init -t` copies: the example, which is tested as it is.
+      templates.default = {
+        path = ./nix/examples/three-nodes;
+        description = "A cluster of three nodes with VIPs, to be changed into your own";
+        welcomeText = ''
+          Change `cluster.nix` to say what your cluster is, then look at what it means:
+
+              nix run github:centra/plasmacloud#plasmactl -- eval --flake .
+        '';
+      };
 
       inherit (threeNodes) plasmacloud nixosConfigurations;
     };

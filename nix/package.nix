@@ -1,6 +1,16 @@
-{ lib, buildGoModule }:
+{
+  lib,
+  buildGoModule,
+  # The names below cmd/ of those that are built.
+  programs ? [
+    "plasmacloud-announcer"
+    "plasmacloud-deployer"
+    "plasmacloud-phone-home"
+    "plasmactl"
+  ],
+}:
 buildGoModule rec {
-  pname = "plasmacloud";
+  pname = if lib.length programs == 1 then lib.head programs else "plasmacloud";
   version = "0.1.0";
 
   src = lib.fileset.toSource {
@@ -20,12 +30,7 @@ buildGoModule rec {
   # Recomputed by nix/update-vendor-hash.
   vendorHash = "sha256-xoNiYfNaqafFLsywt28FBoCdRj+wYk0iFvtspHZ8+dU=";
 
-  subPackages = [
-    "cmd/plasmacloud-announcer"
-    "cmd/plasmacloud-deployer"
-    "cmd/plasmacloud-phone-home"
-    "cmd/plasmactl"
-  ];
+  subPackages = map (program: "cmd/${program}") programs;
   env.CGO_ENABLED = 0;
   ldflags = [
     "-s"
@@ -38,7 +43,7 @@ buildGoModule rec {
   meta = {
     description = "Bare-metal nodes and BGP-announced VIPs from one Nix definition";
     homepage = "https://github.com/centra/plasmacloud";
-    mainProgram = "plasmactl";
+    mainProgram = lib.last programs;
     platforms = lib.platforms.linux;
   };
 }

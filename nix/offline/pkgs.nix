@@ -25,23 +25,35 @@ let
     final:
     lib.genAttrs [
       "bash"
+      "bird2"
       "bird3"
       "coreutils"
+      "etcd"
       "findutils"
       "frr"
+      "git"
       "gnugrep"
+      "gnumake"
       "gnused"
+      "go"
       "gobgp"
       "gobgpd"
       "iproute2"
       "jq"
+      "nix"
       "nixfmt"
       "nixfmt-tree"
       "openvswitch"
+      "ovn"
+      "python3"
+      "qemu"
+      "shellcheck"
       "systemd"
+      "xorriso"
     ] fake
     // {
       inherit lib system;
+      path = ./.;
       stdenv.hostPlatform = { inherit system; };
 
       writeText = name: text: builtins.toFile name text;
@@ -59,6 +71,33 @@ let
       };
 
       runCommand = name: _: _: fake name;
+      mkShell = _: fake "shell";
+
+      # The machines are evaluated, and nothing is run.
+      testers.runNixOSTest =
+        test:
+        let
+          nixosSystem = import ./nixos.nix { inherit lib; };
+          nodes = lib.mapAttrs (
+            name: module:
+            (nixosSystem {
+              inherit system;
+              modules = [
+                module
+                { networking.hostName = lib.mkDefault name; }
+              ];
+            }).config
+          ) test.nodes;
+        in
+        fake "vm-test-run-${test.name}"
+        // {
+          inherit nodes;
+          config = {
+            inherit (test) name;
+            testScriptString =
+              if lib.isFunction test.testScript then test.testScript { inherit nodes; } else test.testScript;
+          };
+        };
 
       callPackage =
         file: args:
@@ -71,7 +110,11 @@ let
         let
           given = if lib.isFunction args then lib.fix args else args;
         in
-        fake (given.pname or given.name) // given;
+        fake (given.pname or given.name)
+        // given
+        // {
+          overrideAttrs = change: final.buildGoModule (given // change given);
+        };
     };
 in
 lib.fix (lib.foldl' (f: overlay: lib.extends overlay f) base overlays)

@@ -1,6 +1,5 @@
 /*
-  Every test whose result is a value, in one evaluation: a text in which each
-  golden file follows a line "=== its name".
+  Every test whose result is a value, in one evaluation: { <golden file> = text; }.
 */
 { libPath }:
 let
@@ -15,7 +14,7 @@ let
     map (name: lib.removeSuffix ".nix" name) (
       lib.filter (lib.hasSuffix ".nix") (lib.attrNames (builtins.readDir (./. + "/${folder}")))
     );
-  file = name: text: "=== ${name}\n${text}";
+  file = lib.nameValuePair;
 
   nixosModule.imports = [
     ../nix-nos/modules/bgp
@@ -82,7 +81,7 @@ let
       )
   ) (casesIn "nix-nos/good");
 in
-lib.concatStrings (
+lib.listToAttrs (
   good
   ++ nixNos
   ++ merge

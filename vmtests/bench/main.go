@@ -40,7 +40,7 @@ type bench struct {
 }
 
 var sections = []section{
-	{"eval", "one nix eval of the whole cluster, with the stand-in for nixpkgs' lib", benchEval},
+	{"eval", "one nix eval of the whole cluster (PLASMACLOUD_NIXPKGS_LIB: with nixpkgs' own lib)", benchEval},
 	{"announce", fmt.Sprintf("%d VIPs, from the changed configuration to a BIRD router's table", manyVIPs), benchAnnounce},
 	{"flip", "one VIP's health check fails, until a GoBGP router's best path is gone", benchFlip},
 	{"phone-home", "phone-homes over 256 connections, each on disk before its answer", benchPhoneHome},
@@ -90,7 +90,7 @@ func report(ctx context.Context, only []string, runs int) error {
 		for _, f := range figures {
 			fmt.Fprintf(out, "  %s\t%s", f.work, f.value)
 			if f.peer != "" {
-				fmt.Fprintf(out, "\t%.2f x %s", f.ratio, f.peer)
+				fmt.Fprintf(out, "\t%.3g x %s", f.ratio, f.peer)
 			}
 			fmt.Fprintln(out)
 		}

@@ -66,6 +66,10 @@ in
   stringToCharacters =
     text: builtins.genList (i: builtins.substring i 1 text) (builtins.stringLength text);
   stringAsChars = f: text: lib.concatMapStrings f (lib.stringToCharacters text);
+  makeSearchPath =
+    folder: roots:
+    lib.concatMapStringsSep ":" (root: "${root}/${folder}") (lib.filter (root: root != null) roots);
+  makeBinPath = packages: lib.makeSearchPath "bin" (map lib.getBin packages);
   splitString =
     separator: text:
     builtins.filter builtins.isString (

@@ -32,6 +32,7 @@ in
     programs = taken;
     security = taken;
     services = {
+      nginx = taken;
       openssh = taken;
       resolved = taken;
       timesyncd = taken;
@@ -47,5 +48,6 @@ in
       timers = taken;
     };
     time = taken;
+    virtualisation.vlans = taken;
   };
 }
