@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/speaker"
-	"github.com/centra/plasmacloud/bgp/vip"
 )
 
 // drains holds the addresses on their way out. With delays it is the only thing that
@@ -82,13 +81,12 @@ func (d delays) update(wishes map[netip.Addr]wish, now live) {
 	for addr, w := range wishes {
 		d[addr] = w.drain
 	}
-	if !now.addrsKnown || !now.tableKnown {
+	if !now.addrsKnown {
 		return
 	}
 	maps.DeleteFunc(d, func(addr netip.Addr, _ time.Duration) bool {
 		_, configured := wishes[addr]
-		_, announced := now.table.Own[speaker.HostPrefix(addr)]
-		return !configured && now.addrs.Own[addr] == vip.None && !announced
+		return !configured && !now.addrs.Own[addr]
 	})
 }
 
@@ -120,7 +118,8 @@ func (a *Announcer) longestDrain(cfg *Config) time.Duration {
 // too. How far it has come cannot be asked: gobgpd computes its Adj-RIB-Out from
 // the table, shows no queue, and its count of sent messages stands still for a
 // router that reads nothing as it does when all are sent.
-func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Addr, now live, stopping bool) (next time.Time, err error) {
+func (a *Announcer) drain(ctx context.Context, cfg *Config, wishes map[netip.Addr]wish, unwanted []netip.Addr, now live, stopping bool) (next time.Time, err error) {
+	a.delays.update(wishes, now)
 	if !now.tableKnown || !now.addrsKnown {
 		return time.Time{}, nil
 	}
@@ -134,7 +133,7 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Add
 	if len(due) == 0 {
 		return next, err
 	}
-	if err := errors.Join(err, a.holder.Release(ctx, vip.Anyhow, due)); err != nil {
+	if err := errors.Join(err, a.holder.Release(ctx, due)); err != nil {
 		return next, err
 	}
 	for _, addr := range due {

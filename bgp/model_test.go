@@ -28,9 +28,7 @@ type world struct {
 	routes   map[netip.Prefix]bool      // ours, as the router has them; without a session as they were
 	lost     map[netip.Prefix]time.Time // when the router last lost a route
 
-	own         map[netip.Addr]vip.How
-	others      map[netip.Addr]bool
-	holds       map[netip.Addr]vip.How // how each configured VIP is to be held
+	own, others map[netip.Addr]bool
 	bindFails   map[netip.Addr]bool
 	listFails   bool
 	noInterface bool // nothing is held, and nothing can be
@@ -43,7 +41,7 @@ func newWorld(delay time.Duration, complain func(string, ...any)) *world {
 		complain: complain, delay: delay, delays: map[netip.Addr]time.Duration{},
 		table: map[netip.Prefix]speaker.Path{}, foreign: map[netip.Prefix]int{},
 		session: true, routes: map[netip.Prefix]bool{}, lost: map[netip.Prefix]time.Time{},
-		own: map[netip.Addr]vip.How{}, holds: map[netip.Addr]vip.How{}, others: map[netip.Addr]bool{}, bindFails: map[netip.Addr]bool{},
+		own: map[netip.Addr]bool{}, others: map[netip.Addr]bool{}, bindFails: map[netip.Addr]bool{},
 	}
 }
 
@@ -77,12 +75,6 @@ func (w *world) tell() {
 	for p := range w.table {
 		w.routes[p] = true
 	}
-}
-
-// held reports whether traffic for a is taken by somebody.
-func (w *world) held(a netip.Addr) bool {
-	how, configured := w.holds[a]
-	return w.own[a] != vip.None || w.others[a] || configured && how == vip.None
 }
 
 func (w *world) dead() bool {
@@ -122,7 +114,7 @@ func (w worldSpeaker) Announce(_ context.Context, paths []speaker.Path) error {
 		return w.away
 	}
 	for _, p := range paths {
-		if a := p.Prefix.Addr(); !w.held(a) {
+		if a := p.Prefix.Addr(); !w.own[a] && !w.others[a] {
 			w.complain("%s announced before it is held", p.Prefix)
 		}
 		if w.internal && len(p.ASPath) > 0 {
@@ -185,38 +177,31 @@ func (w worldSpeaker) Watch(ctx context.Context, changed func()) error {
 
 func (w worldSpeaker) Close() error { return nil }
 
-func (w worldHolder) List(context.Context) (vip.Held, error) {
+func (w worldHolder) List(context.Context) (vip.Addresses, error) {
 	if w.listFails {
-		return vip.Held{}, errors.New("dump interrupted")
+		return vip.Addresses{}, errors.New("dump interrupted")
 	}
-	return vip.Held{Own: maps.Clone(w.own), Foreign: maps.Clone(w.others)}, nil
+	return vip.Addresses{Own: maps.Clone(w.own), Foreign: maps.Clone(w.others)}, nil
 }
 
-func (w worldHolder) Bind(_ context.Context, how vip.How, addrs []netip.Addr) error {
+func (w worldHolder) Bind(_ context.Context, addrs []netip.Addr) error {
 	var errs []error
 	for _, a := range addrs {
 		switch {
 		case w.noInterface, w.bindFails[a]:
 			errs = append(errs, &vip.AddrError{Addr: a, Do: "bind", Err: errors.New("no buffer space")})
-		case w.own[a]&how == 0 && !(how == vip.Address && w.others[a]):
-			w.own[a] |= how
+		case !w.own[a] && !w.others[a]:
+			w.own[a] = true
 			w.bound++
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (w worldHolder) Release(_ context.Context, how vip.How, addrs []netip.Addr) error {
+func (w worldHolder) Release(_ context.Context, addrs []netip.Addr) error {
 	for _, a := range addrs {
-		if w.own[a]&how == 0 {
+		if !w.own[a] {
 			continue
-		}
-		w.released++
-		if w.own[a] &^= how; w.own[a] == vip.None {
-			delete(w.own, a)
-		}
-		if w.held(a) {
-			continue // moved
 		}
 		p := speaker.HostPrefix(a)
 		if _, announced := w.table[p]; announced {
@@ -232,6 +217,8 @@ func (w worldHolder) Release(_ context.Context, how vip.How, addrs []netip.Addr)
 		if lost, ok := w.lost[p]; ok && time.Since(lost) < delay {
 			w.complain("%s released %s after the router lost its route, before the drain of %s", a, time.Since(lost), delay)
 		}
+		delete(w.own, a)
+		w.released++
 	}
 	return nil
 }
@@ -252,7 +239,7 @@ func testConfig(n int) *Config {
 	}
 	a := netip.MustParseAddr("203.0.113.1")
 	for i := range n {
-		cfg.VIPs = append(cfg.VIPs, VIP{Address: a, DrainDelay: cfg.DrainDelay, Hold: vip.Address, Checks: []health.Check{checkOf(i)}})
+		cfg.VIPs = append(cfg.VIPs, VIP{Address: a, DrainDelay: cfg.DrainDelay, Checks: []health.Check{checkOf(i)}})
 		a = a.Next()
 	}
 	return cfg

@@ -1,22 +1,22 @@
 {
-  description = "Network operating system modules for NixOS: topology and BGP, whatever the daemon";
+  description = "Network operating system modules for NixOS: topology, interfaces, VLANs, routes and BGP, whatever the daemon";
 
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
   outputs =
     { self, nixpkgs }:
+    let
+      # Not the bare path, which `nix flake check` of older versions refuses.
+      module = path: { imports = [ path ]; };
+    in
     {
       nixosModules = {
-        default = {
-          imports = [
-            ./modules/topology.nix
-            ./modules/bgp
-          ];
-        };
-        topology = {
-          imports = [ ./modules/topology.nix ];
-        };
-        bgp = self.nixosModules.default;
+        default = module ./modules;
+        topology = module ./modules/topology.nix;
+        interfaces = module ./modules/interfaces.nix;
+        vlans = module ./modules/vlans.nix;
+        routing = module ./modules/routing.nix;
+        bgp = module ./modules/bgp;
       };
 
       lib = {

@@ -24,6 +24,7 @@ let
       ./nixos/frr.nix
       ./nixos/gobgpd.nix
       ./nixos/machine.nix
+      ./nixos/network.nix
       ./nixos/nixpkgs.nix
       ./nixos/systemd.nix
       ./nixos/untyped.nix

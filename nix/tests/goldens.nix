@@ -17,7 +17,7 @@ let
   file = lib.nameValuePair;
 
   nixosModule.imports = [
-    ../nix-nos/modules/bgp
+    ../nix-nos/modules
     ../modules/plasmacloud-cluster.nix
     ../modules/plasmacloud-deployer.nix
     ../modules/plasmacloud-network.nix
@@ -80,9 +80,28 @@ let
         ]
       )
   ) (casesIn "nix-nos/good");
+
+  # What systemd-networkd gets to read.
+  networks = map (
+    name:
+    let
+      machine = import ./nix-nos/network/machine.nix {
+        inherit lib;
+        module = ./nix-nos/network/good + "/${name}.nix";
+      };
+    in
+    lib.throwIf (machine.failures != [ ]) "nix-nos/network/good/${name}.nix: ${toString machine.failures}" (
+      file "nix-nos/network/good/${name}.networkd" (
+        lib.concatStrings (
+          lib.mapAttrsToList (name: text: "##### /etc/systemd/network/${name}\n\n${text}") machine.files
+        )
+      )
+    )
+  ) (casesIn "nix-nos/network/good");
 in
 lib.listToAttrs (
   good
+  ++ networks
   ++ nixNos
   ++ merge
   ++ lib.mapAttrsToList (name: file "options/${name}.md") optionsDoc

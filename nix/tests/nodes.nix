@@ -166,7 +166,7 @@ let
         "aarch64-linux"
       ] (system: import ../offline/pkgs.nix { inherit lib system; });
     };
-    nix-nos.nixosModules.default = ../nix-nos/modules/bgp;
+    nix-nos.nixosModules.default = ../nix-nos/modules;
   };
   runs = app: (readable app).program;
 

@@ -226,26 +226,71 @@ let
     65536
   ];
 
+  # 2 to the number of bits of group i that are behind the first `len` bits.
+  freeIn =
+    len: address: i:
+    let
+      width = address.bits / length address.groups;
+      free = (i + 1) * width - len;
+    in
+    elemAt powers (
+      if free <= 0 then
+        0
+      else if free >= width then
+        width
+      else
+        free
+    );
+
+  eachGroup = f: address: genList (i: f i (elemAt address.groups i)) (length address.groups);
+
+  # The groups, with nothing set behind the first `len` bits.
+  masked = len: address: eachGroup (i: n: n - mod n (freeIn len address i)) address;
+
   # Whether nothing is set behind the prefix length.
-  isNetwork =
+  isNetwork = prefix: masked prefix.length prefix == prefix.groups;
+
+  show = family: groups: if family == 4 then concatStringsSep "." (map toString groups) else show6 groups;
+
+  # The prefix of the network that an address with a length is in.
+  network =
     prefix:
     let
-      width = prefix.bits / length prefix.groups;
-      clear =
-        i:
-        let
-          free = (i + 1) * width - prefix.length;
-          hostBits =
-            if free <= 0 then
-              0
-            else if free >= width then
-              width
-            else
-              free;
-        in
-        mod (elemAt prefix.groups i) (elemAt powers hostBits) == 0;
+      groups = masked prefix.length prefix;
     in
-    all clear (genList (i: i) (length prefix.groups));
+    prefix
+    // {
+      inherit groups;
+      text = "${show prefix.family groups}/${toString prefix.length}";
+    };
+
+  # Whether an address, or all of another prefix, is in the network of a prefix.
+  contains =
+    prefix: other:
+    prefix.family == other.family
+    && other.length or other.bits >= prefix.length
+    && masked prefix.length other == masked prefix.length prefix;
+
+  # The last address of a network, as text: the broadcast address of an IPv4 one.
+  last =
+    prefix:
+    show prefix.family (
+      eachGroup (i: n: n + freeIn prefix.length prefix i - 1) (network prefix)
+    );
+
+  /*
+    The nth address of a network, as text: 0 is that of the network itself. Only
+    the last group is counted in, so n must fit into it.
+  */
+  host =
+    prefix: n:
+    let
+      inherit (network prefix) groups;
+      final = length groups - 1;
+    in
+    show prefix.family (
+      genList (i: elemAt groups i + (if i == final then n else 0)) (length groups)
+    );
 
   /*
     A single address, written as an address or as a prefix of full length
@@ -310,6 +355,10 @@ in
     parse
     parsePrefix
     parseHost
+    network
+    contains
+    host
+    last
     isNetwork
     isUnicast
     isLoopback

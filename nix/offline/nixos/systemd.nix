@@ -7,26 +7,7 @@
 let
   inherit (lib) mkOption types;
 
-  atom = types.oneOf [
-    types.bool
-    types.int
-    types.float
-    types.str
-    types.path
-    types.package
-  ];
-  # A key of a unit file may come several times: lists add up, single values
-  # must agree.
-  value = types.mkOptionType {
-    name = "systemd option";
-    check = x: atom.check x || (builtins.isList x && lib.all atom.check x);
-    merge =
-      loc: defs:
-      if lib.any (def: builtins.isList def.value) defs then
-        lib.concatMap (def: lib.toList def.value) defs
-      else
-        lib.mergeEqualOption loc defs;
-  };
+  inherit (import ./unit-value.nix { inherit lib; }) value;
   section =
     description:
     mkOption {

@@ -43,7 +43,6 @@ in
       description = "Taken as it is.";
     };
     systemd = {
-      network = taken;
       targets = taken;
       timers = taken;
     };

@@ -1,0 +1,10 @@
+# All of nix-nos.
+{
+  imports = [
+    ./bgp
+    ./interfaces.nix
+    ./routing.nix
+    ./topology.nix
+    ./vlans.nix
+  ];
+}
