@@ -48,6 +48,7 @@ type Announcer struct {
 	reported reports
 	sent     sentPaths
 	gone     map[netip.Prefix]bool // withdrawn in the last pass
+	until    time.Time             // see noteUnheld
 }
 
 // New makes an Announcer; Run starts it.

@@ -52,25 +52,25 @@ func (b *boundedHolder) do(ctx context.Context, f func(context.Context) error) e
 	}
 }
 
-func (b *boundedHolder) List(ctx context.Context) (vip.Addresses, error) {
-	found := make(chan vip.Addresses, 1)
+func (b *boundedHolder) List(ctx context.Context) (vip.Held, error) {
+	found := make(chan vip.Held, 1)
 	err := b.do(ctx, func(ctx context.Context) error {
 		a, err := b.Holder.List(ctx)
 		found <- a
 		return err
 	})
 	if err != nil {
-		return vip.Addresses{}, fmt.Errorf("list addresses: %w", err)
+		return vip.Held{}, fmt.Errorf("list what the host holds: %w", err)
 	}
 	return <-found, nil
 }
 
-func (b *boundedHolder) Bind(ctx context.Context, addrs []netip.Addr) error {
-	return b.each(ctx, "bind", addrs, b.Holder.Bind)
+func (b *boundedHolder) Bind(ctx context.Context, how vip.How, addrs []netip.Addr) error {
+	return b.each(ctx, "bind", addrs, func(ctx context.Context, part []netip.Addr) error { return b.Holder.Bind(ctx, how, part) })
 }
 
-func (b *boundedHolder) Release(ctx context.Context, addrs []netip.Addr) error {
-	return b.each(ctx, "release", addrs, b.Holder.Release)
+func (b *boundedHolder) Release(ctx context.Context, how vip.How, addrs []netip.Addr) error {
+	return b.each(ctx, "release", addrs, func(ctx context.Context, part []netip.Addr) error { return b.Holder.Release(ctx, how, part) })
 }
 
 // each calls f for a part of addrs after the other, up to the first that hangs.

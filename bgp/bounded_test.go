@@ -27,7 +27,7 @@ func (h hangingHolder) wait() {
 	}
 }
 
-func (h hangingHolder) List(ctx context.Context) (vip.Addresses, error) {
+func (h hangingHolder) List(ctx context.Context) (vip.Held, error) {
 	h.wait()
 	return h.worldHolder.List(ctx)
 }
@@ -76,7 +76,7 @@ func TestBindInParts(t *testing.T) {
 	for _, addr := range want {
 		w.bindFails[addr] = true
 	}
-	if failed := unbound(newBoundedHolder(worldHolder{w}).Bind(t.Context(), addrs), addrs); !slices.Equal(failed, want) {
+	if failed := unbound(newBoundedHolder(worldHolder{w}).Bind(t.Context(), vip.Address, addrs), addrs); !slices.Equal(failed, want) {
 		t.Errorf("failed are %v", failed)
 	}
 	if len(w.own) != len(addrs)-len(want) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/centra/plasmacloud/bgp/health"
 	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
 )
 
 // SchemaVersion is the version of announcer.json that this package reads.
@@ -65,6 +66,7 @@ type VIP struct {
 	MED, LocalPref   *uint32 // nil: not set
 	Prepend          int     // times that our own ASN is put before the path once more, towards eBGP peers
 	DrainDelay       time.Duration
+	Hold             vip.How // Address, Route or None
 	Checks           []health.Check
 }
 
@@ -162,15 +164,15 @@ func (r *reader) config(tree any) *Config {
 	}
 	for i, item := range vips {
 		path := fmt.Sprintf("vips[%d]", i)
-		vip := r.vip(path, item, cfg)
-		if !vip.Address.IsValid() {
+		v := r.vip(path, item, cfg)
+		if !v.Address.IsValid() {
 			continue
 		}
-		if j, dup := first[vip.Address]; dup {
-			r.add(path+".address", "%s is already vips[%d]; remove one", vip.Address, j)
+		if j, dup := first[v.Address]; dup {
+			r.add(path+".address", "%s is already vips[%d]; remove one", v.Address, j)
 		}
-		first[vip.Address] = i
-		cfg.VIPs = append(cfg.VIPs, vip)
+		first[v.Address] = i
+		cfg.VIPs = append(cfg.VIPs, v)
 	}
 	o.end()
 	return cfg
@@ -212,6 +214,16 @@ func (r *reader) vip(path string, item any, cfg *Config) VIP {
 		v.Prepend = int(*n)
 	}
 	v.DrainDelay = o.duration("drain_delay", cfg.DrainDelay)
+	switch how := o.textOr("hold", "address"); how {
+	case "address":
+		v.Hold = vip.Address
+	case "route":
+		v.Hold = vip.Route
+	case "none":
+		v.Hold = vip.None
+	default:
+		r.add(o.at("hold"), "%s is no way to hold a VIP; want \"address\", \"route\" or \"none\"", quote(how))
+	}
 	checks := o.optionalList("checks")
 	if len(checks) > MaxChecks {
 		r.add(o.at("checks"), "has %d entries; at most %d are allowed", len(checks), MaxChecks)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/centra/plasmacloud/bgp/health"
 	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
 )
 
 const fullConfig = `{ "schema_version": 1,
@@ -24,7 +25,7 @@ const fullConfig = `{ "schema_version": 1,
   "reconcile_interval": "10s",
   "vips": [
     { "address": "203.0.113.10",
-      "communities": [ "65001:100", "65001:1:2" ], "med": null, "local_pref": 200, "prepend": 2, "drain_delay": "30s",
+      "communities": [ "65001:100", "65001:1:2" ], "med": null, "local_pref": 200, "prepend": 2, "drain_delay": "30s", "hold": "route",
       "checks": [
         { "type": "http", "url": "http://127.0.0.1:8080/healthz", "interval": "2s", "timeout": "1s", "rise": 2, "fall": 3 },
         { "type": "tcp", "address": "localhost:80", "interval": "500ms", "timeout": "500ms", "rise": 1, "fall": 1 } ] },
@@ -36,7 +37,7 @@ func TestParseConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	pref, med := uint32(200), uint32(0)
-	vip := netip.MustParseAddr("203.0.113.10")
+	addr := netip.MustParseAddr("203.0.113.10")
 	want := &Config{
 		NodeID: "node01", ASN: 65001,
 		Speaker:    SpeakerConfig{"127.0.0.1:50051", 2 * time.Second},
@@ -44,13 +45,13 @@ func TestParseConfig(t *testing.T) {
 		Hold:       Hold{Interface: "lo"},
 		DrainDelay: 5 * time.Second, ReconcileInterval: 10 * time.Second,
 		VIPs: []VIP{
-			{Address: vip, LocalPref: &pref, Prepend: 2, DrainDelay: 30 * time.Second,
+			{Address: addr, LocalPref: &pref, Prepend: 2, DrainDelay: 30 * time.Second, Hold: vip.Route,
 				Communities: []speaker.Community{65001<<16 | 100}, LargeCommunities: []speaker.LargeCommunity{{Global: 65001, Local1: 1, Local2: 2}},
 				Checks: []health.Check{
 					{Kind: health.HTTP, URL: "http://127.0.0.1:8080/healthz", Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3},
-					{Kind: health.TCP, Address: "localhost:80", Interval: 500 * time.Millisecond, Timeout: 500 * time.Millisecond, Rise: 1, Fall: 1, NotAddr: vip},
+					{Kind: health.TCP, Address: "localhost:80", Interval: 500 * time.Millisecond, Timeout: 500 * time.Millisecond, Rise: 1, Fall: 1, NotAddr: addr},
 				}},
-			{Address: netip.MustParseAddr("2001:db8::10"), MED: &med, DrainDelay: 5 * time.Second},
+			{Address: netip.MustParseAddr("2001:db8::10"), MED: &med, DrainDelay: 5 * time.Second, Hold: vip.Address},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -115,6 +116,8 @@ func TestConfigMistakes(t *testing.T) {
 		{`"med": 0`, `"med": -1`, `vips[1].med: -1 is not a whole number from 0 to 4294967295`},
 		{`"med": 0`, `"med": 1.5`, `vips[1].med: 1.5 is not a whole number`},
 		{`"prepend": 2`, `"prepend": 256`, `vips[0].prepend: 256 is not a whole number from 0 to 255`},
+		{`"hold": "route"`, `"hold": "arp"`, `vips[0].hold: "arp" is no way to hold a VIP; want "address", "route" or "none"`},
+		{`"hold": "route"`, `"hold": ""`, `vips[0].hold: "" is no way to hold a VIP`},
 		{`"drain_delay": "30s"`, `"drain_delay": 30`, `vips[0].drain_delay: is the number 30; want a number with a unit`},
 		{`"type": "http"`, `"type": "icmp"`, `vips[0].checks[0].type: "icmp" is not a type of check; want "http" or "tcp"`},
 		{`"type": "http", `, ``, `vips[0].checks[0].type: is missing`},

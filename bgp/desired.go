@@ -7,6 +7,7 @@ import (
 
 	"github.com/centra/plasmacloud/bgp/health"
 	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
 )
 
 // Want is what should become of a VIP.
@@ -33,6 +34,7 @@ func (w Want) String() string {
 type wish struct {
 	want  Want
 	path  speaker.Path
+	hold  vip.How
 	drain time.Duration // from its withdraw to letting go of it
 	why   string
 }
@@ -47,7 +49,7 @@ var notConfigured = wish{want: Withdraw, why: "is not in the configuration"}
 func desired(cfg *Config, state func(health.Check) health.State, internalPeer, stopping bool) map[netip.Addr]wish {
 	wishes := make(map[netip.Addr]wish, len(cfg.VIPs))
 	for _, v := range cfg.VIPs {
-		w := wish{path: cfg.Path(v), drain: v.DrainDelay}
+		w := wish{path: cfg.Path(v), hold: v.Hold, drain: v.DrainDelay}
 		if internalPeer {
 			w.path.ASPath = nil
 		}

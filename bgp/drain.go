@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
 )
 
 // drains holds the addresses on their way out. With delays it is the only thing that
@@ -81,12 +82,13 @@ func (d delays) update(wishes map[netip.Addr]wish, now live) {
 	for addr, w := range wishes {
 		d[addr] = w.drain
 	}
-	if !now.addrsKnown {
+	if !now.addrsKnown || !now.tableKnown {
 		return
 	}
 	maps.DeleteFunc(d, func(addr netip.Addr, _ time.Duration) bool {
 		_, configured := wishes[addr]
-		return !configured && !now.addrs.Own[addr]
+		_, announced := now.table.Own[speaker.HostPrefix(addr)]
+		return !configured && now.addrs.Own[addr] == vip.None && !announced
 	})
 }
 
@@ -118,8 +120,7 @@ func (a *Announcer) longestDrain(cfg *Config) time.Duration {
 // too. How far it has come cannot be asked: gobgpd computes its Adj-RIB-Out from
 // the table, shows no queue, and its count of sent messages stands still for a
 // router that reads nothing as it does when all are sent.
-func (a *Announcer) drain(ctx context.Context, cfg *Config, wishes map[netip.Addr]wish, unwanted []netip.Addr, now live, stopping bool) (next time.Time, err error) {
-	a.delays.update(wishes, now)
+func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Addr, now live, stopping bool) (next time.Time, err error) {
 	if !now.tableKnown || !now.addrsKnown {
 		return time.Time{}, nil
 	}
@@ -133,7 +134,7 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, wishes map[netip.Add
 	if len(due) == 0 {
 		return next, err
 	}
-	if err := errors.Join(err, a.holder.Release(ctx, due)); err != nil {
+	if err := errors.Join(err, a.holder.Release(ctx, vip.Anyhow, due)); err != nil {
 		return next, err
 	}
 	for _, addr := range due {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
 	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
 )
 
 // VIPs of the tests; the first two are of both families.
@@ -77,8 +78,8 @@ func testStopOrder(t *testing.T, g gobgpdtest.Generation) {
 	}
 	withdrawals := make(chan withdrawal, 10)
 	watchWithdrawals(t, s.router.API, func(prefix string) {
-		vip := netip.MustParsePrefix(prefix).Addr()
-		withdrawals <- withdrawal{prefix, time.Now(), s.held().Own[vip]}
+		addr := netip.MustParsePrefix(prefix).Addr()
+		withdrawals <- withdrawal{prefix, time.Now(), s.held().Own[addr] != vip.None}
 	})
 	s.signal(syscall.SIGTERM)
 	if code := s.wait(); code != 0 {
@@ -183,7 +184,7 @@ func TestAnnouncerKilledWhileDraining(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, gobgpdtest.Config{})
 	s.configure(object{"address": v4a})
-	if err := s.holder.Bind(t.Context(), []netip.Addr{netip.MustParseAddr(v4a), netip.MustParseAddr(v4b)}); err != nil {
+	if err := s.holder.Bind(t.Context(), vip.Address, []netip.Addr{netip.MustParseAddr(v4a), netip.MustParseAddr(v4b)}); err != nil {
 		t.Fatal(err)
 	}
 	removed := s.removals()
@@ -243,7 +244,7 @@ func TestAddressPutBack(t *testing.T) {
 	s.start()
 	s.waitRoutes(v4a)
 	updates := s.router.Updates(t)
-	if err := s.holder.Release(t.Context(), []netip.Addr{netip.MustParseAddr(v4a)}); err != nil {
+	if err := s.holder.Release(t.Context(), vip.Address, []netip.Addr{netip.MustParseAddr(v4a)}); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()

@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// Two announcers with one speaker, or on one interface, would each take down what
+// Two announcers with one speaker, or in one network namespace, would each take down what
 // the other one put up: both use the same mark. So each claims a name for both
 // among the abstract sockets of its network namespace (unix(7)), which the kernel
 // frees however the process ends.
@@ -20,9 +20,9 @@ type locks []io.Closer
 
 // lock claims what cfg names, or says that another announcer has it.
 func lock(cfg *Config) (locks, error) {
-	hold := "interface " + cfg.Hold.Interface
+	hold := "VIPs in this network namespace"
 	if cfg.Hold.NetNS != "" {
-		hold += " in " + filepath.Clean(cfg.Hold.NetNS)
+		hold = "VIPs in network namespace " + filepath.Clean(cfg.Hold.NetNS)
 	}
 	var l locks
 	for _, what := range []string{"speaker " + cfg.Speaker.Address, hold} {

@@ -7,8 +7,8 @@ import (
 	"github.com/centra/plasmacloud/bgp/internal/netnstest"
 )
 
-// One announcer for a speaker, one for an interface; the end of the first frees both.
-func TestOneAnnouncerForEachSpeakerAndInterface(t *testing.T) {
+// One announcer for a speaker, one for a network namespace; the end of the first frees both.
+func TestOneAnnouncerForEachSpeakerAndNamespace(t *testing.T) {
 	config := func(socket, netns string) *Config {
 		cfg := testConfig(1)
 		cfg.Speaker.Address = "unix://" + socket
@@ -23,9 +23,9 @@ func TestOneAnnouncerForEachSpeakerAndInterface(t *testing.T) {
 	}
 	defer first.Close()
 	for want, cfg := range map[string]*Config{
-		"another announcer runs here, with speaker unix://" + dir + "/a; stop it first":    config(dir+"/a", two),
-		"another announcer runs here, with interface lo in " + one + "; stop it first":     config(dir+"/b", one),
-		"another announcer runs here, with interface lo in " + one + "; stop it first\x00": config(dir+"/c", one+"/"),
+		"another announcer runs here, with speaker unix://" + dir + "/a; stop it first":              config(dir+"/a", two),
+		"another announcer runs here, with VIPs in network namespace " + one + "; stop it first":     config(dir+"/b", one),
+		"another announcer runs here, with VIPs in network namespace " + one + "; stop it first\x00": config(dir+"/c", one+"/"),
 	} {
 		if a, err := Open(cfg, nil); err == nil || err.Error() != strings.TrimRight(want, "\x00") {
 			t.Errorf("error is %v, want %s", err, want)

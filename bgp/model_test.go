@@ -28,7 +28,9 @@ type world struct {
 	routes   map[netip.Prefix]bool      // ours, as the router has them; without a session as they were
 	lost     map[netip.Prefix]time.Time // when the router last lost a route
 
-	own, others map[netip.Addr]bool
+	own         map[netip.Addr]vip.How
+	others      map[netip.Addr]bool
+	holds       map[netip.Addr]vip.How // how each configured VIP is to be held
 	bindFails   map[netip.Addr]bool
 	listFails   bool
 	noInterface bool // nothing is held, and nothing can be
@@ -41,7 +43,7 @@ func newWorld(delay time.Duration, complain func(string, ...any)) *world {
 		complain: complain, delay: delay, delays: map[netip.Addr]time.Duration{},
 		table: map[netip.Prefix]speaker.Path{}, foreign: map[netip.Prefix]int{},
 		session: true, routes: map[netip.Prefix]bool{}, lost: map[netip.Prefix]time.Time{},
-		own: map[netip.Addr]bool{}, others: map[netip.Addr]bool{}, bindFails: map[netip.Addr]bool{},
+		own: map[netip.Addr]vip.How{}, holds: map[netip.Addr]vip.How{}, others: map[netip.Addr]bool{}, bindFails: map[netip.Addr]bool{},
 	}
 }
 
@@ -75,6 +77,12 @@ func (w *world) tell() {
 	for p := range w.table {
 		w.routes[p] = true
 	}
+}
+
+// held reports whether traffic for a is taken by somebody.
+func (w *world) held(a netip.Addr) bool {
+	how, configured := w.holds[a]
+	return w.own[a] != vip.None || w.others[a] || configured && how == vip.None
 }
 
 func (w *world) dead() bool {
@@ -114,7 +122,7 @@ func (w worldSpeaker) Announce(_ context.Context, paths []speaker.Path) error {
 		return w.away
 	}
 	for _, p := range paths {
-		if a := p.Prefix.Addr(); !w.own[a] && !w.others[a] {
+		if a := p.Prefix.Addr(); !w.held(a) {
 			w.complain("%s announced before it is held", p.Prefix)
 		}
 		if w.internal && len(p.ASPath) > 0 {
@@ -177,31 +185,38 @@ func (w worldSpeaker) Watch(ctx context.Context, changed func()) error {
 
 func (w worldSpeaker) Close() error { return nil }
 
-func (w worldHolder) List(context.Context) (vip.Addresses, error) {
+func (w worldHolder) List(context.Context) (vip.Held, error) {
 	if w.listFails {
-		return vip.Addresses{}, errors.New("dump interrupted")
+		return vip.Held{}, errors.New("dump interrupted")
 	}
-	return vip.Addresses{Own: maps.Clone(w.own), Foreign: maps.Clone(w.others)}, nil
+	return vip.Held{Own: maps.Clone(w.own), Foreign: maps.Clone(w.others)}, nil
 }
 
-func (w worldHolder) Bind(_ context.Context, addrs []netip.Addr) error {
+func (w worldHolder) Bind(_ context.Context, how vip.How, addrs []netip.Addr) error {
 	var errs []error
 	for _, a := range addrs {
 		switch {
 		case w.noInterface, w.bindFails[a]:
 			errs = append(errs, &vip.AddrError{Addr: a, Do: "bind", Err: errors.New("no buffer space")})
-		case !w.own[a] && !w.others[a]:
-			w.own[a] = true
+		case w.own[a]&how == 0 && !(how == vip.Address && w.others[a]):
+			w.own[a] |= how
 			w.bound++
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (w worldHolder) Release(_ context.Context, addrs []netip.Addr) error {
+func (w worldHolder) Release(_ context.Context, how vip.How, addrs []netip.Addr) error {
 	for _, a := range addrs {
-		if !w.own[a] {
+		if w.own[a]&how == 0 {
 			continue
+		}
+		w.released++
+		if w.own[a] &^= how; w.own[a] == vip.None {
+			delete(w.own, a)
+		}
+		if w.held(a) {
+			continue // moved
 		}
 		p := speaker.HostPrefix(a)
 		if _, announced := w.table[p]; announced {
@@ -217,8 +232,6 @@ func (w worldHolder) Release(_ context.Context, addrs []netip.Addr) error {
 		if lost, ok := w.lost[p]; ok && time.Since(lost) < delay {
 			w.complain("%s released %s after the router lost its route, before the drain of %s", a, time.Since(lost), delay)
 		}
-		delete(w.own, a)
-		w.released++
 	}
 	return nil
 }
@@ -239,7 +252,7 @@ func testConfig(n int) *Config {
 	}
 	a := netip.MustParseAddr("203.0.113.1")
 	for i := range n {
-		cfg.VIPs = append(cfg.VIPs, VIP{Address: a, DrainDelay: cfg.DrainDelay, Checks: []health.Check{checkOf(i)}})
+		cfg.VIPs = append(cfg.VIPs, VIP{Address: a, DrainDelay: cfg.DrainDelay, Hold: vip.Address, Checks: []health.Check{checkOf(i)}})
 		a = a.Next()
 	}
 	return cfg

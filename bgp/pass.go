@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -32,6 +33,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	a.reportPrepend(cfg, now)
 	a.reportForeign(wishes, now)
 
+	a.delays.update(wishes, now)
 	todo := plan(wishes, now)
 	if speakerErr != nil {
 		todo.announce = nil
@@ -39,8 +41,9 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	before := a.gone
 	a.gone = map[netip.Prefix]bool{}
 	withdrawErr := a.withdraw(ctx, todo.withdraw, before, func(p []netip.Prefix) string { return reasons(p, wishes) })
-	failed, bindErr := a.bind(ctx, todo.bind)
-	// Traffic that comes for an address that cannot be held is lost.
+	bound, failed, bindErr := a.bind(ctx, todo.bind)
+	// Traffic that comes for an address that is not held in any way is lost.
+	maps.DeleteFunc(failed, func(addr netip.Addr, _ bool) bool { return now.addrs.Holds(addr, vip.Anyhow) })
 	var unheld []netip.Prefix
 	for addr := range failed {
 		if p := speaker.HostPrefix(addr); now.table.Own[p].Prefix.IsValid() {
@@ -49,18 +52,24 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	}
 	slices.SortFunc(unheld, netip.Prefix.Compare)
 	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before, func([]netip.Prefix) string { return "cannot be held" }))
+	a.noteUnheld(cfg, now)
+	moved, surplusErr := a.letGo(ctx, todo.surplus)
 	announced, announceErr := a.announce(ctx, todo.announce, wishes, failed, now)
-	next, drainErr := a.drain(ctx, cfg, wishes, todo.unwanted, now, stopping)
+	next, drainErr := a.drain(ctx, cfg, todo.unwanted, now, stopping)
 	var offerErr error
 	if now.tableKnown && speakerErr == nil && !stopping {
 		offerErr = a.checkOffered(ctx)
 	}
-	stepErr := errors.Join(withdrawErr, bindErr, announceErr, drainErr, offerErr)
-	if len(a.gone) > 0 && withdrawErr == nil || len(todo.bind) > len(failed) || announced && announceErr == nil {
+	stepErr := errors.Join(withdrawErr, bindErr, surplusErr, announceErr, drainErr, offerErr)
+	if len(a.gone) > 0 && withdrawErr == nil || bound || moved || announced && announceErr == nil {
 		next = time.Now().Add(confirmPause)
 	}
+	clean := isClean(now, speakerErr)
+	if clean && stopping && time.Now().Before(a.until) {
+		clean, next = false, a.until
+	}
 
-	r := result{err: errors.Join(addrsErr, speakerErr, stepErr), next: next, now: now, clean: isClean(wishes, now, speakerErr)}
+	r := result{err: errors.Join(addrsErr, speakerErr, stepErr), next: next, now: now, clean: clean}
 	a.reportError(errors.Join(addrsErr, stepErr))
 	a.publish(wishes, now, speakerErr, r, stopping)
 	a.log.Debug("pass", "took", time.Since(began), "vips", len(wishes))
@@ -69,22 +78,29 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 
 // isClean reports whether a stop has nothing left to do. A speaker that is not
 // running has no table, but its routers may keep our routes (graceful restart, RFC
-// 4724): then a stop is clean only if no VIP is held, so that there is nothing to keep.
-func isClean(wishes map[netip.Addr]wish, now live, speakerErr error) bool {
+// 4724): then a stop is clean only if nothing of ours is held.
+func isClean(now live, speakerErr error) bool {
 	switch {
 	case !now.addrsKnown || len(now.addrs.Own) > 0:
 		return false
 	case now.tableKnown:
 		return len(now.table.Own) == 0
-	case !errors.Is(speakerErr, speaker.ErrGone) && !errors.Is(speakerErr, speaker.ErrNotConfigured):
-		return false
+	default:
+		return errors.Is(speakerErr, speaker.ErrGone) || errors.Is(speakerErr, speaker.ErrNotConfigured)
 	}
-	for addr := range wishes {
-		if now.addrs.Holds(addr) {
-			return false
+}
+
+// noteUnheld keeps a stop waiting for the drain of what this pass withdrew and we do
+// not hold: nothing in the live state tells of it, and whoever stops the speaker after
+// us may do so before the withdraw is out.
+func (a *Announcer) noteUnheld(cfg *Config, now live) {
+	for p := range a.gone {
+		if addr := p.Addr(); now.addrs.Own[addr] == vip.None {
+			if until := time.Now().Add(a.delays.of(addr, cfg.DrainDelay)); until.After(a.until) {
+				a.until = until
+			}
 		}
 	}
-	return true
 }
 
 // read is the live state. The table of a speaker that is away is not known: its
@@ -128,20 +144,35 @@ func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, befor
 	return noEffect("withdraw", stuck, "did another client add it, with our path identifier and a source of its own?")
 }
 
-// bind returns the addresses that could not be bound.
-func (a *Announcer) bind(ctx context.Context, addrs []netip.Addr) (failed map[netip.Addr]bool, err error) {
-	if len(addrs) == 0 {
-		return nil, nil
-	}
+// bind holds each VIP as it should be. It returns those that could not be bound.
+func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr) (did bool, failed map[netip.Addr]bool, err error) {
 	failed = map[netip.Addr]bool{}
-	err = a.holder.Bind(ctx, addrs)
-	for _, addr := range unbound(err, addrs) {
-		failed[addr] = true
+	for how, addrs := range todo {
+		bindErr := a.holder.Bind(ctx, how, addrs)
+		err = errors.Join(err, bindErr)
+		for _, addr := range unbound(bindErr, addrs) {
+			failed[addr] = true
+		}
+		if bound := slices.DeleteFunc(slices.Clone(addrs), func(addr netip.Addr) bool { return failed[addr] }); len(bound) > 0 {
+			did = true
+			a.log.Info("bound", "count", len(bound), "addresses", some(bound), "as", how)
+		}
 	}
-	if bound := slices.DeleteFunc(slices.Clone(addrs), func(addr netip.Addr) bool { return failed[addr] }); len(bound) > 0 {
-		a.log.Info("bound", "count", len(bound), "addresses", some(bound))
+	return did, failed, err
+}
+
+// letGo lets go of the ways in which VIPs need not be held any more: each was seen to
+// be held as it should be.
+func (a *Announcer) letGo(ctx context.Context, surplus map[vip.How][]netip.Addr) (did bool, err error) {
+	for how, addrs := range surplus {
+		if releaseErr := a.holder.Release(ctx, how, addrs); releaseErr != nil {
+			err = errors.Join(err, releaseErr)
+			continue
+		}
+		did = true
+		a.log.Info("moved", "count", len(addrs), "addresses", some(addrs), "from", how)
 	}
-	return failed, err
+	return did, err
 }
 
 // announce announces what is held; did says whether anything changed.

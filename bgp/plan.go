@@ -14,7 +14,7 @@ type live struct {
 	table      speaker.Table
 	peers      []speaker.Peer
 	tableKnown bool // and the peers
-	addrs      vip.Addresses
+	addrs      vip.Held
 	addrsKnown bool
 }
 
@@ -28,28 +28,29 @@ func (l live) internalPeer(asn uint32) bool {
 // names it in unwanted and the drain decides when.
 type steps struct {
 	withdraw []netip.Prefix
-	bind     []netip.Addr
+	bind     map[vip.How][]netip.Addr
 	announce []speaker.Path
-	unwanted []netip.Addr // addresses of ours that should go
+	surplus  map[vip.How][]netip.Addr // ways of ours to let go of, since the VIP is held as it should be without them
+	unwanted []netip.Addr             // held by us, and should go
 }
 
 // plan compares what should be with what is. It looks at nothing else, and nothing
 // that is not ours appears in a step that takes away.
 func plan(wishes map[netip.Addr]wish, now live) steps {
-	var s steps
+	s := steps{bind: map[vip.How][]netip.Addr{}, surplus: map[vip.How][]netip.Addr{}}
 	for addr, w := range wishes {
 		path, announced := now.table.Own[w.path.Prefix]
-		held := now.addrs.Holds(addr)
+		held := now.addrs.Holds(addr, w.hold)
 		switch {
 		case w.want == Announce:
 			if now.addrsKnown && !held {
-				s.bind = append(s.bind, addr)
+				s.bind[w.hold] = append(s.bind[w.hold], addr)
 			}
 			if now.tableKnown && now.addrsKnown && !(announced && path.Equal(w.path)) {
 				s.announce = append(s.announce, w.path)
 			}
 		case w.want == Leave && announced && now.addrsKnown && !held:
-			s.bind = append(s.bind, addr) // traffic comes for it
+			s.bind[w.hold] = append(s.bind[w.hold], addr) // traffic comes for it
 		}
 	}
 	for prefix := range now.table.Own {
@@ -57,13 +58,20 @@ func plan(wishes map[netip.Addr]wish, now live) steps {
 			s.withdraw = append(s.withdraw, prefix)
 		}
 	}
-	for addr := range now.addrs.Own {
-		if w, ok := wishes[addr]; !ok || w.want == Withdraw {
+	for addr, how := range now.addrs.Own {
+		w, ok := wishes[addr]
+		if !ok || w.want == Withdraw {
 			s.unwanted = append(s.unwanted, addr)
+		} else if rest := how &^ w.hold; rest != vip.None && now.addrs.Holds(addr, w.hold) {
+			s.surplus[rest] = append(s.surplus[rest], addr)
 		}
 	}
 	slices.SortFunc(s.withdraw, netip.Prefix.Compare)
-	slices.SortFunc(s.bind, netip.Addr.Compare)
+	for _, byHow := range []map[vip.How][]netip.Addr{s.bind, s.surplus} {
+		for _, addrs := range byHow {
+			slices.SortFunc(addrs, netip.Addr.Compare)
+		}
+	}
 	slices.SortFunc(s.announce, func(a, b speaker.Path) int { return a.Prefix.Compare(b.Prefix) })
 	slices.SortFunc(s.unwanted, netip.Addr.Compare)
 	return s

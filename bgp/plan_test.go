@@ -57,17 +57,17 @@ func TestPlan(t *testing.T) {
 		wishes := map[netip.Addr]wish{}
 		for _, w := range []Want{Announce, Withdraw, Leave} {
 			if w.String() == test.want {
-				wishes[addr] = wish{want: w, path: path}
+				wishes[addr] = wish{want: w, path: path, hold: vip.Address}
 			}
 		}
 		now := live{tableKnown: test.blind != "table", addrsKnown: test.blind != "addrs",
-			table: speaker.Table{Own: map[netip.Prefix]speaker.Path{}}, addrs: vip.Addresses{Own: map[netip.Addr]bool{}, Foreign: map[netip.Addr]bool{}}}
+			table: speaker.Table{Own: map[netip.Prefix]speaker.Path{}}, addrs: vip.Held{Own: map[netip.Addr]vip.How{}, Foreign: map[netip.Addr]bool{}}}
 		if test.path != nil {
 			now.table.Own[prefix] = *test.path
 		}
 		switch test.held {
 		case own:
-			now.addrs.Own[addr] = true
+			now.addrs.Own[addr] = vip.Address
 		case foreign:
 			now.addrs.Foreign[addr] = true
 		}
@@ -186,7 +186,7 @@ func TestStatus(t *testing.T) {
 			return text
 		}
 		orphan := netip.MustParseAddr("203.0.113.99")
-		w.own[orphan] = true
+		w.own[orphan] = vip.Address
 		w.others[cfg.VIPs[1].Address] = true
 		expect := func(want string) {
 			t.Helper()

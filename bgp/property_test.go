@@ -14,6 +14,7 @@ import (
 
 	"github.com/centra/plasmacloud/bgp/health"
 	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
 )
 
 const modelVIPs = 4
@@ -58,8 +59,9 @@ func (m *machine) pass() result {
 
 // configured tells the world what the announcer is about to read.
 func (m *machine) configured() {
+	clear(m.world.holds)
 	for _, v := range m.cfg.VIPs {
-		m.world.delays[v.Address] = v.DrainDelay
+		m.world.delays[v.Address], m.world.holds[v.Address] = v.DrainDelay, v.Hold
 	}
 }
 
@@ -91,6 +93,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 				cfg.VIPs[i].MED = &med
 				cfg.VIPs[i].Prepend = rapid.IntRange(0, 2).Draw(t, "prepend")
 				cfg.VIPs[i].DrainDelay = time.Duration(rapid.IntRange(1, 5).Draw(t, "drain delay")) * time.Second
+				cfg.VIPs[i].Hold = rapid.SampledFrom([]vip.How{vip.Address, vip.Route, vip.None}).Draw(t, "hold")
 				if rapid.Bool().Draw(t, "no checks") {
 					cfg.VIPs[i].Checks = nil
 				}
@@ -99,7 +102,13 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			m.announcer.cfg = cfg // as Reload does, without its runners
 		},
 		"announcer crashes": func(*rapid.T) { m.start() },
-		"speaker restarts":  func(*rapid.T) { m.world.restartSpeaker() },
+		"restart with another interface": func(*rapid.T) {
+			m.start()
+			for a := range m.world.own {
+				m.world.own[a] = vip.Stray
+			}
+		},
+		"speaker restarts": func(*rapid.T) { m.world.restartSpeaker() },
 		"speaker changes": func(t *rapid.T) {
 			states := []error{nil, nil, speaker.ErrGone, speaker.ErrNoAnswer, speaker.ErrNotConfigured, speaker.ErrWrongASN, speaker.ErrWrongAPI}
 			m.world.away = states[rapid.IntRange(0, len(states)-1).Draw(t, "state")]
@@ -118,14 +127,19 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		},
 		"stranger announces": func(t *rapid.T) { m.world.foreign[speaker.HostPrefix(drawVIP(t))]++ },
 		"stranger binds": func(t *rapid.T) {
-			if a := drawVIP(t); !m.world.own[a] && !m.world.noInterface {
+			if a := drawVIP(t); m.world.own[a]&vip.Address == 0 && !m.world.noInterface {
 				m.world.others[a], m.strangers[a] = true, true
 			}
 		},
-		"stranger unbinds ours": func(t *rapid.T) { delete(m.world.own, drawVIP(t)) },
-		"bind fails":            func(t *rapid.T) { m.world.bindFails[drawVIP(t)] = rapid.Bool().Draw(t, "fails") },
-		"list fails":            func(t *rapid.T) { m.world.listFails = rapid.Bool().Draw(t, "fails") },
-		"":                      m.check,
+		"stranger unbinds ours": func(t *rapid.T) {
+			a := drawVIP(t)
+			if m.world.own[a] &^= rapid.SampledFrom([]vip.How{vip.Address, vip.Route, vip.Stray, vip.Anyhow}).Draw(t, "what"); m.world.own[a] == vip.None {
+				delete(m.world.own, a)
+			}
+		},
+		"bind fails": func(t *rapid.T) { m.world.bindFails[drawVIP(t)] = rapid.Bool().Draw(t, "fails") },
+		"list fails": func(t *rapid.T) { m.world.listFails = rapid.Bool().Draw(t, "fails") },
+		"":           m.check,
 	}
 }
 
@@ -137,7 +151,7 @@ func (m *machine) afterPass(t *rapid.T) {
 	}
 	wishes := desired(m.cfg, m.announcer.health, m.world.internal, false)
 	for p := range w.table {
-		if a := p.Addr(); !w.own[a] && !w.others[a] {
+		if a := p.Addr(); !w.held(a) {
 			t.Fatalf("%s is announced, and nobody holds it", a)
 		}
 		if wish, ok := wishes[p.Addr()]; !ok || wish.want == Withdraw {
@@ -178,21 +192,22 @@ func (m *machine) settle(t *rapid.T) {
 	}
 	for addr, wish := range desired(m.cfg, m.announcer.health, m.world.internal, false) {
 		path, announced := w.table[wish.path.Prefix]
-		held := w.own[addr] || w.others[addr]
+		held := w.held(addr)
+		right := w.own[addr] == wish.hold || wish.hold == vip.Address && w.own[addr] == vip.None && w.others[addr]
 		switch wish.want {
 		case Announce:
-			if !announced || !held || !path.Equal(wish.path) {
-				t.Fatalf("%s should be announced: announced %v, held %v, %+v", addr, announced, held, path)
+			if !announced || !held || !right || !path.Equal(wish.path) {
+				t.Fatalf("%s should be announced, held as %s: announced %v, held as %s, %+v", addr, wish.hold, announced, w.own[addr], path)
 			}
 		case Withdraw:
-			if announced || w.own[addr] {
+			if announced || w.own[addr] != vip.None {
 				t.Fatalf("%s should be gone: announced %v, held %v", addr, announced, w.own[addr])
 			}
 		case Leave:
 			if old, was := before.table.Own[wish.path.Prefix]; was != announced || was && !old.Equal(path) {
 				t.Fatalf("%s should be left: announced %v, was %v", addr, announced, was)
 			}
-			if beforeOwn[addr] && !w.own[addr] {
+			if beforeOwn[addr] != vip.None && !held {
 				t.Fatalf("%s should be left, and was released", addr)
 			}
 			if announced && !held {
@@ -239,7 +254,7 @@ func TestStopProperty(t *testing.T) {
 			w := m.world
 			w.listFails = false
 			foreign := maps.Clone(w.foreign)
-			held, nothing := len(w.own), len(w.own)+len(w.others)+len(w.routes) == 0
+			held, nothing := len(w.own), len(w.own) == 0
 			m.configured()
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()

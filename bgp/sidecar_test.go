@@ -202,7 +202,7 @@ func (s *site) waitRoutes(vips ...string) {
 	})
 }
 
-func (s *site) held() vip.Addresses {
+func (s *site) held() vip.Held {
 	s.t.Helper()
 	a, err := s.holder.List(s.t.Context())
 	if err != nil {
@@ -217,7 +217,7 @@ func (s *site) waitHeld(vips ...string) {
 	s.eventually(fmt.Sprint("host holds ", vips), func() error {
 		own := s.held().Own
 		for _, v := range vips {
-			if !own[netip.MustParseAddr(v)] {
+			if own[netip.MustParseAddr(v)] == vip.None {
 				return fmt.Errorf("holds %v", own)
 			}
 		}

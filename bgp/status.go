@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/speaker"
+	"github.com/centra/plasmacloud/bgp/vip"
 )
 
 // Status is what the last pass found and did.
@@ -55,11 +56,12 @@ func (s Status) String() string {
 type VIPStatus struct {
 	Address   netip.Addr
 	Want      Want
-	Why       string // the reason of Want
-	Announced bool   // a path of ours is in the speaker's table
-	Held      bool   // the address is on the host
-	Foreign   bool   // the address, or a path for it, is somebody else's; it is left alone
-	Draining  bool   // withdrawn, and held until the drain is over
+	Why       string  // the reason of Want
+	Announced bool    // a path of ours is in the speaker's table
+	Held      bool    // by the host, whoever made it so
+	As        vip.How // how we hold it
+	Foreign   bool    // the address, or a path for it, is somebody else's; it is left alone
+	Draining  bool    // withdrawn, and held until the drain is over
 }
 
 // Status returns a copy of the last pass' result.
@@ -94,7 +96,7 @@ func report(wishes map[netip.Addr]wish, now live, waiting drains) []VIPStatus {
 		_, draining := waiting[addr]
 		list = append(list, VIPStatus{
 			Address: addr, Want: w.want, Why: w.why, Announced: announced,
-			Held:     now.addrs.Holds(addr),
+			Held: now.addrs.Holds(addr, vip.Anyhow), As: now.addrs.Own[addr],
 			Foreign:  now.addrs.Foreign[addr] || now.table.Foreign[prefix] > 0,
 			Draining: draining,
 		})

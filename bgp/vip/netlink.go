@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -28,7 +29,7 @@ type Config struct {
 	NetNS     string // path of a network namespace, such as /run/netns/edge; "" is our own
 }
 
-// Netlink is a Holder on one interface.
+// Netlink is a Holder with one interface.
 type Netlink struct {
 	cfg Config
 
@@ -96,7 +97,11 @@ func (n *Netlink) enter() error {
 	}
 	sock, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_ROUTE)
 	if err == nil {
-		if err = sock.SetReceiveTimeout(&nl.SocketTimeoutTv); err != nil {
+		if err = sock.SetReceiveTimeout(&nl.SocketTimeoutTv); err == nil {
+			// So that the kernel picks our routes from a table that may be large.
+			err = unix.SetsockoptInt(sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+		}
+		if err != nil {
 			sock.Close()
 		}
 	}
@@ -180,8 +185,10 @@ func (n *Netlink) index() (int, error) {
 // isGone reports whether there is no such interface, or no such namespace.
 func isGone(err error) bool {
 	var noLink netlink.LinkNotFoundError
-	return errors.As(err, &noLink) || errors.Is(err, fs.ErrNotExist)
+	return errors.As(err, &noLink) || isNoNamespace(err)
 }
+
+func isNoNamespace(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // Close frees the sockets; addresses stay as they are.
 func (n *Netlink) Close() error {
@@ -192,40 +199,91 @@ func (n *Netlink) Close() error {
 }
 
 // List implements Holder.
-func (n *Netlink) List(ctx context.Context) (Addresses, error) {
-	index, err := n.index()
-	if isGone(err) {
-		return Addresses{}, nil
-	}
+func (n *Netlink) List(ctx context.Context) (Held, error) {
+	found, err := n.list(ctx)
 	if err != nil {
-		return Addresses{}, err
+		return Held{}, err
+	}
+	held := Held{Own: make(map[netip.Addr]How, len(found.marks)), Foreign: found.foreign}
+	for a, marks := range found.marks {
+		for _, m := range marks {
+			held.Own[a] |= found.where(m)
+			if found.where(m) == Address {
+				delete(held.Foreign, a) // it may be there twice, with two prefix lengths
+			}
+		}
+	}
+	return held, nil
+}
+
+// mark is one thing of ours in the kernel.
+type mark struct {
+	how   How // Address or Route
+	index int // of its interface
+}
+
+// finding is what the namespace has.
+type finding struct {
+	index     int // of our interface; 0: it is gone
+	marks     map[netip.Addr][]mark
+	foreign   map[netip.Addr]bool // on our interface
+	addresses map[int]int         // how many of IPv4, anybody's, each interface has
+}
+
+// where is the way of m, as seen from our interface.
+func (f *finding) where(m mark) How {
+	if m.index != f.index {
+		return Stray
+	}
+	return m.how
+}
+
+// forget notes that m is to go.
+func (f *finding) forget(m mark, a netip.Addr) {
+	f.marks[a] = slices.DeleteFunc(f.marks[a], func(o mark) bool { return o == m })
+	if m.how == Address && a.Is4() {
+		f.addresses[m.index]--
+	}
+}
+
+func (n *Netlink) list(ctx context.Context) (*finding, error) {
+	index, err := n.index()
+	if isNoNamespace(err) {
+		return &finding{}, nil
+	}
+	if err != nil && !isGone(err) {
+		return nil, err
 	}
 	for try := range listTries {
 		if err := ctx.Err(); err != nil {
-			return Addresses{}, err
+			return nil, err
 		}
-		found := Addresses{Own: map[netip.Addr]bool{}, Foreign: map[netip.Addr]bool{}}
+		found := &finding{index: index, marks: map[netip.Addr][]mark{}, foreign: map[netip.Addr]bool{}, addresses: map[int]int{}}
 		err = n.dump(func(a address) {
+			if a.local.Is4() {
+				found.addresses[a.index]++
+			}
 			switch {
-			case a.index != index || !a.local.IsValid():
+			case !a.local.IsValid():
 			case a.proto == Protocol && a.bits == a.local.BitLen():
-				found.Own[a.local] = true
-			default:
-				found.Foreign[a.local] = true
+				found.marks[a.local] = append(found.marks[a.local], mark{Address, a.index})
+			case a.index == index:
+				found.foreign[a.local] = true
 			}
 		})
 		if err == nil {
-			// The same address may be there twice, with two prefix lengths.
-			for a := range found.Own {
-				delete(found.Foreign, a)
-			}
+			err = n.dumpRoutes(Protocol, func(dst netip.Addr, index int) {
+				found.marks[dst] = append(found.marks[dst], mark{Route, index})
+			})
+		}
+		if err == nil {
 			return found, nil
 		}
 		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == listTries-1 {
 			break
 		}
 	}
-	return Addresses{}, fmt.Errorf("list addresses of %s: %w", n.where(), err)
+	return nil, fmt.Errorf("list what is held by %s: %w", n.where(), err)
 }
 
 // address is one entry of a dump.
@@ -281,73 +339,119 @@ func parseAddress(message []byte) (address, error) {
 }
 
 // Bind implements Holder.
-func (n *Netlink) Bind(ctx context.Context, addrs []netip.Addr) error {
-	return n.each(ctx, "bind", addrs, func(index int, a netip.Addr) error {
-		// EXCL: an address that somebody else added keeps its mark, or lack of one.
-		req := n.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-		addAddress(req, index, a)
-		req.AddData(nl.NewRtAttr(ifaProto, []byte{Protocol}))
-		if a.Is6() {
-			// No source of ours: a connection from this host would die with the VIP.
-			// And no duplicate detection: several nodes hold the VIP by design.
-			lifetimes := make([]byte, 16) // struct ifa_cacheinfo: preferred, valid, and two stamps
-			binary.NativeEndian.PutUint32(lifetimes[4:], forever)
-			req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetimes))
-			req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
-		}
-		_, err := n.execute(req, 0)
-		if errors.Is(err, unix.EEXIST) {
-			return nil
-		}
-		return err
-	})
-}
-
-// Release implements Holder. It reads the marks again, right before.
-func (n *Netlink) Release(ctx context.Context, addrs []netip.Addr) error {
+func (n *Netlink) Bind(ctx context.Context, how How, addrs []netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	held, err := n.List(ctx)
-	if err != nil {
-		return err
-	}
-	return n.each(ctx, "release", addrs, func(index int, a netip.Addr) error {
-		if !held.Own[a] {
-			return nil
-		}
-		req := n.request(unix.RTM_DELADDR, unix.NLM_F_ACK)
-		addAddress(req, index, a)
-		_, err := n.execute(req, 0)
-		if errors.Is(err, unix.EADDRNOTAVAIL) {
-			return nil
-		}
-		return err
-	})
-}
-
-func (n *Netlink) each(ctx context.Context, do string, addrs []netip.Addr, f func(index int, a netip.Addr) error) error {
-	if len(addrs) == 0 {
-		return nil
+	add := n.addAddress
+	switch how {
+	case Address:
+	case Route:
+		add = n.addRoute
+	default:
+		return fmt.Errorf("bind as %s: not a way to bind", how)
 	}
 	index, err := n.index()
 	if err != nil {
 		return err
 	}
+	return n.each(ctx, "bind", addrs, func(a netip.Addr) error { return add(index, a) })
+}
+
+func (n *Netlink) addAddress(index int, a netip.Addr) error {
+	// EXCL: an address that somebody else added keeps its mark, or lack of one.
+	req := n.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	describeAddress(req, index, a)
+	req.AddData(nl.NewRtAttr(ifaProto, []byte{Protocol}))
+	if a.Is6() {
+		// No source of ours: a connection from this host would die with the VIP.
+		// And no duplicate detection: several nodes hold the VIP by design.
+		lifetimes := make([]byte, 16) // struct ifa_cacheinfo: preferred, valid, and two stamps
+		binary.NativeEndian.PutUint32(lifetimes[4:], forever)
+		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetimes))
+		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
+	}
+	_, err := n.execute(req, 0)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+// Release implements Holder. It reads the marks again, right before. What stays held
+// in another way is held all the time.
+func (n *Netlink) Release(ctx context.Context, how How, addrs []netip.Addr) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	found, err := n.list(ctx)
+	if err != nil {
+		return err
+	}
+	going := map[netip.Addr][]mark{}
+	var late []netip.Addr
+	for _, a := range addrs {
+		var staying How
+		for _, m := range found.marks[a] {
+			if found.where(m)&how != 0 {
+				going[a] = append(going[a], m)
+			} else {
+				staying |= m.how
+			}
+		}
+		if a.Is6() && len(going[a]) > 0 && staying == Address {
+			late = append(late, a)
+		}
+	}
+	if err := n.awaitEffect(ctx, late); err != nil {
+		return err
+	}
+	return n.each(ctx, "release", addrs, func(a netip.Addr) error {
+		var errs []error
+		for _, m := range going[a] {
+			errs = append(errs, n.remove(m, a, found))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+func (n *Netlink) remove(m mark, a netip.Addr, found *finding) error {
+	found.forget(m, a)
+	switch {
+	case m.how == Route:
+		return n.removeRoute(m.index, a)
+	case a.Is4() && found.addresses[m.index] == 0:
+		return n.shelter(m.index, found, func() error { return n.removeAddress(m.index, a) })
+	default:
+		return n.removeAddress(m.index, a)
+	}
+}
+
+func (n *Netlink) removeAddress(index int, a netip.Addr) error {
+	req := n.request(unix.RTM_DELADDR, unix.NLM_F_ACK)
+	describeAddress(req, index, a)
+	_, err := n.execute(req, 0)
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return nil
+	}
+	return err
+}
+
+func (n *Netlink) each(ctx context.Context, do string, addrs []netip.Addr, f func(netip.Addr) error) error {
 	var errs []error
 	for _, a := range addrs {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		if err := f(index, a); err != nil {
+		if err := f(a); err != nil {
 			errs = append(errs, &AddrError{a, do, err})
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// addAddress adds the header and the address itself as a host prefix.
-func addAddress(req *nl.NetlinkRequest, index int, a netip.Addr) {
+// describeAddress adds the header and the address itself as a host prefix.
+func describeAddress(req *nl.NetlinkRequest, index int, a netip.Addr) {
 	header := &nl.IfAddrmsg{}
 	header.Family = unix.AF_INET6
 	header.Scope = unix.RT_SCOPE_UNIVERSE
@@ -376,48 +480,4 @@ func (n *Netlink) execute(req *nl.NetlinkRequest, answer uint16) ([][]byte, erro
 	}
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: n.sock}
 	return req.Execute(unix.NETLINK_ROUTE, answer)
-}
-
-// Watch implements Holder. It calls changed once at the start, when it listens. It
-// ends when another namespace has taken the place of the one that it watches.
-func (n *Netlink) Watch(ctx context.Context, changed func()) error {
-	sock, moved, err := n.subscribe()
-	if err != nil {
-		return fmt.Errorf("watch addresses of %s: %w", n.where(), err)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var closing sync.Once
-	closeSock := func() { closing.Do(sock.Close) }
-	defer closeSock()
-	defer context.AfterFunc(ctx, closeSock)()
-	go func() {
-		select {
-		case <-moved:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	changed()
-	for {
-		_, _, err := sock.Receive()
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err == nil, errors.Is(err, unix.ENOBUFS): // ENOBUFS: more than we could read; something changed
-			changed()
-		default:
-			return fmt.Errorf("watch addresses of %s: %w", n.where(), err)
-		}
-	}
-}
-
-func (n *Netlink) subscribe() (sock *nl.NetlinkSocket, moved <-chan struct{}, err error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := n.enter(); err != nil {
-		return nil, nil, err
-	}
-	sock, err = nl.SubscribeAt(n.ns, netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
-	return sock, n.moved, err
 }

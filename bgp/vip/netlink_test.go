@@ -36,7 +36,7 @@ func open(t *testing.T, ns *netnstest.NS) *vip.Netlink {
 	return h
 }
 
-func list(t *testing.T, h vip.Holder) vip.Addresses {
+func list(t *testing.T, h vip.Holder) vip.Held {
 	t.Helper()
 	a, err := h.List(t.Context())
 	if err != nil {
@@ -66,7 +66,7 @@ func addForeign(t *testing.T, ns *netnstest.NS, prefix string) {
 // The mark is in the kernel's own state: another process, after a crash, sees it.
 func TestBindListRelease(t *testing.T) {
 	ns := netnstest.New(t)
-	if err := open(t, ns).Bind(t.Context(), both); err != nil {
+	if err := open(t, ns).Bind(t.Context(), vip.Address, both); err != nil {
 		t.Fatal(err)
 	}
 	h := open(t, ns)
@@ -77,12 +77,12 @@ func TestBindListRelease(t *testing.T) {
 		t.Fatalf("foreign are %v", a.Foreign)
 	}
 	for range 2 { // the second time they are there, or gone, already
-		if err := h.Bind(t.Context(), both); err != nil {
+		if err := h.Bind(t.Context(), vip.Address, both); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 2 {
-		if err := h.Release(t.Context(), both); err != nil {
+		if err := h.Release(t.Context(), vip.Anyhow, both); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,7 +96,7 @@ func TestBindListRelease(t *testing.T) {
 func TestAddressProperties(t *testing.T) {
 	ns := netnstest.New(t)
 	h := open(t, ns)
-	if err := h.Bind(t.Context(), both); err != nil {
+	if err := h.Bind(t.Context(), vip.Address, both); err != nil {
 		t.Fatal(err)
 	}
 	addrs, err := ns.Handle.AddrList(ns.Link(t, "lo"), netlink.FAMILY_ALL)
@@ -150,18 +150,18 @@ func TestForeignStays(t *testing.T) {
 	addForeign(t, ns, "203.0.113.10/32")
 	addForeign(t, ns, "2001:db8::10/128")
 	addForeign(t, ns, "198.51.100.7/24")
-	if err := h.Bind(t.Context(), both); err != nil {
+	if err := h.Bind(t.Context(), vip.Address, both); err != nil {
 		t.Fatal(err)
 	}
 	want := []netip.Addr{vip4, vip6, netip.MustParseAddr("198.51.100.7")}
 	for range 2 {
 		a := list(t, h)
 		for _, addr := range want {
-			if len(a.Own) != 0 || !a.Foreign[addr] || !a.Holds(addr) {
+			if len(a.Own) != 0 || !a.Foreign[addr] || !a.Holds(addr, vip.Address) {
 				t.Fatalf("own %v, foreign %v", a.Own, a.Foreign)
 			}
 		}
-		if err := h.Release(t.Context(), want); err != nil {
+		if err := h.Release(t.Context(), vip.Anyhow, want); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -183,7 +183,7 @@ func TestBindNamesWhatFails(t *testing.T) {
 	ns := netnstest.New(t)
 	h := open(t, ns)
 	bad := netip.MustParseAddr("ff02::1") // multicast is refused by the kernel
-	err := h.Bind(t.Context(), []netip.Addr{vip4, bad, vip6})
+	err := h.Bind(t.Context(), vip.Address, []netip.Addr{vip4, bad, vip6})
 	var one *vip.AddrError
 	if !errors.As(err, &one) || one.Addr != bad || one.Do != "bind" {
 		t.Fatalf("error is %v", err)
@@ -210,7 +210,7 @@ func TestWatch(t *testing.T) {
 	next("the start")
 	addForeign(t, ns, "203.0.113.10/32")
 	next("an added IPv4 address")
-	if err := h.Bind(t.Context(), []netip.Addr{vip6}); err != nil {
+	if err := h.Bind(t.Context(), vip.Address, []netip.Addr{vip6}); err != nil {
 		t.Fatal(err)
 	}
 	next("an added IPv6 address")
@@ -220,8 +220,14 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// List is whole or fails, also while thousands of addresses come and go.
-func TestManyAddresses(t *testing.T) {
+// List is whole or fails, also while something comes and goes.
+func TestMany(t *testing.T) {
+	for _, how := range []vip.How{vip.Address, vip.Route} {
+		t.Run(how.String(), func(t *testing.T) { testMany(t, how) })
+	}
+}
+
+func testMany(t *testing.T, how vip.How) {
 	ns := netnstest.New(t)
 	h, busy := open(t, ns), open(t, ns)
 	addrs := make([]netip.Addr, 10_000)
@@ -238,7 +244,7 @@ func TestManyAddresses(t *testing.T) {
 		}
 		t.Logf("%s: %s", what, time.Since(began).Round(time.Millisecond))
 	}
-	timed("bind 10000", func() error { return h.Bind(t.Context(), addrs) })
+	timed("bind 10000", func() error { return h.Bind(t.Context(), how, addrs) })
 	timed("list 10000", func() error { _, err := h.List(t.Context()); return err })
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -247,8 +253,8 @@ func TestManyAddresses(t *testing.T) {
 	go func() {
 		defer close(ended)
 		for ctx.Err() == nil {
-			_ = busy.Bind(ctx, other)
-			_ = busy.Release(ctx, other)
+			_ = busy.Bind(ctx, how, other)
+			_ = busy.Release(ctx, how, other)
 		}
 	}()
 	whole, refused := 0, 0
@@ -262,7 +268,7 @@ func TestManyAddresses(t *testing.T) {
 			continue
 		}
 		for _, addr := range addrs {
-			if !got.Own[addr] {
+			if got.Own[addr] == vip.None {
 				t.Fatalf("%s is missing from a list of %d", addr, len(got.Own))
 			}
 		}
@@ -271,8 +277,8 @@ func TestManyAddresses(t *testing.T) {
 	t.Logf("%d lists whole, %d given up", whole, refused)
 	cancel()
 	<-ended
-	timed("release 10000", func() error { return h.Release(t.Context(), addrs) })
-	if err := h.Release(t.Context(), other); err != nil {
+	timed("release 10000", func() error { return h.Release(t.Context(), vip.Anyhow, addrs) })
+	if err := h.Release(t.Context(), vip.Anyhow, other); err != nil {
 		t.Fatal(err)
 	}
 	if got := own(t, h); len(got) != 0 {
@@ -297,7 +303,7 @@ func TestInterfaceGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	if err := h.Bind(t.Context(), both); err != nil {
+	if err := h.Bind(t.Context(), vip.Address, both); err != nil {
 		t.Fatal(err)
 	}
 	if err := ns.Handle.LinkDel(bridge); err != nil {
@@ -306,13 +312,13 @@ func TestInterfaceGone(t *testing.T) {
 	if got := own(t, h); len(got) != 0 {
 		t.Errorf("holds %v", got)
 	}
-	if err := h.Bind(t.Context(), both); err == nil {
+	if err := h.Bind(t.Context(), vip.Address, both); err == nil {
 		t.Error("bound to nothing")
 	}
 	if err := ns.Handle.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br7"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Bind(t.Context(), both); err != nil {
+	if err := h.Bind(t.Context(), vip.Address, both); err != nil {
 		t.Fatal(err)
 	}
 	if got := own(t, h); !slices.Equal(got, both) {
@@ -333,7 +339,7 @@ func TestNamespaceReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	if err := h.Bind(t.Context(), both); err != nil {
+	if err := h.Bind(t.Context(), vip.Address, both); err != nil {
 		t.Fatal(err)
 	}
 	watched := make(chan error, 1)
@@ -346,7 +352,7 @@ func TestNamespaceReplaced(t *testing.T) {
 	if got := own(t, h); len(got) != 0 {
 		t.Errorf("without the namespace holds %v", got)
 	}
-	if err := h.Bind(t.Context(), both); err == nil {
+	if err := h.Bind(t.Context(), vip.Address, both); err == nil {
 		t.Error("bound to nothing")
 	}
 	if err := os.Symlink(second.Path, path); err != nil {
@@ -355,7 +361,7 @@ func TestNamespaceReplaced(t *testing.T) {
 	if got := own(t, h); len(got) != 0 {
 		t.Errorf("the new namespace holds %v", got)
 	}
-	if err := h.Bind(t.Context(), both); err != nil {
+	if err := h.Bind(t.Context(), vip.Address, both); err != nil {
 		t.Fatal(err)
 	}
 	if got := own(t, open(t, second)); !slices.Equal(got, both) {

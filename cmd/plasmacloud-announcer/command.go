@@ -26,15 +26,15 @@ const defaultConfig = "/etc/plasmacloud/announcer.json"
 const long = `plasmacloud-announcer runs beside a BGP daemon (gobgpd 3.x or 4.x) and keeps
 the VIPs of this host announced.
 
-A VIP whose health checks are all up is first bound to an interface, then
-announced. One with a check that is down, or that left the configuration, is first
+A VIP whose health checks are all up is first held by the host, as an address on an
+interface or as a local route, and then announced. One with a check that is down, or that left the configuration, is first
 withdrawn; once its path is out of the daemon's table, and a router has a session
-with the daemon, the drain delay begins, and only after it the address is released.
+with the daemon, the drain delay begins, and only after it the host lets go of it.
 The delay has to cover the withdraw's way to the routers: how far it has come, the
 daemon does not say. What the daemon announces and what the host holds is read anew
 in every pass, so a crash of either side is mended, and nothing is kept on disk.
-Paths and addresses that others made are reported and left alone. A second announcer
-with the same daemon or the same interface is refused.
+What others made is reported and left alone. A second announcer with the same daemon,
+or in the same network namespace, is refused.
 
 Signals:
   SIGHUP            read the configuration again; what did not change is not

@@ -12,41 +12,79 @@ let
   ip = import ../nix-nos/lib/ip.nix;
   mac = import ./mac.nix;
   bgp = network.fiberlbBgp;
+  inherit (bgp) metrics;
 
   lbNodes = lib.filter (id: lib.elem "fiberlb" cluster.nodes.${id}.services) (
     lib.attrNames cluster.nodes
   );
 
-  # VIPs that are an address, each with its announcing nodes.
+  # Which nodes may announce a VIP: those that it names, or else those with
+  # fiberlb, of the roles and with the labels that it asks for.
+  isSelected =
+    v: id:
+    let
+      n = cluster.nodes.${id};
+    in
+    (v.roles == [ ] || lib.elem n.role v.roles)
+    && lib.all (key: n.labels.${key} or null == v.labels.${key}) (lib.attrNames v.labels);
+  candidatesOf =
+    v:
+    if v.nodes != null then
+      lib.filter (id: lib.elem id v.nodes) (lib.attrNames cluster.nodes)
+    else if v.roles == [ ] && v.labels == { } then
+      lbNodes
+    else
+      lib.filter (isSelected v) lbNodes;
+
+  # What a node is not to announce: { <prefix> = true; }, or null for everything.
+  excludedBy = lib.mapAttrs (
+    _: n:
+    if n.vips.announce then
+      lib.listToAttrs (
+        map (host: lib.nameValuePair host.prefix true) (
+          lib.filter (host: host != null) (map ip.parseHost n.vips.exclude)
+        )
+      )
+    else
+      null
+  ) cluster.nodes;
+  mayAnnounce = prefix: id: excludedBy.${id} != null && !(excludedBy.${id} ? ${prefix});
+
+  # VIPs that are an address, each with the nodes that may announce it, and those
+  # that do.
   vips =
     if bgp.enable then
       lib.filter (v: v.host != null) (
         map (
           v:
+          let
+            host = ip.parseHost v.address;
+            candidates = candidatesOf v;
+          in
           v
           // {
-            host = ip.parseHost v.address;
-            everywhere = v.nodes == null;
-            nodes =
-              if v.nodes == null then
-                lbNodes
-              else
-                lib.filter (id: lib.elem id v.nodes) (lib.attrNames cluster.nodes);
+            inherit host candidates;
+            everywhere = v.nodes == null && v.roles == [ ] && v.labels == { };
+            nodes = lib.filter (mayAnnounce host.prefix) candidates;
           }
         ) bgp.vips
       )
     else
       [ ];
 
-  chosen = lib.listToAttrs (
-    lib.concatMap (v: map (id: lib.nameValuePair id true) v.nodes) (lib.filter (v: !v.everywhere) vips)
+  # A node that announces nothing for now stays a speaker, which withdraws in
+  # order and keeps its sessions.
+  named = lib.listToAttrs (
+    lib.concatMap (v: map (id: lib.nameValuePair id true) v.candidates) (
+      lib.filter (v: !v.everywhere) vips
+    )
   );
   isSpeaker =
-    id: bgp.enable && (chosen ? ${id} || lib.elem "fiberlb" cluster.nodes.${id}.services);
+    id: bgp.enable && (named ? ${id} || lib.elem "fiberlb" cluster.nodes.${id}.services);
 
   entries = map (v: {
     inherit v;
-    only = if v.everywhere then null else lib.genAttrs v.nodes (_: true);
+    only = if v.everywhere then null else lib.genAttrs v.candidates (_: true);
     announcement = {
       inherit (v.host) prefix;
       inherit (v) communities med localPref;
@@ -54,7 +92,7 @@ let
     };
     announced = {
       inherit (v.host) address;
-      inherit (v) communities med;
+      inherit (v) communities med prepend;
       local_pref = v.localPref;
       checks = map (
         c:
@@ -69,10 +107,17 @@ let
         }
         // (if c.type == "http" then { inherit (c) url; } else { inherit (c) address; })
       ) v.checks;
-    };
+    }
+    // (if v.drainDelay == null then { } else { drain_delay = v.drainDelay; })
+    // (if v.hold == "address" then { } else { inherit (v) hold; });
   }) vips;
   runsLb = lib.genAttrs lbNodes (_: true);
-  entriesOf = id: lib.filter (e: if e.only == null then runsLb ? ${id} else e.only ? ${id}) entries;
+  entriesOf =
+    id:
+    lib.filter (
+      e:
+      (if e.only == null then runsLb ? ${id} else e.only ? ${id}) && mayAnnounce e.v.host.prefix id
+    ) entries;
 
   # That a site is none, the assertions say.
   peersOf =
@@ -164,6 +209,18 @@ let
             reconcile_interval = bgp.reconcileInterval;
             vips = map (e: e.announced) mine;
           }
+          // (
+            if metrics.enable then
+              {
+                metrics.listen =
+                  let
+                    on = if metrics.address == null then address else ip.canonicalOrGiven metrics.address;
+                  in
+                  "${if ip.isIPv6 on then "[${on}]" else on}:${toString metrics.port}";
+              }
+            else
+              { }
+          )
         else
           null;
     };

@@ -7,6 +7,7 @@
 }:
 let
   inherit (config.plasmacloud) node package;
+  inherit (config.plasmacloud.network.fiberlbBgp) metrics;
   speaks = node.data != null && node.data.announcer != null;
   file = "plasmacloud/announcer.json";
   announcer = "${package}/bin/plasmacloud-announcer";
@@ -14,15 +15,19 @@ let
 
   /*
     Seconds until systemd kills an announcer that stops, with its VIPs still
-    bound. A stop may take the drain delay twice (a withdraw that is late starts
-    a drain at the very end), and 60 s for a speaker that is slow to answer.
-    In steps, since a unit whose file changes is restarted, where a changed
-    drain delay alone is no more than a reload.
+    bound. A stop may take the longest drain delay twice (a withdraw that is
+    late starts a drain at the very end), and 60 s for a speaker that is slow to
+    answer. In steps, since a unit whose file changes is restarted, where a
+    changed drain delay alone is no more than a reload.
   */
   stopSeconds =
     let
       inherit (import ../lib/duration.nix { inherit lib; }) parse;
-      atLeast = parse node.data.announcer.drain_delay * 2 / 1000 + 60;
+      inherit (node.data.announcer) drain_delay vips;
+      longest = lib.foldl' (most: v: lib.max most (parse v.drain_delay or drain_delay)) 0 (
+        [ { } ] ++ vips
+      );
+      atLeast = longest * 2 / 1000 + 60;
       step = seconds: if seconds >= atLeast then seconds else step (2 * seconds);
     in
     step 90;
@@ -63,6 +68,10 @@ in
       };
 
       environment.etc.${file}.text = announcerJson;
+
+      networking.firewall.allowedTCPPorts = lib.mkIf (
+        metrics.enable && metrics.openFirewall
+      ) [ metrics.port ];
 
       systemd.services.plasmacloud-announcer = {
         description = "Announcer of the node's VIPs";

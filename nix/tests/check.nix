@@ -28,9 +28,9 @@ let
       # What the module system refuses it throws, and a thrown message is lost.
       tried = builtins.tryEval (
         let
-          failed = (lib.head (lib.attrValues made.plasmacloud)).failedAssertions;
+          manifest = lib.head (lib.attrValues made.plasmacloud);
         in
-        builtins.deepSeq failed failed
+        builtins.deepSeq manifest manifest.failedAssertions
       );
       wanted = lib.filter (line: line != "") (
         lib.splitString "\n" (builtins.readFile (./bad + "/${name}.txt"))

@@ -203,27 +203,27 @@ func (b *bench) byAnnouncer(_ context.Context, h *lab.Host) (func() error, error
 // is measured here.
 type memory struct {
 	mu   sync.Mutex
-	held map[netip.Addr]bool
+	held map[netip.Addr]vip.How
 }
 
-func newMemory() *memory { return &memory{held: map[netip.Addr]bool{}} }
+func newMemory() *memory { return &memory{held: map[netip.Addr]vip.How{}} }
 
-func (m *memory) List(context.Context) (vip.Addresses, error) {
+func (m *memory) List(context.Context) (vip.Held, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return vip.Addresses{Own: maps.Clone(m.held)}, nil
+	return vip.Held{Own: maps.Clone(m.held)}, nil
 }
 
-func (m *memory) Bind(_ context.Context, addrs []netip.Addr) error {
+func (m *memory) Bind(_ context.Context, how vip.How, addrs []netip.Addr) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, a := range addrs {
-		m.held[a] = true
+		m.held[a] |= how
 	}
 	return nil
 }
 
-func (m *memory) Release(_ context.Context, addrs []netip.Addr) error {
+func (m *memory) Release(_ context.Context, _ vip.How, addrs []netip.Addr) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, a := range addrs {

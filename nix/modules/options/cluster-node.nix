@@ -71,6 +71,23 @@ in
             description = "Serial number of the machine, as its firmware tells it.";
           };
         };
+        vips = {
+          announce = mkOption {
+            type = types.bool;
+            default = true;
+            example = false;
+            description = ''
+              Whether the node may announce VIPs. Off, for maintenance, it
+              withdraws all of them, and keeps its sessions with the routers.
+            '';
+          };
+          exclude = mkOption {
+            type = types.listOf types.str;
+            default = [ ];
+            example = [ "203.0.113.10" ];
+            description = "VIPs that the node does not announce, whatever {option}`plasmacloud.network.fiberlbBgp.vips` says.";
+          };
+        };
         deployment = {
           targetHost = mkOption {
             type = types.str;

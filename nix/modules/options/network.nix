@@ -9,6 +9,7 @@ let
   cfg = config.plasmacloud.network.fiberlbBgp;
   duration = import ../../lib/duration.nix { inherit lib; };
   endpoint = import ../../lib/endpoint.nix { inherit lib; };
+  label = import ../../lib/label.nix;
   option = "plasmacloud.network.fiberlbBgp.vips";
 
   mkDuration =
@@ -70,7 +71,30 @@ let
         type = types.nullOr (types.listOf types.str);
         default = null;
         example = [ "node01" ];
-        description = "The nodes that announce it; null: every node with fiberlb among its services.";
+        description = ''
+          The nodes that announce it, with or without fiberlb among their
+          services; null: those with fiberlb, of {option}`roles` and with
+          {option}`labels`.
+        '';
+      };
+      roles = mkOption {
+        type = types.listOf (
+          types.enum [
+            "control-plane"
+            "worker"
+          ]
+        );
+        default = [ ];
+        example = [ "worker" ];
+        description = "Of the nodes with fiberlb, those of one of these roles announce it; [ ]: of any.";
+      };
+      labels = mkOption {
+        type = types.attrsOf types.str;
+        default = { };
+        example = {
+          rack = "a1";
+        };
+        description = "Of the nodes with fiberlb, those with all of these labels announce it.";
       };
       checks = mkOption {
         type = types.listOf (types.submodule check);
@@ -98,6 +122,37 @@ let
         default = null;
         example = 200;
         description = "BGP local preference towards internal peers; null: the speaker's default.";
+      };
+      prepend = mkOption {
+        type = types.ints.between 0 255;
+        default = 0;
+        example = 3;
+        description = ''
+          How often our AS number comes once more in the path to external peers,
+          so that routers prefer others' paths. Nothing is prepended on a node
+          with an internal peer, which would take that for a loop.
+        '';
+      };
+      drainDelay = mkOption {
+        type = types.nullOr duration.type;
+        default = null;
+        example = "30s";
+        description = "Time from withdrawing the VIP to letting go of it; null: {option}`plasmacloud.network.fiberlbBgp.drainDelay`.";
+      };
+      hold = mkOption {
+        type = types.enum [
+          "address"
+          "route"
+          "none"
+        ];
+        default = "address";
+        example = "route";
+        description = ''
+          How a node takes packets to the VIP. address: as an address of
+          {option}`plasmacloud.network.fiberlbBgp.holdInterface`. route: by a
+          route of the kernel's local table over that interface, which is quicker
+          for thousands of VIPs. none: something else takes them.
+        '';
       };
     };
   };
@@ -192,6 +247,19 @@ let
       assertion = community.isStandard text || community.isLarge text;
       message = "${option}: \"${text}\" of ${v.address} is not a community; ${community.rule}.";
     }) v.communities
+    ++ lib.mapAttrsToList (key: value: {
+      assertion = label.isKey key && label.isValue value;
+      message = "${option}: the label ${key} = \"${value}\" of ${v.address} can be no node's; of a name, ${label.keyRule}; of a value, ${label.valueRule}.";
+    }) v.labels
+    ++ [
+      {
+        assertion = v.nodes == null || v.roles == [ ] && v.labels == { };
+        message = "${option}: ${v.address} names its nodes, and selects by roles or labels too; leave nodes at null, or roles and labels empty.";
+      }
+    ]
+    ++ lib.optional (v.drainDelay != null) (
+      durationProblem "${option}: the drainDelay of ${v.address}" v.drainDelay
+    )
     ++ lib.concatMap (c: checkProblems v c ++ timeProblems v c) v.checks
     ++ lib.optional (lib.length v.checks > 16) {
       assertion = false;
@@ -305,6 +373,26 @@ let
         message = "${name}.ip: not IPv4, so the IPv4 VIP ${ownFamilies.v4 or ""} has no next hop there; set an IPv4 ip, or peer over IPv4.";
       }
     ];
+  # What a VIP asks of its nodes by roles and labels, in words.
+  selectionOf =
+    v:
+    lib.concatStringsSep " and " (
+      lib.optional (v.roles != [ ]) "one of the roles ${lib.concatStringsSep ", " v.roles}"
+      ++ lib.mapAttrsToList (key: value: "the label ${key} = \"${value}\"") v.labels
+    );
+  vipPrefixes = lib.genAttrs (map (v: v.host.prefix) data.vips) (_: true);
+  exclusionProblems =
+    id: n:
+    map (
+      text:
+      let
+        host = ip.parseHost text;
+      in
+      {
+        assertion = host != null && vipPrefixes ? ${host.prefix};
+        message = "plasmacloud.cluster.nodes.${id}.vips.exclude: \"${text}\" is none of ${option}; write the address of one of them.";
+      }
+    ) n.vips.exclude;
   data = import ../../lib/cluster-data.nix { inherit lib; } config.plasmacloud;
   families = lib.genAttrs data.speakers (
     id:
@@ -346,6 +434,27 @@ in
       };
       drainDelay = mkDuration "5s" "Time from withdrawing a VIP to letting go of its address, for what is still on its way.";
       reconcileInterval = mkDuration "10s" "Time between two comparisons of what should be announced with what is; events start one at once.";
+      metrics = {
+        enable = lib.mkEnableOption "the announcer's metrics for Prometheus";
+        address = mkOption {
+          type = types.nullOr types.str;
+          default = "127.0.0.1";
+          example = "::";
+          description = "The address to serve them on; null: each node's {option}`ip`.";
+        };
+        port = mkOption {
+          type = types.ints.between 1 65535;
+          default = 9479;
+          example = 9480;
+          description = "The TCP port to serve them on.";
+        };
+        openFirewall = mkOption {
+          type = types.bool;
+          default = false;
+          example = true;
+          description = "Whether to open that port in the firewall.";
+        };
+      };
     };
   };
 
@@ -359,6 +468,15 @@ in
       (durationProblem "plasmacloud.network.fiberlbBgp.reconcileInterval" cfg.reconcileInterval)
     ]
     ++ lib.concatMap vipProblems cfg.vips
+    ++ map (v: {
+      assertion = v.candidates != [ ] || selectionOf v == "";
+      message = "${option}: no node with fiberlb has ${selectionOf v}, which ${v.address} asks for; change its roles and labels, or the nodes'.";
+    }) data.vips
+    ++ lib.concatLists (lib.mapAttrsToList exclusionProblems cluster.nodes)
+    ++ lib.optional (cfg.metrics.address != null) {
+      assertion = ip.isAddress cfg.metrics.address;
+      message = "plasmacloud.network.fiberlbBgp.metrics.address: \"${cfg.metrics.address}\" is not an IP address; write one such as 127.0.0.1 or ::, or null for each node's own.";
+    }
     ++ lib.mapAttrsToList (prefix: same: {
       assertion = false;
       message = "${option}: ${prefix} is listed ${toString (lib.length same)} times; keep one of them.";
@@ -372,8 +490,29 @@ in
     warnings =
       map (
         v:
-        "${option}: no node announces ${v.host.address}; add \"fiberlb\" to the services of a node, or set its nodes."
+        if v.candidates == [ ] then
+          "${option}: no node announces ${v.host.address}; add \"fiberlb\" to the services of a node, or set its nodes."
+        else
+          "${option}: no node announces ${v.host.address}, since vips.announce or vips.exclude of ${lib.concatStringsSep ", " v.candidates} keeps it from that; end the maintenance of one of them."
       ) (lib.filter (v: v.nodes == [ ]) data.vips)
+      ++ (
+        let
+          prepended = map (v: v.host.address) (lib.filter (v: v.prepend > 0) data.vips);
+          internal = lib.filter (
+            id: lib.any (p: p.asn == cluster.bgp.asn) (lib.attrValues (data.peersOf cluster.nodes.${id}))
+          ) data.speakers;
+        in
+        lib.optional (prepended != [ ] && internal != [ ])
+          "${option}: prepend of ${lib.concatStringsSep ", " prepended} has no effect on ${lib.concatStringsSep ", " internal}, which has a peer of the cluster's own AS; use med or localPref there."
+      )
+      ++ lib.optional
+        (
+          cfg.metrics.enable
+          && cfg.metrics.openFirewall
+          && cfg.metrics.address != null
+          && ip.isLoopback cfg.metrics.address
+        )
+        "plasmacloud.network.fiberlbBgp.metrics.openFirewall: nobody beyond the node reaches ${toString cfg.metrics.address}; set metrics.address, or leave the port closed."
       ++ (
         let
           alone = lib.filter (id: data.peersOf cluster.nodes.${id} == { }) data.speakers;
