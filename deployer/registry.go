@@ -180,6 +180,10 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 	old, err := r.cfg.Store.Get(ctx, id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
+		// A stranger does not hear which nodes there are.
+		if err := node.New(id, now).Authenticate(report); err != nil {
+			return node.Node{}, err
+		}
 		if err := r.admit(id); err != nil {
 			return node.Node{}, err
 		}
@@ -188,6 +192,9 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 	case !old.Declared && old.State == node.Pending && !r.cfg.AllowUnknownNodes:
 		// Taken out of the manifest before it joined, or since a reset. One that runs goes on
 		// being heard: its operator has to see it to take it down.
+		if err := old.Authenticate(report); err != nil {
+			return node.Node{}, err
+		}
 		return node.Node{}, node.UnknownNode(id)
 	default:
 		next, _, err := r.rules().Apply(r.refresh(old), node.Reported(report), now)

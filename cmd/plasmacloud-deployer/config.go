@@ -21,13 +21,17 @@ type config struct {
 	Store  struct {
 		Path string `json:"path"`
 	} `json:"store"`
-	TLS                 *server.TLSFiles `json:"tls"`      // nil: plain HTTP
-	Manifest            string           `json:"manifest"` // "": none, only with AllowUnknownNodes
-	AllowUnknownNodes   bool             `json:"allow_unknown_nodes"`
-	MaxUnknownNodes     int              `json:"max_unknown_nodes"`
-	ProvisioningTimeout string           `json:"provisioning_timeout"` // durations with a unit: 30m
-	HeartbeatInterval   string           `json:"heartbeat_interval"`
-	OfflineAfter        string           `json:"offline_after"` // "": three heartbeats
+	TLS    *server.TLSFiles `json:"tls"` // nil: plain HTTP
+	Tokens struct {
+		JoinFile      string `json:"join_file"`      // "": any machine may report as any node
+		OperatorsFile string `json:"operators_file"` // "": anybody may look
+	} `json:"tokens"`
+	Manifest            string `json:"manifest"` // "": none, only with AllowUnknownNodes
+	AllowUnknownNodes   bool   `json:"allow_unknown_nodes"`
+	MaxUnknownNodes     int    `json:"max_unknown_nodes"`
+	ProvisioningTimeout string `json:"provisioning_timeout"` // durations with a unit: 30m
+	HeartbeatInterval   string `json:"heartbeat_interval"`
+	OfflineAfter        string `json:"offline_after"` // "": three heartbeats
 
 	provisioningTimeout, heartbeatInterval, offlineAfter time.Duration
 }

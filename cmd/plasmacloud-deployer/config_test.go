@@ -35,6 +35,7 @@ func TestConfig(t *testing.T) {
 		`{"tls": {"cert": "x"}}`:           "tls.key: required",
 		`{"tls": {"key": "x"}}`:            "tls.cert: required",
 		`{"tls": {"ca": "x"}}`:             "tls.ca: unknown; known are cert, client_ca, key",
+		`{"tokens": {"join": "x"}}`:        "tokens.join: unknown; known are join_file, operators_file",
 		`{"max_unknown_nodes": 0}`:         "max_unknown_nodes: want 1 to 100000, found 0",
 		`{"provisioning_timeout": "30"}`:   "provisioning_timeout: want a duration",
 		`{"provisioning_timeout": 30}`:     "provisioning_timeout: want a string, found number",

@@ -36,11 +36,11 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Serve the node registry",
 		Long: `Serve the node registry over HTTP, or HTTPS with tls in the configuration. Everything is
-checked before the store is touched: configuration, manifest, certificate, listening
-address.
+checked before the store is touched: configuration, manifest, certificate, tokens,
+listening address.
 
-SIGTERM and SIGINT end it after the requests under way; SIGHUP reads the manifest and
-the certificate again, and a bad one leaves the old in force.`,
+SIGTERM and SIGINT end it after the requests under way; SIGHUP reads manifest,
+certificate and tokens again, and what is wrong of them stays as it was.`,
 		Example: `  plasmacloud-deployer serve
   plasmacloud-deployer serve --config ./deployer.json --listen 127.0.0.1:0 --log-format json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -96,7 +96,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	certificate, err := loadCertificate(cfg, log)
+	files, err := openFiles(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -134,11 +134,16 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 		err = errors.Join(err, <-upkeep)
 	}()
 
-	httpServer := server.NewHTTP(server.New(server.Config{Registry: registry, Logger: log, Version: process.Version()}))
+	httpServer := server.NewHTTP(server.New(server.Config{
+		Registry: registry, Logger: log, Version: process.Version(),
+		JoinTokens: files.join, Operators: files.operators,
+	}))
 	httpServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	limited, scheme := server.LimitListener(listener), "http"
-	if certificate != nil {
-		limited, scheme = tls.NewListener(limited, certificate.Config()), "https"
+	if files.certificate != nil {
+		limited, scheme = tls.NewListener(limited, files.certificate.Config()), "https"
+	} else if files.join != nil || files.operators != nil {
+		log.Warn("tokens without TLS can be read by anybody on the way; set tls, or keep the network to yourself")
 	}
 	served := make(chan error, 1)
 	go func() { served <- httpServer.Serve(limited) }()
@@ -150,7 +155,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 		case err := <-served:
 			return fmt.Errorf("serve: %w", err)
 		case <-hup:
-			reload(ctx, cfg, registry, certificate, log)
+			reload(ctx, cfg, registry, files, log)
 		case <-ctx.Done():
 			log.Info("stopping")
 			notify(log, daemon.SdNotifyStopping)
@@ -194,21 +199,9 @@ func declare(ctx context.Context, registry *deployer.Registry, log *slog.Logger,
 	return nil
 }
 
-// loadCertificate is nil for a deployer without TLS.
-func loadCertificate(cfg config, log *slog.Logger) (*server.Certificate, error) {
-	if cfg.TLS == nil {
-		return nil, nil
-	}
-	certificate, err := server.LoadCertificate(*cfg.TLS, log)
-	if err != nil {
-		return nil, process.ConfigError(fmt.Errorf("tls: %w", err))
-	}
-	return certificate, nil
-}
-
 // reload takes over what can be changed under way. Each part that is wrong stays as
 // it was, and keeps no other part from being taken over.
-func reload(ctx context.Context, cfg config, registry *deployer.Registry, certificate *server.Certificate, log *slog.Logger) {
+func reload(ctx context.Context, cfg config, registry *deployer.Registry, files *files, log *slog.Logger) {
 	notify(log, daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec())
 	defer notify(log, daemon.SdNotifyReady)
 	cluster, nodes, err := readManifest(cfg.Manifest)
@@ -218,11 +211,7 @@ func reload(ctx context.Context, cfg config, registry *deployer.Registry, certif
 	if err != nil {
 		log.Error("manifest not loaded, the old one stays", "error", err)
 	}
-	if certificate != nil {
-		if err := certificate.Reload(); err != nil {
-			log.Error("certificate not loaded, the old one stays", "error", err)
-		}
-	}
+	files.reload(log)
 }
 
 func shutdown(ctx context.Context, s *http.Server, log *slog.Logger) error {

@@ -44,6 +44,9 @@ Examples:
   # the same on a node that announces addresses
   plasmacloud-phone-home --heartbeat --vip 203.0.113.10 --vip 2001:db8::10
 
+  # the same where the deployer wants tokens
+  plasmacloud-phone-home --heartbeat --join-token-file /run/keys/join --ca-file ca.pem
+
   # by hand, against a deployer on this machine
   plasmacloud-phone-home --config ./cluster-config.json --deployer-url http://127.0.0.1:8080
 
@@ -81,6 +84,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.BoolVar(&cfg.Heartbeat, "heartbeat", false, "stay, and report at the interval that the deployer tells")
 	flags.StringVar(&cfg.MachineID, "machine-id", "", "the `ID` of this machine, in place of the mainboard's UUID or /etc/machine-id")
 	flags.StringArrayVar(&cfg.VIPs, "vip", nil, "an `ADDRESS` that this node announces, to be shown with it; once for each")
+	flags.StringVar(&cfg.JoinTokenFile, "join-token-file", "", "a `FILE` with the token by which this node may join; the secret that proves it from then on is made")
+	flags.StringVar(&cfg.SecretFile, "secret-file", phonehome.DefaultSecretFile, "the `FILE` of this node's own secret; an ISO keeps it in /run")
 	flags.StringVar(&files.CA, "ca-file", "", "PEM `FILE` of the CA of the deployer's certificate, in place of the system's CAs")
 	flags.StringVar(&files.Cert, "cert-file", "", "PEM `FILE` of this node's own certificate, for a deployer with tls.client_ca")
 	flags.StringVar(&files.Key, "key-file", "", "PEM `FILE` of the key of --cert-file")

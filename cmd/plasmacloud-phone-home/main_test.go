@@ -132,6 +132,9 @@ func TestExitStatus(t *testing.T) {
 		"bad config":        {[]string{"--config", configFor(t, "Node 1")}, process.ExitConfig, "node_id: want"},
 		"bad url":           {[]string{"--config", configFor(t, "node01"), "--deployer-url", "x"}, process.ExitConfig, "want a base URL"},
 		"shared id":         {[]string{"--config", configFor(t, "node01"), "--machine-id", "00000000-0000-0000-0000-000000000000"}, process.ExitConfig, "cannot tell"},
+		"no token":          {[]string{"--config", configFor(t, "node01"), "--join-token-file", "/nowhere"}, process.ExitConfig, "join token: open /nowhere"},
+		"no CA":             {[]string{"--config", configFor(t, "node01"), "--ca-file", "/nowhere.pem"}, process.ExitConfig, "CA: open /nowhere.pem"},
+		"key without cert":  {[]string{"--config", configFor(t, "node01"), "--key-file", "/nowhere.pem"}, process.ExitConfig, "go together"},
 		"bad phase":         {[]string{"--phase", "done"}, process.ExitUsage, "booted, installing, installed, ready, failed"},
 		"failed, no error":  {[]string{"--phase", "failed"}, process.ExitUsage, "--error"},
 		"error, not failed": {[]string{"--error", "x"}, process.ExitUsage, "--phase failed"},
@@ -155,7 +158,7 @@ func TestHelpAndVersion(t *testing.T) {
 	_, help, err := phoneHome("--help")
 	for _, want := range []string{
 		"Examples:", "Exit status:", phonehome.DefaultConfigPath, "--deployer-url", "--phase", "--error", "--attempts", "--heartbeat",
-		"--machine-id", "--vip ADDRESS", "--timeout", "--log-level", "--version", "  77  ",
+		"--machine-id", "--vip ADDRESS", "--join-token-file FILE", "--secret-file FILE", "--ca-file FILE", "--timeout", "--log-level", "--version", "  77  ",
 	} {
 		if err != nil || !strings.Contains(help, want) {
 			t.Errorf("%v: the help has no %q:\n%s", err, want, help)

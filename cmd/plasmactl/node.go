@@ -14,18 +14,21 @@ import (
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/secretfile"
 )
 
-// The environment variables behind --deployer-url and --ca-file.
+// The environment variables behind --deployer-url, --ca-file and --token-file.
 const (
 	deployerURLVariable = "PLASMACLOUD_DEPLOYER_URL"
 	caFileVariable      = "PLASMACLOUD_CA_FILE"
+	tokenFileVariable   = "PLASMACLOUD_TOKEN_FILE"
 )
 
 func nodeCommand() *cobra.Command {
 	var url string
 	var timeout time.Duration
 	var files api.TLSFiles
+	var tokenFile string
 	var format outputFormat
 	cmd := &cobra.Command{
 		Use:   "node",
@@ -46,6 +49,7 @@ runs the configuration that the cluster declares.`,
 	cmd.PersistentFlags().StringVar(&files.CA, "ca-file", os.Getenv(caFileVariable), "PEM `FILE` of the CA of the deployer's certificate, in place of the system's CAs; the default is $"+caFileVariable)
 	cmd.PersistentFlags().StringVar(&files.Cert, "cert-file", "", "PEM `FILE` of your own certificate, for a deployer with tls.client_ca")
 	cmd.PersistentFlags().StringVar(&files.Key, "key-file", "", "PEM `FILE` of the key of --cert-file")
+	cmd.PersistentFlags().StringVar(&tokenFile, "token-file", os.Getenv(tokenFileVariable), "`FILE` with your token, for a deployer with operators' tokens; the default is $"+tokenFileVariable)
 	format.register(cmd)
 	client := func() (*api.Client, error) {
 		transport, err := files.Transport()
@@ -56,7 +60,14 @@ runs the configuration that the cluster declares.`,
 		if err != nil {
 			return nil, daemon.UsageError(fmt.Errorf("--deployer-url: %w", err))
 		}
-		return c, nil
+		if tokenFile == "" {
+			return c, nil
+		}
+		token, err := secretfile.Token(tokenFile)
+		if err != nil {
+			return nil, daemon.ConfigError(fmt.Errorf("token: %w", err))
+		}
+		return c.WithToken(token), nil
 	}
 
 	cmd.AddCommand(&cobra.Command{

@@ -45,6 +45,9 @@ type PhoneHomeRequest struct {
 	Error      string            `json:"error,omitempty"` // only with phase "failed"
 	Facts      map[string]string `json:"facts,omitempty"`
 	VIPs       []string          `json:"vips,omitempty"` // addresses or prefixes that the node announces
+
+	JoinToken string `json:"-"` // in the header Authorization: until the deployer knows Secret
+	Secret    string `json:"-"` // in the header node.SecretHeader: the node's own
 }
 
 // PhoneHomeResponse is the answer to an accepted report.

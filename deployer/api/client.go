@@ -15,6 +15,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/centra/plasmacloud/deployer/node"
 )
 
 // How much of an answer the client reads.
@@ -26,8 +28,9 @@ const (
 
 // Client talks to one deployer. Its zero value is not usable; see NewClient.
 type Client struct {
-	base *url.URL
-	http *http.Client
+	base  *url.URL
+	http  *http.Client
+	token string // an operator's
 }
 
 // NewClient is a client for the deployer at baseURL, for example
@@ -44,6 +47,13 @@ func NewClient(baseURL string, timeout time.Duration, transport http.RoundTrippe
 		// The deployer never redirects; following one would carry a node's report elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
+}
+
+// WithToken is c for the operator that token belongs to, "" for nobody.
+func (c *Client) WithToken(token string) *Client {
+	with := *c
+	with.token = token
+	return &with
 }
 
 // ParseBaseURL checks the base URL of a deployer: http or https, a host, and
@@ -67,21 +77,28 @@ func (c *Client) PhoneHome(ctx context.Context, request PhoneHomeRequest) (Phone
 	if err != nil {
 		return response, fmt.Errorf("encode the report: %w", err)
 	}
-	err = c.do(ctx, http.MethodPost, PathPhoneHome, body, maxAnswerBytes, &response)
+	headers := http.Header{}
+	if request.Secret != "" {
+		headers.Set(node.SecretHeader, request.Secret)
+	}
+	if request.JoinToken != "" {
+		headers.Set("Authorization", "Bearer "+request.JoinToken)
+	}
+	err = c.do(ctx, http.MethodPost, PathPhoneHome, headers, body, maxAnswerBytes, &response)
 	return response, err
 }
 
 // List returns all nodes by ascending id, without their history.
 func (c *Client) List(ctx context.Context) ([]Node, error) {
 	var list NodeList
-	err := c.do(ctx, http.MethodGet, PathNodes, nil, maxListBytes, &list)
+	err := c.do(ctx, http.MethodGet, PathNodes, c.bearer(), nil, maxListBytes, &list)
 	return list.Nodes, err
 }
 
 // Get returns one node with its history.
 func (c *Client) Get(ctx context.Context, id string) (Node, error) {
 	var n Node
-	err := c.do(ctx, http.MethodGet, PathNodes+"/"+url.PathEscape(id), nil, maxAnswerBytes, &n)
+	err := c.do(ctx, http.MethodGet, PathNodes+"/"+url.PathEscape(id), c.bearer(), nil, maxAnswerBytes, &n)
 	return n, err
 }
 
@@ -89,14 +106,24 @@ func (c *Client) Get(ctx context.Context, id string) (Node, error) {
 // cannot is a Health with its reason and no error.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var h Health
-	err := c.do(ctx, http.MethodGet, PathHealth, nil, maxAnswerBytes, &h)
+	err := c.do(ctx, http.MethodGet, PathHealth, nil, nil, maxAnswerBytes, &h)
 	return h, err
 }
 
-func (c *Client) do(ctx context.Context, method, path string, body []byte, limit int64, into any) error {
+func (c *Client) bearer() http.Header {
+	if c.token == "" {
+		return nil
+	}
+	return http.Header{"Authorization": {"Bearer " + c.token}}
+}
+
+func (c *Client) do(ctx context.Context, method, path string, headers http.Header, body []byte, limit int64, into any) error {
 	request, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), bytes.NewReader(body))
 	if err != nil {
 		return err
+	}
+	for key, values := range headers {
+		request.Header[key] = values
 	}
 	request.Header.Set("Accept", "application/json, "+ProblemContentType)
 	if method == http.MethodPost {

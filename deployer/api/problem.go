@@ -20,6 +20,12 @@ const (
 	CodeBusy             = "busy" // try again after Retry-After
 	CodeUnavailable      = "store_unavailable"
 	CodeInternal         = "internal"
+
+	CodeTooManyAttempts       = "too_many_attempts" // try again after Retry-After
+	CodeOperatorTokenRequired = "operator_token_required"
+	CodeOperatorTokenWrong    = "operator_token_wrong"
+	CodeOperatorTokenExpired  = "operator_token_expired"
+	CodeOperatorRole          = "operator_role"
 )
 
 // Problem is the body of an error answer.

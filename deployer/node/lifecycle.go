@@ -250,6 +250,7 @@ func (c *change) operate(event Event, next Next, reason string) error {
 func (c *change) forget() {
 	n := &c.node
 	n.MachineID, n.BootID, n.Hostname, n.ReportedHash, n.Phase = "", "", "", "", ""
+	n.SecretHash = ""
 	n.ReportedIP = Node{}.ReportedIP
 	n.Facts, n.VIPs = nil, nil
 	n.LastSeen = time.Time{}

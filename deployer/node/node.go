@@ -74,7 +74,8 @@ type Node struct {
 	History     []Transition `json:"history,omitempty"`     // oldest first, at most MaxHistory
 
 	// What the node said of itself in its last accepted report.
-	MachineID    string            `json:"machine_id,omitempty"` // the machine that this node is bound to
+	MachineID    string            `json:"machine_id,omitempty"`  // the machine that this node is bound to
+	SecretHash   string            `json:"secret_hash,omitempty"` // HashSecret of what it joined with; "" where the deployer wanted none
 	BootID       string            `json:"boot_id,omitempty"`
 	Hostname     string            `json:"hostname,omitempty"`
 	ReportedIP   netip.Addr        `json:"reported_ip,omitzero"`
@@ -136,6 +137,8 @@ type Report struct {
 	Error     string // with PhaseFailed
 	Facts     map[string]string
 	VIPs      []string
+
+	Credentials *Credentials // nil: the deployer wants none
 }
 
 // New is a node that nobody has heard of before.

@@ -26,6 +26,12 @@ func drawInput(t *rapid.T) Input {
 			Role:      rapid.SampledFrom([]string{"", "worker", "worker", "control-plane"}).Draw(t, "role"),
 			Facts:     map[string]string{"cpus": rapid.SampledFrom([]string{"2", "4"}).Draw(t, "cpus")},
 		}
+		if rapid.Bool().Draw(t, "tokens") {
+			in.Report.Credentials = &Credentials{
+				SecretHash: rapid.SampledFrom([]string{"", HashSecret("a"), HashSecret("b")}).Draw(t, "secret"),
+				Token:      rapid.SampledFrom([]JoinToken{{}, {Name: "all"}, {Name: "alone", Node: "node01"}}).Draw(t, "token"),
+			}
+		}
 		if phase == PhaseFailed {
 			in.Report.Error = rapid.SampledFrom([]string{"", "no disk", "no net"}).Draw(t, "error")
 		}
@@ -88,6 +94,17 @@ func checkStep(t *rapid.T, old, next Node, in Input, now time.Time, made []Trans
 	}
 	if old.MachineID != "" && next.MachineID != old.MachineID && !has(EventReplaced) && !has(EventReset) {
 		t.Fatalf("%s changed the machine in silence", in.Event)
+	}
+	if c := in.Report.Credentials; c != nil && next.SecretHash != old.SecretHash {
+		if c.Token.Name == "" || next.SecretHash != c.SecretHash {
+			t.Fatalf("the secret became %q without a token", next.SecretHash)
+		}
+		if old.SecretHash != "" && old.Provisioned && c.Token.Node == "" {
+			t.Fatal("the general token took the secret of a node that was active")
+		}
+	}
+	if c := in.Report.Credentials; c != nil && (next.SecretHash == "" || next.SecretHash != c.SecretHash) {
+		t.Fatal("accepted without the node's secret")
 	}
 	if old.Provisioned && in.Event == EventInstalling && !has(EventReplaced) {
 		t.Fatal("installed over a provisioned machine")

@@ -10,6 +10,12 @@ const (
 	CodeRoleMismatch       = "role_mismatch"
 	CodeAlreadyProvisioned = "already_provisioned"
 	CodeDecommissioned     = "decommissioned"
+	CodeJoinTokenRequired  = "join_token_required"
+	CodeJoinTokenWrong     = "join_token_wrong"
+	CodeJoinTokenExpired   = "join_token_expired"
+	CodeJoinTokenScope     = "join_token_scope"
+	CodeNodeSecretRequired = "node_secret_required"
+	CodeNodeSecretWrong    = "node_secret_wrong"
 )
 
 // RefusedError is why a node may not do what it asked for.
@@ -40,8 +46,34 @@ func refuse(code string, n Node, r Report) *RefusedError {
 	case CodeDecommissioned:
 		e.Title = "The node is decommissioned"
 		e.Detail = fmt.Sprintf("node %s was taken out at %s. Let it join again with plasmacloud-deployer reset %s.", n.ID, n.Since.Format("2006-01-02T15:04:05Z07:00"), n.ID)
+	case CodeJoinTokenRequired:
+		e.Title = "A join token is needed"
+		e.Detail = fmt.Sprintf("node %s has not joined yet. Give it a token of the deployer's file of join tokens: plasmacloud-phone-home --join-token-file FILE.", n.ID)
+	case CodeJoinTokenScope:
+		e.Title = "The join token is for other nodes"
+		e.Detail = fmt.Sprintf("the token %s is not for node %s. Give the node one that is, or change what limits this one in the deployer's file of join tokens.",
+			r.Credentials.Token.Name, n.ID)
+	case CodeNodeSecretRequired:
+		e.Title = "The node's secret is needed"
+		e.Detail = fmt.Sprintf("a report of node %s brings the node's own secret in the header %s. plasmacloud-phone-home keeps it in its --secret-file. "+
+			"If it is lost: %s", n.ID, SecretHeader, anew(n))
+	case CodeNodeSecretWrong:
+		e.Title = "The node's secret is another one"
+		e.Detail = fmt.Sprintf("node %s joined with another secret than this report brings: this machine lost its own, or is not the one that joined. "+
+			"If it is the right one: %s", n.ID, anew(n))
 	}
 	return e
+}
+
+// SecretHeader carries a node's secret in each of its reports.
+const SecretHeader = "Plasmacloud-Node-Secret"
+
+// anew says how n may join with another secret.
+func anew(n Node) string {
+	if n.Provisioned {
+		return fmt.Sprintf("let it join anew with plasmacloud-deployer reset %s, or with a join token that is for it alone (node=%s).", n.ID, n.ID)
+	}
+	return "let it join anew with a join token."
 }
 
 // UnknownNode refuses a node that the manifest does not have.

@@ -10,6 +10,10 @@ import (
 // last what it says about itself.
 func (c *change) report(r Report) error {
 	n := &c.node
+	before := *n
+	if err := n.Authenticate(r); err != nil {
+		return err
+	}
 	event := Event(r.Phase)
 	if next := Lifecycle[n.State][event]; next.Refuse == CodeDecommissioned {
 		return refuse(next.Refuse, *n, r)
@@ -27,6 +31,7 @@ func (c *change) report(r Report) error {
 	if next.Refuse != "" {
 		return refuse(next.Refuse, *n, r)
 	}
+	c.joined(r, before)
 	c.advance(r, next.To)
 	c.describe(r)
 	return nil

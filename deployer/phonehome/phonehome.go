@@ -11,10 +11,12 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/secretfile"
 )
 
 // DefaultConfigPath is where a node and the ISO keep their cluster-config.json.
@@ -28,6 +30,9 @@ type Config struct {
 	Error       string     // why, with phase failed
 	MachineID   string     // "" is what the machine says
 	VIPs        []string   // addresses that the node announces
+
+	JoinTokenFile string // what vouches for the node until its secret is known; "" is none
+	SecretFile    string // the node's own secret, made when there is a token; "" is DefaultSecretFile
 
 	Attempts  int           // of the first report; 0 goes on without end
 	Timeout   time.Duration // of one attempt; 0 is 10s
@@ -86,6 +91,8 @@ type agent struct {
 	client  *api.Client
 	machine Machine
 	cluster ClusterConfig
+	token   string // "" when there is none
+	secret  string // the node's own, "" when there is none
 	said    string // the last state of affairs with the deployer that was logged
 	unread  string // the last error of reload that was logged, "" while it works
 }
@@ -114,7 +121,35 @@ func newAgent(cfg Config) (*agent, error) {
 		return nil, err
 	}
 	a.log = a.log.With("node", a.cluster.NodeID, "deployer", url)
+	if err := a.prove(); err != nil {
+		return nil, err
+	}
+	if a.secret != "" && !strings.HasPrefix(url, "https:") {
+		a.log.Warn("the node's secret goes over plain HTTP, and can be read by anybody on the way")
+	}
 	return a, nil
+}
+
+// prove reads what makes the deployer believe that this is the node. A secret is
+// made before the deployer hears of it, so that no answer is needed to know it: one
+// that is lost on the way locks nobody out.
+func (a *agent) prove() error {
+	path := cmp.Or(a.cfg.SecretFile, DefaultSecretFile)
+	var err error
+	if a.secret, err = readSecret(path); err != nil || a.cfg.JoinTokenFile == "" {
+		return err
+	}
+	a.token, err = secretfile.Token(a.cfg.JoinTokenFile)
+	switch {
+	case err != nil && a.secret != "":
+		a.log.Warn("join token not read; the node's secret has to do", "error", err)
+		return nil
+	case err != nil:
+		return &ConfigError{fmt.Errorf("join token: %w", err)}
+	case a.secret == "":
+		a.secret, err = makeSecret(path)
+	}
+	return err
 }
 
 // ConfigError is a mistake in the configuration: trying again does not mend it.
@@ -158,6 +193,8 @@ func (a *agent) request() api.PhoneHomeRequest {
 		Error:      a.cfg.Error,
 		Facts:      a.machine.Facts,
 		VIPs:       a.cfg.VIPs,
+		JoinToken:  a.token,
+		Secret:     a.secret,
 	}
 }
 
@@ -239,6 +276,9 @@ func (a *agent) reload() {
 		return
 	}
 	a.cluster, a.unread = fresh, ""
+	if token, err := secretfile.Token(a.cfg.JoinTokenFile); err == nil {
+		a.token = token
+	}
 }
 
 // say logs what is not what was logged last.

@@ -27,6 +27,8 @@ type script struct {
 	at      []time.Duration // when each request came, since the first
 	started time.Time
 	last    api.PhoneHomeRequest
+
+	token, secret string // that the last one brought
 }
 
 type answer struct {
@@ -46,6 +48,7 @@ func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
 		s.t.Errorf("asked for %s %s", r.Method, r.URL)
 	}
 	s.last = api.PhoneHomeRequest{}
+	s.token, s.secret = strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), r.Header.Get(node.SecretHeader)
 	if err := json.NewDecoder(r.Body).Decode(&s.last); err != nil {
 		s.t.Error(err)
 	}
@@ -97,7 +100,7 @@ func testConfig(t *testing.T, s *script) (Config, *bytes.Buffer) {
 	log := &bytes.Buffer{}
 	return Config{
 		ConfigPath: path, MachineID: "4c4c4544-0044-4a10-8052-b4c04f503532", Attempts: 5, Timeout: 5 * time.Second,
-		Root: t.TempDir(), Transport: s, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Root: t.TempDir(), Transport: s, SecretFile: filepath.Join(filepath.Dir(path), "secret"), Logger: slog.New(slog.NewTextHandler(log, nil)),
 	}, log
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/store"
+	"github.com/centra/plasmacloud/deployer/tokens"
 )
 
 // Config is what the API needs. Zero limits mean the defaults beside them.
@@ -26,6 +27,10 @@ type Config struct {
 	Registry *deployer.Registry
 	Logger   *slog.Logger // nil: slog.Default()
 	Version  string       // shown by /health
+
+	JoinTokens *tokens.File     // nil: any machine may report as any node
+	Operators  *tokens.File     // nil: anybody may look
+	Now        func() time.Time // for the end of tokens; nil: time.Now
 
 	MaxConcurrent int           // requests at work at once; 1024
 	MaxWait       time.Duration // how long a request waits for its turn before it is told "busy"; 5s
@@ -40,11 +45,15 @@ type server struct {
 	slots    chan struct{} // one for each request at work
 	large    chan struct{} // one for each large body in memory
 	lists    lists
+	guesses  *guesses
 }
 
 // New is the handler of the whole API.
 func New(cfg Config) http.Handler {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	cfg.MaxConcurrent = cmp.Or(cfg.MaxConcurrent, 1024)
 	cfg.MaxWait = cmp.Or(cfg.MaxWait, 5*time.Second)
 	cfg.BodyTimeout = cmp.Or(cfg.BodyTimeout, 3*time.Second)
@@ -52,6 +61,7 @@ func New(cfg Config) http.Handler {
 	s := &server{
 		cfg: cfg, registry: cfg.Registry, log: cfg.Logger,
 		slots: make(chan struct{}, cfg.MaxConcurrent), large: make(chan struct{}, largeBodies),
+		guesses: newGuesses(),
 	}
 	return s.recoverPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.write(w, s.route(r.URL.Path)(w, r))
@@ -81,11 +91,11 @@ func (s *server) route(path string) handler {
 	case path == api.PathPhoneHome:
 		return only(http.MethodPost, s.phoneHome)
 	case path == api.PathNodes:
-		return only(http.MethodGet, s.nodes)
+		return only(http.MethodGet, s.operator(tokens.Viewer, s.nodes))
 	case oneNode && id != "" && !strings.Contains(id, "/"):
-		return only(http.MethodGet, func(_ http.ResponseWriter, r *http.Request) answer {
+		return only(http.MethodGet, s.operator(tokens.Viewer, func(_ http.ResponseWriter, r *http.Request) answer {
 			return s.turnstile(r, func() answer { return s.node(r, id) })
-		})
+		}))
 	default:
 		return notFound
 	}
@@ -101,6 +111,12 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) answer {
 	if problem == nil {
 		id, report, problem = readReport(body)
 	}
+	if problem == nil {
+		if s.cfg.JoinTokens != nil && s.guesses.exhausted(r, s.cfg.Now()) {
+			return tooManyAttempts()
+		}
+		report.Credentials, problem = s.credentials(r)
+	}
 	if problem != nil {
 		s.log.DebugContext(r.Context(), "bad phone-home", "remote", r.RemoteAddr, "code", problem.Code,
 			"field", problem.Field, "reason", problem.Detail)
@@ -112,6 +128,10 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) answer {
 	return s.turnstile(r, func() answer {
 		told, err := s.registry.PhoneHome(r.Context(), id, report)
 		if err != nil {
+			var no *node.RefusedError
+			if errors.As(err, &no) && guessed(no.Code) {
+				s.guesses.failed(r, s.cfg.Now())
+			}
 			return s.fail(r, err)
 		}
 		return answer{status: http.StatusOK, body: api.PhoneHomeResponse{
@@ -214,6 +234,12 @@ var refusalStatus = map[string]int{
 	node.CodeMachineConflict:    http.StatusConflict,
 	node.CodeRoleMismatch:       http.StatusConflict,
 	node.CodeAlreadyProvisioned: http.StatusConflict,
+	node.CodeJoinTokenRequired:  http.StatusUnauthorized,
+	node.CodeJoinTokenWrong:     http.StatusUnauthorized,
+	node.CodeJoinTokenExpired:   http.StatusUnauthorized,
+	node.CodeJoinTokenScope:     http.StatusForbidden,
+	node.CodeNodeSecretRequired: http.StatusUnauthorized,
+	node.CodeNodeSecretWrong:    http.StatusUnauthorized,
 }
 
 func wireNode(v deployer.View) api.Node {
@@ -264,6 +290,9 @@ func (s *server) write(w http.ResponseWriter, a answer) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	if a.allow != "" {
 		header.Set("Allow", a.allow)
+	}
+	if a.status == http.StatusUnauthorized {
+		header.Set("WWW-Authenticate", "Bearer")
 	}
 	if a.retryAfter != "" {
 		header.Set("Retry-After", a.retryAfter)

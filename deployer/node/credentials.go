@@ -1,0 +1,106 @@
+package node
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"fmt"
+	"time"
+)
+
+// Credentials are what a report proves of its sender, on a deployer that wants
+// proof. A node makes a secret of its own and sends it with each report; the first
+// time a token of the operator vouches for it. Nothing is lost with an answer that
+// is lost on the way, since the node knew its secret before the deployer did.
+type Credentials struct {
+	SecretHash string        // HashSecret of the node's secret; "" when none came
+	Token      JoinToken     // zero: none came, or none that counts
+	Refusal    *RefusedError // why the token that came does not count
+}
+
+// JoinToken is what a token allows.
+type JoinToken struct {
+	Name string
+	Node string // the one node that may join with it; "" is any
+	Role string // the role of the nodes that may; "" is any
+}
+
+// HashSecret is what a record keeps of a secret: "sha256:" and hex. Secrets are
+// random and long, so that a hash without salt gives none away.
+func HashSecret(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// Authenticate says whether r may speak as n; why not is a *RefusedError.
+//
+// The secret that n joined with always may. Else a token lets it join, anew with
+// another secret as long as it was never Active: an ISO that is booted again has
+// forgotten its secret. Who was Active has its secret on its disk. Without it the
+// general token does not do, which a machine that was broken into has too: it takes
+// a token for this node alone, or a reset.
+func (n Node) Authenticate(r Report) error {
+	c := r.Credentials
+	if c == nil || n.knows(c.SecretHash) {
+		return nil
+	}
+	role := n.Role
+	if !n.Declared {
+		role = r.Role
+	}
+	switch token := c.Token; {
+	case n.SecretHash != "" && n.Provisioned && token.Node != n.ID:
+		if c.SecretHash == "" {
+			return refuse(CodeNodeSecretRequired, n, r)
+		}
+		return refuse(CodeNodeSecretWrong, n, r)
+	case c.Refusal != nil:
+		return c.Refusal
+	case token.Name == "" && n.SecretHash == "":
+		return refuse(CodeJoinTokenRequired, n, r)
+	case token.Name == "" && c.SecretHash != "":
+		return refuse(CodeNodeSecretWrong, n, r)
+	case token.Node != "" && token.Node != n.ID, token.Role != "" && token.Role != role:
+		return refuse(CodeJoinTokenScope, n, r)
+	case c.SecretHash == "":
+		return refuse(CodeNodeSecretRequired, n, r)
+	}
+	return nil
+}
+
+func (n Node) knows(secretHash string) bool {
+	return n.SecretHash != "" && subtle.ConstantTimeCompare([]byte(n.SecretHash), []byte(secretHash)) == 1
+}
+
+// joined notes with which token a node joined whose report was accepted.
+func (c *change) joined(r Report, before Node) {
+	if r.Credentials == nil {
+		return
+	}
+	if !before.knows(r.Credentials.SecretHash) {
+		how := "joins with the token "
+		if before.SecretHash != "" {
+			how = "joins anew, its secret before is void, with the token "
+		}
+		c.note(Event(r.Phase), how+r.Credentials.Token.Name)
+	}
+	c.node.SecretHash = r.Credentials.SecretHash
+}
+
+// JoinTokenWrong refuses a token that the deployer does not have.
+func JoinTokenWrong() *RefusedError {
+	return &RefusedError{
+		Code: CodeJoinTokenWrong, Title: "The join token is not one of the deployer's",
+		Detail: "the deployer's file of join tokens (tokens.join_file) does not have it. Give the node the right one; " +
+			"after a change of the file the deployer reads it at SIGHUP.",
+	}
+}
+
+// JoinTokenExpired refuses the token name, whose time was over at end.
+func JoinTokenExpired(name string, end time.Time) *RefusedError {
+	return &RefusedError{
+		Code: CodeJoinTokenExpired, Title: "The join token has expired",
+		Detail: fmt.Sprintf("the token %s was good until %s. Give it more time in the deployer's file of join tokens, or the node another one.",
+			name, end.UTC().Format(time.RFC3339)),
+	}
+}

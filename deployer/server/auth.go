@@ -1,0 +1,176 @@
+package server
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/secretfile"
+	"github.com/centra/plasmacloud/deployer/tokens"
+)
+
+// credentials is what the headers of a report prove, nil for a deployer that wants
+// no proof.
+func (s *server) credentials(r *http.Request) (*node.Credentials, *api.Problem) {
+	if s.cfg.JoinTokens == nil {
+		return nil, nil
+	}
+	var c node.Credentials
+	if secret := r.Header.Get(node.SecretHeader); secret != "" {
+		if err := secretfile.CheckToken(secret); err != nil {
+			return nil, badRequest(node.SecretHeader, "want 22 to 256 characters of A-Z a-z 0-9 - . _ ~ + / =; "+
+				"make the secret from 32 random bytes")
+		}
+		c.SecretHash = node.HashSecret(secret)
+	}
+	bearer, sent := bearer(r)
+	if !sent {
+		return &c, nil
+	}
+	switch token, ok := s.cfg.JoinTokens.Find(bearer); {
+	case !ok:
+		c.Refusal = node.JoinTokenWrong()
+	case token.Expired(s.cfg.Now()):
+		c.Refusal = node.JoinTokenExpired(token.Name, token.Expires)
+	default:
+		c.Token = node.JoinToken{Name: token.Name, Node: token.Node, Role: token.Role}
+	}
+	return &c, nil
+}
+
+// bearer is the token in the header Authorization (RFC 6750 section 2.1).
+func bearer(r *http.Request) (token string, sent bool) {
+	header := r.Header.Get("Authorization")
+	scheme, token, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		token = ""
+	}
+	return strings.TrimSpace(token), header != ""
+}
+
+// operator lets those in who have a token with role, or everybody where the
+// deployer has no operators' tokens.
+func (s *server) operator(role tokens.Role, h handler) handler {
+	if s.cfg.Operators == nil {
+		return h
+	}
+	return func(w http.ResponseWriter, r *http.Request) answer {
+		if s.guesses.exhausted(r, s.cfg.Now()) {
+			return tooManyAttempts()
+		}
+		no := func(status int, code, title, detail string) answer {
+			s.log.WarnContext(r.Context(), "operator refused", "remote", r.RemoteAddr, "code", code)
+			return refused(api.Problem{Status: status, Code: code, Title: title, Detail: detail})
+		}
+		given, sent := bearer(r)
+		token, found := s.cfg.Operators.Find(given)
+		switch {
+		case !sent:
+			return refused(api.Problem{
+				Status: http.StatusUnauthorized, Code: api.CodeOperatorTokenRequired, Title: "An operator's token is needed",
+				Detail: "send one of the deployer's operators' tokens as Authorization: Bearer TOKEN; plasmactl has --token-file",
+			})
+		case !found:
+			s.guesses.failed(r, s.cfg.Now())
+			return no(http.StatusUnauthorized, api.CodeOperatorTokenWrong, "The token is not an operator's",
+				"the deployer's file of operators' tokens (tokens.operators_file) does not have it")
+		case token.Expired(s.cfg.Now()):
+			return no(http.StatusUnauthorized, api.CodeOperatorTokenExpired, "The token has expired",
+				"the token "+token.Name+" was good until "+token.Expires.UTC().Format(time.RFC3339))
+		case !tokens.Role(token.Role).May(role):
+			return no(http.StatusForbidden, api.CodeOperatorRole, "The token's role is too small",
+				"the token "+token.Name+" has the role "+token.Role+", and this takes "+string(role))
+		}
+		return h(w, r)
+	}
+}
+
+func tooManyAttempts() answer {
+	a := refused(api.Problem{
+		Status: http.StatusTooManyRequests, Code: api.CodeTooManyAttempts, Title: "Too many wrong tokens or secrets",
+		Detail: "this address sent too many that were wrong, so none of it is looked at now; try again in ten seconds",
+	})
+	a.retryAfter = "10"
+	return a
+}
+
+// guessed says whether a refusal may have been the answer to a guess.
+func guessed(code string) bool {
+	return code == node.CodeJoinTokenWrong || code == node.CodeNodeSecretWrong
+}
+
+// How many wrong tokens and secrets an address may send: guessBurst at once, and one
+// more each guessRefill. A node that is set up wrongly asks less often than that.
+const (
+	guessBurst   = 30
+	guessRefill  = time.Second
+	maxAddresses = 4096
+)
+
+// guesses counts the wrong tokens and secrets of each address, of IPv6 of each /64.
+type guesses struct {
+	mu    sync.Mutex
+	until map[netip.Prefix]time.Time // when the address has all of its guesses again
+}
+
+func newGuesses() *guesses {
+	return &guesses{until: map[netip.Prefix]time.Time{}}
+}
+
+// exhausted says whether nothing more from the sender of r should be looked at.
+func (g *guesses) exhausted(r *http.Request, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	left := g.until[network(r)].Sub(now)
+	// More than there can be: the clock was set back.
+	return left > (guessBurst-1)*guessRefill && left <= guessBurst*guessRefill
+}
+
+func (g *guesses) failed(r *http.Request, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	from := network(r)
+	until, most := g.until[from].Add(guessRefill), now.Add(guessBurst*guessRefill)
+	if least := now.Add(guessRefill); until.Before(least) {
+		until = least
+	}
+	if until.After(most) {
+		until = most
+	}
+	if _, known := g.until[from]; !known && len(g.until) >= maxAddresses {
+		g.forget(now)
+	}
+	g.until[from] = until
+}
+
+// forget makes room: first those who have all of their guesses, then anybody.
+func (g *guesses) forget(now time.Time) {
+	for from, until := range g.until {
+		if !until.After(now) {
+			delete(g.until, from)
+		}
+	}
+	for from := range g.until {
+		if len(g.until) < maxAddresses {
+			break
+		}
+		delete(g.until, from)
+	}
+}
+
+func network(r *http.Request) netip.Prefix {
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	addr, bits := remote.Addr().Unmap().WithZone(""), 32
+	if addr.Is6() {
+		bits = 64
+	}
+	prefix, _ := addr.Prefix(bits) // bits fit the address
+	return prefix
+}
