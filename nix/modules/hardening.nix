@@ -5,6 +5,7 @@
   MemoryDenyWriteExecute = true;
   NoNewPrivileges = true;
   PrivateDevices = true;
+  PrivateMounts = true;
   PrivateTmp = true;
   ProtectClock = true;
   ProtectControlGroups = true;
@@ -13,6 +14,7 @@
   ProtectKernelLogs = true;
   ProtectKernelModules = true;
   ProtectKernelTunables = true;
+  ProtectProc = "invisible";
   ProtectSystem = "strict";
   RestrictNamespaces = true;
   RestrictRealtime = true;

@@ -105,6 +105,9 @@ lib.listToAttrs (
   ++ nixNos
   ++ merge
   ++ lib.mapAttrsToList (name: file "options/${name}.md") optionsDoc
+  ++ lib.mapAttrsToList (name: file "units/${name}.service") (
+    import ./units.nix { inherit lib mkCluster; }
+  )
   ++ [
     (file "nodes.json" (pretty (import ./nodes.nix { inherit lib mkCluster nixosModule; })))
     (file "ip.json" (pretty (import ./ip-check.nix { inherit lib; })))
