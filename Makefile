@@ -28,7 +28,7 @@ test: test-deps test-nix test-go ## all tests; installs what they need
 
 .PHONY: test-deps
 test-deps:
-	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr ip=iproute2 python3=python3 networkctl=systemd
+	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr ip=iproute2 etcd=etcd-server python3=python3 networkctl=systemd
 
 .PHONY: test-go
 test-go: ## Go tests: units, and integration with real daemons (root, or a user namespace)

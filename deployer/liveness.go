@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/store"
 )
 
 // When a node was last heard is kept in memory and stored in one write for all,
@@ -36,7 +37,7 @@ func (r *Registry) recorded(n node.Node) {
 func (r *Registry) refresh(n node.Node) node.Node {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if at, ok := r.heard[n.ID]; ok && node.Later(n.LastSeen, at) {
+	if at, ok := r.heard[n.ID]; ok && store.News(n, at) {
 		n.LastSeen = at
 	}
 	return n
@@ -47,7 +48,7 @@ func (r *Registry) Flush(ctx context.Context) error {
 	r.mu.Lock()
 	heard := maps.Clone(r.heard)
 	r.mu.Unlock()
-	if len(heard) == 0 {
+	if len(heard) == 0 && r.writeFailed.Load() == nil {
 		return nil
 	}
 	if err := r.write(r.cfg.Store.Seen(ctx, heard)); err != nil {
@@ -66,12 +67,21 @@ func (r *Registry) Flush(ctx context.Context) error {
 // Tick fails the nodes whose deadline has passed. It reads the deadlines from the
 // store, so those set before a restart count as well. Where the clock was set back,
 // it brings what lies in the future to now: no silence and no deadline may last
-// until a year that a wrong clock once showed.
+// until a year that a wrong clock once showed. Where several registries share the
+// store, the leader does this for all.
 func (r *Registry) Tick(ctx context.Context) error {
 	nodes, failure := r.list(ctx)
 	now := r.cfg.Now().Round(0)
 	if r.listeningSince.Load().Sub(now) > node.ClockSlack {
 		r.listeningSince.Store(&now)
+	}
+	if r.cfg.Lead != nil {
+		if failure == nil {
+			r.recount(nodes)
+		}
+		if !r.cfg.Lead() {
+			return failure
+		}
 	}
 	rules := r.rules()
 	for _, n := range nodes {
@@ -91,6 +101,18 @@ func (r *Registry) Tick(ctx context.Context) error {
 		}
 	}
 	return failure
+}
+
+// recount finds the undeclared nodes that others let in.
+func (r *Registry) recount(nodes []node.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.unknown)
+	for _, n := range nodes {
+		if !n.Declared {
+			r.unknown[n.ID] = true
+		}
+	}
 }
 
 // Run ticks and flushes until ctx ends, then flushes once more.

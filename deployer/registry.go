@@ -32,6 +32,10 @@ type Config struct {
 	OfflineAfter        time.Duration // silence that makes a node offline; three heartbeats
 	FlushInterval       time.Duration // how often liveness is stored; 10s
 
+	// Lead says whether this registry is the one that looks after deadlines, where
+	// several share a store. nil: the store is its own.
+	Lead func() bool
+
 	AllowUnknownNodes bool // let a node join that the manifest does not have
 	MaxUnknownNodes   int  // how many of those; 100
 }
@@ -71,6 +75,7 @@ type Registry struct {
 	listeningSince atomic.Pointer[time.Time] // by the clock on the wall, as the times of nodes are
 
 	writeFailed atomic.Pointer[error] // of the last write, nil when it succeeded
+	deaf        atomic.Bool           // the last read failed
 
 	mu      sync.Mutex
 	heard   map[string]time.Time // last_seen that the store does not have yet
@@ -107,7 +112,7 @@ func New(ctx context.Context, cfg Config) (*Registry, error) {
 func (r *Registry) list(ctx context.Context) ([]node.Node, error) {
 	nodes, err := r.cfg.Store.List(ctx)
 	records, err := store.Corrupt(err)
-	if err != nil {
+	if r.read(ctx, err) != nil {
 		return nodes, err
 	}
 	r.mu.Lock()
@@ -178,7 +183,7 @@ func (r *Registry) PhoneHome(ctx context.Context, id string, report node.Report)
 func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report) (node.Node, error) {
 	now := r.cfg.Now()
 	old, err := r.cfg.Store.Get(ctx, id)
-	switch {
+	switch err = r.read(ctx, err); {
 	case errors.Is(err, store.ErrNotFound):
 		// A stranger does not hear which nodes there are.
 		if err := node.New(id, now).Authenticate(report); err != nil {
@@ -356,10 +361,27 @@ func (r *Registry) Health(ctx context.Context) error {
 	if failed := r.writeFailed.Load(); failed != nil {
 		return fmt.Errorf("the last write to the store failed: %w", *failed)
 	}
-	if _, err := r.cfg.Store.Get(ctx, "health"); err != nil && !errors.Is(err, store.ErrNotFound) {
+	_, err := r.cfg.Store.Get(ctx, "health")
+	if err := r.read(ctx, err); err != nil && !errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("the store does not answer: %w", err)
 	}
 	return nil
+}
+
+// read remembers whether the store can be read. While it cannot, nobody is heard, so
+// silence counts only from the moment on when it can.
+func (r *Registry) read(ctx context.Context, err error) error {
+	var corrupt *store.CorruptError
+	switch {
+	case err == nil, errors.Is(err, store.ErrNotFound), errors.As(err, &corrupt):
+		if r.deaf.CompareAndSwap(true, false) {
+			now := r.cfg.Now().Round(0)
+			r.listeningSince.Store(&now)
+		}
+	case ctx.Err() == nil:
+		r.deaf.Store(true)
+	}
+	return err
 }
 
 // write remembers for Health whether the store takes writes.

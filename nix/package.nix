@@ -28,7 +28,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-xoNiYfNaqafFLsywt28FBoCdRj+wYk0iFvtspHZ8+dU=";
+  vendorHash = "sha256-offDVApUxYCOj+QlCDvSSatuRbTm1/bcU72sA5cxgp0=";
 
   subPackages = map (program: "cmd/${program}") programs;
   env.CGO_ENABLED = 0;

@@ -17,10 +17,8 @@ const defaultConfigPath = "/etc/plasmacloud/deployer.json"
 
 // config is deployer.json. What is left out keeps its default.
 type config struct {
-	Listen string `json:"listen"` // host:port; port 0 takes a free one
-	Store  struct {
-		Path string `json:"path"`
-	} `json:"store"`
+	Listen string           `json:"listen"` // host:port; port 0 takes a free one
+	Store  storeConfig      `json:"store"`
 	TLS    *server.TLSFiles `json:"tls"` // nil: plain HTTP
 	Tokens struct {
 		JoinFile      string `json:"join_file"`      // "": any machine may report as any node
@@ -37,15 +35,14 @@ type config struct {
 }
 
 func defaultConfig() config {
-	c := config{
+	return config{
 		Listen:              ":8080",
+		Store:               boltStore(defaultStorePath),
 		Manifest:            "/etc/plasmacloud/manifest.json",
 		MaxUnknownNodes:     100,
 		ProvisioningTimeout: "30m",
 		HeartbeatInterval:   "10s",
 	}
-	c.Store.Path = "/var/lib/plasmacloud-deployer/state.db"
-	return c
 }
 
 // readConfig reads the file at path over the defaults. Without must, a file that
@@ -83,8 +80,8 @@ func (c *config) check() error {
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return bad("listen", "want a port from 0 to 65535, found %q", c.Listen)
 	}
-	if c.Store.Path == "" {
-		return bad("store.path", "required")
+	if err := c.Store.check(); err != nil {
+		return process.ConfigError(err)
 	}
 	if c.TLS != nil {
 		if err := c.TLS.Check(); err != nil {

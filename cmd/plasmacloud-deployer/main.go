@@ -41,9 +41,9 @@ func checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
 		Short: "Check a configuration file and the files that it names",
-		Long: `Check a configuration file and the files that it names (manifest, certificate, key,
-tokens), as serve would, without serving and without touching the store. Exit status 78
-means a mistake in one of them.`,
+		Long: `Check a configuration file and the files that it names (manifest, certificates, keys,
+tokens, password), as serve would, without serving and without touching the store. Exit
+status 78 means a mistake in one of them.`,
 		Example: "  plasmacloud-deployer check /etc/plasmacloud/deployer.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,6 +55,9 @@ means a mistake in one of them.`,
 				return process.ConfigError(fmt.Errorf("configuration %s: %w", args[0], err))
 			}
 			if _, err := openFiles(cfg, slog.New(slog.DiscardHandler)); err != nil {
+				return err
+			}
+			if _, err := cfg.Store.load(nil); err != nil {
 				return err
 			}
 			cluster, nodes, err := readManifest(cfg.Manifest)

@@ -6,18 +6,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 
 	"github.com/spf13/cobra"
 
+	process "github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/store"
-	"github.com/centra/plasmacloud/deployer/store/bolt"
 )
 
-// The operator's commands work on the store's file and not over the network: who
-// may write that file is an operator, and the API has nothing yet that tells one
-// from a stranger. So they run while the deployer is stopped.
+// The operator's commands work on the store and not on the API: who may write the
+// store is an operator, and the API has nothing yet that tells one from a stranger. A
+// bbolt file has one owner, so with it they run while the deployer is stopped.
 
 func resetCommand() *cobra.Command {
 	return operatorCommand(&cobra.Command{
@@ -54,33 +53,33 @@ func operatorCommand(cmd *cobra.Command, do operation) *cobra.Command {
 			return err
 		}
 		if cmd.Flags().Changed("store") {
-			cfg.Store.Path = storePath
+			cfg.Store = boltStore(storePath)
 		}
-		return operate(cmd.Context(), cfg.Store.Path, args[0], reason, do, cmd.OutOrStdout())
+		if err := cfg.Store.check(); err != nil {
+			return process.ConfigError(fmt.Errorf("configuration %s: %w", path, err))
+		}
+		return operate(cmd.Context(), &cfg.Store, args[0], reason, do, cmd.OutOrStdout())
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVar(&path, "config", defaultConfigPath, "configuration `FILE`; the default one may be missing")
-	cmd.Flags().StringVar(&storePath, "store", "", "store `FILE`, over the file's store.path")
+	cmd.Flags().StringVar(&storePath, "store", "", "bbolt `FILE` of the deployer, over the file's store")
 	cmd.Flags().StringVar(&reason, "reason", "", "why, a `TEXT` for the node's history")
 	return cmd
 }
 
-func operate(ctx context.Context, path, id, reason string, do operation, out io.Writer) (err error) {
-	if _, err := os.Stat(path); err != nil { // opening would make it
-		return fmt.Errorf("store: %w", err)
-	}
-	nodeStore, err := bolt.Open(bolt.Config{Path: path})
+func operate(ctx context.Context, at *storeConfig, id, reason string, do operation, out io.Writer) (err error) {
+	nodeStore, err := at.openExisting(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, nodeStore.Close()) }()
 	registry, err := deployer.New(ctx, deployer.Config{Store: nodeStore, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return fmt.Errorf("store %s: %w", path, err)
+		return fmt.Errorf("store %s: %w", at, err)
 	}
 	n, err := do(registry, ctx, id, reason)
 	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("the store %s has no node %q", path, id)
+		return fmt.Errorf("the store %s has no node %q", at, id)
 	}
 	if err != nil {
 		return err

@@ -20,7 +20,6 @@ import (
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server"
-	"github.com/centra/plasmacloud/deployer/store/bolt"
 )
 
 // shutdownTime is how long requests under way may take after a signal.
@@ -58,12 +57,14 @@ certificate and tokens again, and what is wrong of them stays as it was.`,
 				from string
 			}{
 				"listen":   {&cfg.Listen, listen},
-				"store":    {&cfg.Store.Path, storePath},
 				"manifest": {&cfg.Manifest, source},
 			} {
 				if flags.Changed(flag) {
 					*value.into = value.from
 				}
+			}
+			if flags.Changed("store") {
+				cfg.Store = boltStore(storePath)
 			}
 			if flags.Changed("allow-unknown-nodes") {
 				cfg.AllowUnknownNodes = allow
@@ -78,7 +79,7 @@ certificate and tokens again, and what is wrong of them stays as it was.`,
 	flags.SortFlags = false
 	flags.StringVar(&path, "config", defaultConfigPath, "configuration `FILE`; the default one may be missing")
 	flags.StringVar(&listen, "listen", "", "`ADDRESS` to listen on, over the file's listen; port 0 takes a free one")
-	flags.StringVar(&storePath, "store", "", "store `FILE`, over the file's store.path")
+	flags.StringVar(&storePath, "store", "", "bbolt `FILE` to keep the nodes in, over the file's store")
 	flags.StringVar(&source, "manifest", "", "manifest `FILE`, over the file's manifest")
 	flags.BoolVar(&allow, "allow-unknown-nodes", false, "let nodes join that the manifest does not have")
 	logs.Register(flags)
@@ -100,12 +101,15 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	if _, err := cfg.Store.load(log); err != nil {
+		return err
+	}
 	listener, err := listen(ctx, cfg.Listen)
 	if err != nil {
 		return err
 	}
 	defer listener.Close() // for the returns before Serve owns it
-	nodeStore, err := bolt.Open(bolt.Config{Path: cfg.Store.Path})
+	nodeStore, err := cfg.Store.open(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -113,6 +117,8 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 
 	registry, err := deployer.New(ctx, deployer.Config{
 		Store: nodeStore, Logger: log,
+		Lead:                cfg.Store.lead(context.WithoutCancel(ctx), nodeStore, listener.Addr().String()),
+		FlushInterval:       cfg.flushInterval(),
 		ProvisioningTimeout: cfg.provisioningTimeout,
 		HeartbeatInterval:   cfg.heartbeatInterval,
 		OfflineAfter:        cfg.offlineAfter,
@@ -120,7 +126,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 		MaxUnknownNodes:     cfg.MaxUnknownNodes,
 	})
 	if err != nil {
-		return fmt.Errorf("store %s: %w", cfg.Store.Path, err)
+		return fmt.Errorf("store %s: %w", &cfg.Store, err)
 	}
 	if err := declare(ctx, registry, log, cluster, nodes); err != nil {
 		return err

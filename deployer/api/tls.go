@@ -18,12 +18,23 @@ type TLSFiles struct {
 	Key  string // of Cert; not to be read by everybody
 }
 
-// Transport is the http.RoundTripper for these files, nil for none. A certificate
-// of the client is read anew for each connection, so that a renewal is followed.
+// Transport is the http.RoundTripper for these files, nil for none.
 func (f TLSFiles) Transport() (http.RoundTripper, error) {
 	if f == (TLSFiles{}) {
 		return nil, nil
 	}
+	config, err := f.Config()
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = config
+	return transport, nil
+}
+
+// Config is what a client of TLS needs. Its own certificate is read anew for each
+// connection, so that a renewal is followed.
+func (f TLSFiles) Config() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if f.CA != "" {
 		roots, err := os.ReadFile(f.CA)
@@ -44,9 +55,7 @@ func (f TLSFiles) Transport() (http.RoundTripper, error) {
 		}
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.pair() }
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = config
-	return transport, nil
+	return config, nil
 }
 
 func (f TLSFiles) pair() (*tls.Certificate, error) {

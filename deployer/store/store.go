@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -68,9 +69,10 @@ type Store interface {
 	// of that one aside. Any other record stays as it is.
 	Mend(ctx context.Context, n node.Node) error
 
-	// Seen records when nodes were last heard. An unknown id and a time that is not
-	// node.Later than the recorded one are ignored. It changes nothing else about a
-	// node. What Update stores counts over what Seen recorded before.
+	// Seen records when nodes were last heard. An unknown id and a time that is no
+	// News are ignored. It changes nothing else about a node. What Update stores counts
+	// over what Seen recorded before. With nobody heard it finds out whether the store
+	// takes writes.
 	Seen(ctx context.Context, heard map[string]time.Time) error
 
 	// Close releases the store. Calls after it return ErrClosed.
@@ -82,3 +84,22 @@ type Change func(old node.Node, found bool) (node.Node, error)
 
 // ErrUnchanged is what a Change returns to leave the record as it is.
 var ErrUnchanged = errors.New("unchanged")
+
+// Decode reads the record of the node id, as all stores keep it. Where it cannot be
+// read, the error is a *CorruptError with key in it.
+func Decode(id, key string, value []byte) (node.Node, error) {
+	var n node.Node
+	if err := json.Unmarshal(value, &n); err != nil {
+		return node.Node{}, &CorruptError{ID: id, Key: key, Err: err}
+	}
+	if n.ID != id || node.Lifecycle[n.State] == nil {
+		return node.Node{}, &CorruptError{ID: id, Key: key, Err: fmt.Errorf("it holds id %q in state %q", n.ID, n.State)}
+	}
+	return n, nil
+}
+
+// News says whether hearing n at the given time is later than what is known of it. A
+// node that was reset has forgotten when it was heard before.
+func News(n node.Node, at time.Time) bool {
+	return node.Later(n.LastSeen, at) && (!n.LastSeen.IsZero() || !at.Before(n.Since))
+}

@@ -256,15 +256,15 @@ func (s *Store) Seen(ctx context.Context, heard map[string]time.Time) error {
 		seen := tx.Bucket(bucketSeen)
 		for id, at := range heard {
 			key := []byte(id)
-			recorded, ok := lastSeen(seen, key)
-			if !ok {
-				n, err := read(tx, key)
-				if err != nil {
+			var n node.Node
+			var ok bool
+			if n.LastSeen, ok = lastSeen(seen, key); !ok {
+				var err error
+				if n, err = read(tx, key); err != nil {
 					continue
 				}
-				recorded = n.LastSeen
 			}
-			if !node.Later(recorded, at) {
+			if !store.News(n, at) {
 				continue
 			}
 			if err := seen.Put(key, binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano()))); err != nil {
@@ -283,14 +283,9 @@ func read(tx *bbolt.Tx, id []byte) (node.Node, error) {
 	if value == nil {
 		return node.Node{}, store.ErrNotFound
 	}
-	var n node.Node
-	if err := json.Unmarshal(value, &n); err != nil {
-		return node.Node{}, &store.CorruptError{ID: string(id), Key: "nodes/" + string(id), Err: err}
-	}
-	if n.ID != string(id) || node.Lifecycle[n.State] == nil {
-		return node.Node{}, &store.CorruptError{
-			ID: string(id), Key: "nodes/" + string(id), Err: fmt.Errorf("it holds id %q in state %q", n.ID, n.State),
-		}
+	n, err := store.Decode(string(id), "nodes/"+string(id), value)
+	if err != nil {
+		return node.Node{}, err
 	}
 	if at, ok := lastSeen(tx.Bucket(bucketSeen), id); ok {
 		n.LastSeen = at

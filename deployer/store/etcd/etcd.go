@@ -1,0 +1,295 @@
+// Package etcd keeps the deployer's nodes behind the etcd v3 API, in etcd itself or
+// in what speaks the same API.
+//
+// Any number of deployers may use one prefix at the same time. A record is written
+// only where it is still the one that was read (compare-and-swap on its revision),
+// and every read is linearizable, so each deployer answers with what all of them
+// acknowledged. Callers that come at the same time share transactions, which makes a
+// storm of them cheap; nothing waits for company.
+//
+// Keys below the prefix:
+//
+//	meta/schema_version    "1"; every transaction depends on it
+//	nodes/ID               JSON of node.Node
+//	seen/ID                when the node was last heard, and the revision of the record that it belongs to
+//	corrupt/ID/REVISION    bytes that could not be read, kept by Mend
+//	leader                 name of the deployer that looks after the deadlines, bound to its lease
+package etcd
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/centra/plasmacloud/deployer/store"
+)
+
+// schemaVersion is what this package writes. It changes when an older deployer
+// would misread the records.
+const schemaVersion = "1"
+
+// Limits that etcd has by default: --max-txn-ops and --max-request-bytes, the latter
+// with room for the rest of a request.
+const (
+	maxOps   = 128
+	maxBytes = 1 << 20
+)
+
+// maxBatch is how many nodes share a transaction: each takes two operations, the
+// schema one.
+const maxBatch = (maxOps - 1) / 2
+
+// How many transactions of one kind may be under way at once.
+const (
+	readers = 4
+	writers = 4
+)
+
+// Config says which etcd and how. Zero values mean the defaults beside them.
+type Config struct {
+	Endpoints []string    // URLs: http://HOST:PORT or https://HOST:PORT
+	Prefix    string      // of all keys; "/plasmacloud/"
+	TLS       *tls.Config // nil: the system's roots for https
+	Username  string      // "": no authentication
+	Password  string
+	Timeout   time.Duration // of every call; 3s
+	Logger    *slog.Logger  // nil: slog.Default()
+}
+
+// Store is a store.Store behind the etcd v3 API.
+type Store struct {
+	cfg    Config
+	client *clientv3.Client
+
+	ctx     context.Context // ends with Close
+	close   context.CancelFunc
+	working sync.WaitGroup
+
+	reads  chan *get
+	writes [writers]chan *update // by id, so that no two of ours race for one record
+
+	leading atomic.Bool
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open connects, and lays the schema below a prefix that has none. An etcd that does
+// not answer within the timeout is an error.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	cfg.Prefix = cmp.Or(cfg.Prefix, "/plasmacloud/")
+	cfg.Timeout = cmp.Or(cfg.Timeout, 3*time.Second)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: cfg.Endpoints,
+		TLS:       cfg.TLS,
+		Username:  cfg.Username,
+		Password:  cfg.Password,
+		// A member that is stopped or cut off keeps its connection: without a ping, all
+		// calls would go on waiting for it while the other members answer.
+		DialKeepAliveTime:    10 * time.Second, // gRPC's least
+		DialKeepAliveTimeout: cfg.Timeout,
+		DialTimeout:          cfg.Timeout,
+		PermitWithoutStream:  true,
+		// An etcd that comes back after an hour has to be found at once; by default that
+		// takes up to two minutes.
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: cfg.Timeout,
+		})},
+		Logger: zap.NewNop(), // errors reach the caller, who logs them
+	})
+	s := &Store{cfg: cfg, client: client, reads: make(chan *get)}
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", s.failed(err))
+	}
+	if err := s.prepare(ctx); err != nil {
+		_ = client.Close() // the first error says it all
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	s.ctx, s.close = context.WithCancel(context.Background())
+	for range readers {
+		s.working.Go(s.read)
+	}
+	for i := range s.writes {
+		s.writes[i] = make(chan *update)
+		s.working.Go(func() { s.write(s.writes[i]) })
+	}
+	return s, nil
+}
+
+func (s *Store) key(parts ...string) string { return s.cfg.Prefix + strings.Join(parts, "/") }
+
+func (s *Store) schemaKey() string { return s.key("meta", "schema_version") }
+
+// prepare checks the schema, or lays it below a fresh prefix.
+func (s *Store) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	answer, err := s.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.CreateRevision(s.schemaKey()), "=", 0)).
+		Then(clientv3.OpGet(s.key("nodes", ""), clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())).
+		Else(clientv3.OpGet(s.schemaKey())).
+		Commit()
+	if err != nil {
+		return s.failed(err)
+	}
+	if !answer.Succeeded {
+		return s.checkSchema(answer.Responses[0].GetResponseRange().Kvs[0].Value)
+	}
+	if answer.Responses[0].GetResponseRange().Count > 0 {
+		return fmt.Errorf("etcd has keys below %s that no deployer wrote; set store.prefix to one of its own", s.key("nodes", ""))
+	}
+	// Several deployers may come here at once: the first lays the schema.
+	answer, err = s.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.CreateRevision(s.schemaKey()), "=", 0)).
+		Then(clientv3.OpPut(s.schemaKey(), schemaVersion)).
+		Else(clientv3.OpGet(s.schemaKey())).
+		Commit()
+	switch {
+	case err != nil:
+		return s.failed(err)
+	case !answer.Succeeded:
+		return s.checkSchema(answer.Responses[0].GetResponseRange().Kvs[0].Value)
+	default:
+		return nil
+	}
+}
+
+func (s *Store) checkSchema(found []byte) error {
+	if string(found) != schemaVersion {
+		return failuref("%s says schema version %q, and this deployer reads %s; run the deployer that wrote it", s.schemaKey(), found, schemaVersion)
+	}
+	return nil
+}
+
+// errGone is what a running deployer sees when the keys are taken from under it. To
+// go on would be to build a new registry in silence.
+func (s *Store) errGone() error {
+	return failuref("%s is gone: the prefix was emptied; restore it, or start the deployer anew to begin with none", s.schemaKey())
+}
+
+// Close implements store.Store. What is under way is done first.
+func (s *Store) Close() error {
+	if s.ctx.Err() != nil {
+		return nil
+	}
+	s.close()
+	s.working.Wait()
+	return s.client.Close()
+}
+
+// call is a caller's part in a transaction that it shares with others.
+type call struct {
+	ctx  context.Context // with the deadline of this call
+	err  error           // once done
+	done chan struct{}
+}
+
+func (c *call) finish(err error) {
+	c.err = err
+	close(c.done)
+}
+
+// share hands request to the workers behind queue and waits for its end.
+func share[T interface{ shared() *call }](ctx context.Context, s *Store, queue chan<- T, request T) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c := request.shared()
+	mine, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	c.ctx, c.done = mine, make(chan struct{})
+	select {
+	case queue <- request:
+	case <-s.ctx.Done():
+		return store.ErrClosed
+	case <-mine.Done():
+		return s.late(ctx)
+	}
+	select {
+	case <-c.done:
+		return c.err
+	case <-mine.Done():
+		return s.late(ctx)
+	}
+}
+
+// late is the error of a call whose time is over: its caller's own, or ours.
+func (s *Store) late(caller context.Context) error {
+	if err := caller.Err(); err != nil {
+		return err
+	}
+	return s.failed(context.DeadlineExceeded)
+}
+
+// next takes what waits in queue, up to maxBatch, and nothing when the store closes.
+// It leaves out those whose caller has gone.
+func next[T interface{ shared() *call }](s *Store, queue <-chan T) []T {
+	for {
+		var batch []T
+		add := func(request T) {
+			if request.shared().ctx.Err() == nil {
+				batch = append(batch, request)
+			}
+		}
+		select {
+		case request := <-queue:
+			add(request)
+		case <-s.ctx.Done():
+			return nil
+		}
+		for waiting := true; waiting && len(batch) < maxBatch; {
+			select {
+			case request := <-queue:
+				add(request)
+			default:
+				waiting = false
+			}
+		}
+		if len(batch) > 0 {
+			return batch
+		}
+	}
+}
+
+// until is a context that lasts as long as the most patient caller of batch.
+func until[T interface{ shared() *call }](batch []T) (context.Context, context.CancelFunc) {
+	var latest time.Time
+	for _, request := range batch {
+		if at, ok := request.shared().ctx.Deadline(); ok && at.After(latest) {
+			latest = at
+		}
+	}
+	return context.WithDeadline(context.Background(), latest)
+}
+
+// within bounds a call that is shared with nobody.
+func (s *Store) within(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	switch {
+	case ctx.Err() != nil:
+		return nil, nil, ctx.Err()
+	case s.ctx.Err() != nil:
+		return nil, nil, store.ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	return ctx, cancel, nil
+}
+
+// failedFor is failed, unless the caller itself gave up.
+func (s *Store) failedFor(caller context.Context, err error) error {
+	if caller.Err() != nil {
+		return caller.Err()
+	}
+	return s.failed(err)
+}

@@ -1,0 +1,305 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/store"
+)
+
+type update struct {
+	call
+	id     string
+	change store.Change
+	result error // of the change
+}
+
+func (u *update) shared() *call { return &u.call }
+
+// Update implements store.Store. An error other than the change's own may leave it
+// open whether the record was written: an answer that did not come tells nothing.
+func (s *Store) Update(ctx context.Context, id string, change store.Change) error {
+	u := &update{id: id, change: change}
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(id))
+	return share(ctx, s, s.writes[hash.Sum32()%writers], u)
+}
+
+// write is one of those who serve Update.
+func (s *Store) write(queue <-chan *update) {
+	for {
+		batch := next(s, queue)
+		if batch == nil {
+			return
+		}
+		ctx, cancel := until(batch)
+		s.commit(ctx, batch)
+		cancel()
+	}
+}
+
+// group is the updates of one node in a batch, in the order in which they came. One
+// write has them all.
+type group struct {
+	record  record
+	updates []*update
+	value   []byte // to write; nil: nothing
+}
+
+// compute runs the changes on the record, each on what the one before it made.
+func (g *group) compute() {
+	current, found, corrupt := g.record.node, g.record.err == nil, !errors.Is(g.record.err, store.ErrNotFound)
+	g.value = nil
+	for _, u := range g.updates {
+		if !found && corrupt {
+			u.result = g.record.err
+			continue
+		}
+		changed, err := u.change(current, found)
+		var value []byte
+		if err == nil {
+			value, err = encode(g.record.id, changed)
+		}
+		u.result = err
+		if err != nil {
+			if errors.Is(err, store.ErrUnchanged) {
+				u.result = nil
+			}
+			continue
+		}
+		current, found, g.value = changed, true, value
+	}
+}
+
+func encode(id string, n node.Node) ([]byte, error) {
+	value, err := json.Marshal(n)
+	if err == nil && len(value) > maxBytes {
+		err = fmt.Errorf("the record of node %s has %d bytes, more than the %d that go into etcd", id, len(value), maxBytes)
+	}
+	return value, err
+}
+
+// finish ends all updates of g: with err, or with what their changes gave.
+func (g *group) finish(err error) {
+	for _, u := range g.updates {
+		if err != nil {
+			u.finish(err)
+		} else {
+			u.finish(u.result)
+		}
+	}
+}
+
+// commit reads the records of batch, changes them, and writes them where they are
+// still as they were read; the others are tried again on what is there now.
+func (s *Store) commit(ctx context.Context, batch []*update) {
+	todo, err := s.groups(ctx, batch)
+	if err != nil {
+		for _, u := range batch {
+			u.finish(err)
+		}
+		return
+	}
+	for len(todo) > 0 {
+		var writing []*group
+		for _, g := range todo {
+			if g.compute(); g.value == nil {
+				g.finish(nil)
+			} else {
+				writing = append(writing, g)
+			}
+		}
+		todo = nil
+		for len(writing) > 0 {
+			part := fitting(writing)
+			writing = writing[len(part):]
+			swapped, err := s.swap(ctx, part)
+			switch {
+			case err == nil && !swapped:
+				todo = append(todo, part...)
+			default:
+				for _, g := range part {
+					g.finish(err)
+				}
+			}
+		}
+	}
+}
+
+// groups are the updates by node, with the nodes' records.
+func (s *Store) groups(ctx context.Context, batch []*update) ([]*group, error) {
+	var ids []string
+	byID := map[string]*group{}
+	for _, u := range batch {
+		if byID[u.id] == nil {
+			byID[u.id] = &group{}
+			ids = append(ids, u.id)
+		}
+		byID[u.id].updates = append(byID[u.id].updates, u)
+	}
+	records, err := s.readAll(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	groups := make([]*group, len(records))
+	for i, r := range records {
+		groups[i] = byID[r.id]
+		groups[i].record = r
+	}
+	return groups, nil
+}
+
+// fitting is the first of groups, as many as one request can carry.
+func fitting(groups []*group) []*group {
+	size := 0
+	for i, g := range groups {
+		if size += len(g.value); i > 0 && size > maxBytes {
+			return groups[:i]
+		}
+	}
+	return groups
+}
+
+// swap writes all of groups, or none and reads their records anew.
+func (s *Store) swap(ctx context.Context, groups []*group) (swapped bool, err error) {
+	unchanged := []clientv3.Cmp{clientv3.Compare(clientv3.Value(s.schemaKey()), "=", schemaVersion)}
+	var puts []clientv3.Op
+	var ids []string
+	for _, g := range groups {
+		key := s.key("nodes", g.record.id)
+		unchanged = append(unchanged, clientv3.Compare(clientv3.ModRevision(key), "=", g.record.revision))
+		puts = append(puts, clientv3.OpPut(key, string(g.value)))
+		ids = append(ids, g.record.id)
+	}
+	answer, err := s.client.Txn(ctx).If(unchanged...).Then(puts...).Else(s.opsToRead(ids)...).Commit()
+	if err != nil {
+		return false, s.failed(err)
+	}
+	if answer.Succeeded {
+		return true, nil
+	}
+	records, err := s.recordsRead(ids, answer)
+	if err != nil {
+		return false, err
+	}
+	for i, g := range groups {
+		g.record = records[i]
+	}
+	return false, nil
+}
+
+// Mend implements store.Store.
+func (s *Store) Mend(ctx context.Context, n node.Node) error {
+	caller := ctx
+	ctx, cancel, err := s.within(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	value, err := encode(n.ID, n)
+	if err != nil {
+		return err
+	}
+	for {
+		records, err := s.readAll(ctx, []string{n.ID})
+		if err != nil {
+			return s.failedFor(caller, err)
+		}
+		bad := records[0]
+		var corrupt *store.CorruptError
+		if !errors.As(bad.err, &corrupt) {
+			return nil
+		}
+		key := s.key("nodes", n.ID)
+		answer, err := s.client.Txn(ctx).
+			If(clientv3.Compare(clientv3.Value(s.schemaKey()), "=", schemaVersion),
+				clientv3.Compare(clientv3.ModRevision(key), "=", bad.revision)).
+			Then(clientv3.OpPut(s.key("corrupt", n.ID, strconv.FormatInt(bad.revision, 10)), string(bad.value)),
+				clientv3.OpPut(key, string(value))).
+			Commit()
+		if err != nil {
+			return s.failedFor(caller, err)
+		}
+		if answer.Succeeded {
+			return nil
+		}
+	}
+}
+
+// Seen implements store.Store. With nobody heard it writes all the same, to find out
+// whether etcd takes writes.
+func (s *Store) Seen(ctx context.Context, heard map[string]time.Time) error {
+	if len(heard) == 0 {
+		return s.probe(ctx)
+	}
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(heard)), maxBatch) {
+		if err := s.seen(ctx, ids, heard); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) probe(ctx context.Context) error {
+	mine, cancel, err := s.within(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if _, err := s.client.Put(mine, s.key("meta", "probe"), time.Now().UTC().Format(time.RFC3339)); err != nil {
+		return s.failedFor(ctx, err)
+	}
+	return nil
+}
+
+// seen records at most maxBatch of heard.
+func (s *Store) seen(ctx context.Context, ids []string, heard map[string]time.Time) error {
+	caller := ctx
+	ctx, cancel, err := s.within(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	for {
+		records, err := s.readAll(ctx, ids)
+		if err != nil {
+			return s.failedFor(caller, err)
+		}
+		unchanged := []clientv3.Cmp{clientv3.Compare(clientv3.Value(s.schemaKey()), "=", schemaVersion)}
+		var puts []clientv3.Op
+		for _, r := range records {
+			if r.err != nil || !store.News(r.node, heard[r.id]) {
+				continue
+			}
+			value, err := json.Marshal(lastSeen{At: heard[r.id].UTC(), Record: r.revision})
+			if err != nil {
+				return err
+			}
+			key := s.key("seen", r.id)
+			unchanged = append(unchanged,
+				clientv3.Compare(clientv3.ModRevision(s.key("nodes", r.id)), "=", r.revision),
+				clientv3.Compare(clientv3.ModRevision(key), "=", r.seenRevision))
+			puts = append(puts, clientv3.OpPut(key, string(value)))
+		}
+		if len(puts) == 0 {
+			return nil
+		}
+		answer, err := s.client.Txn(ctx).If(unchanged...).Then(puts...).Commit()
+		if err != nil {
+			return s.failedFor(caller, err)
+		}
+		if answer.Succeeded {
+			return nil
+		}
+	}
+}

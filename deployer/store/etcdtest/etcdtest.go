@@ -1,0 +1,161 @@
+// Package etcdtest starts real etcds for tests.
+package etcdtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// Versions are the etcds that there are: the one that Debian 12 has, and a new one,
+// which is built from the modules that .ci/etcd names.
+var Versions = []string{"3.4", "3.7"}
+
+// build makes the new etcd, once for all tests of a binary; Go's cache has it for the
+// next one.
+var build = sync.OnceValues(func() (string, error) {
+	root, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env: %w", err)
+	}
+	module := filepath.Join(filepath.Dir(strings.TrimSpace(string(root))), ".ci", "etcd", "go.mod")
+	path, err := exec.Command("go", "tool", "-modfile="+module, "-n", "server").Output()
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		err = fmt.Errorf("%w: %s", err, failed.Stderr)
+	}
+	return strings.TrimSpace(string(path)), err
+})
+
+func program(version string) (string, error) {
+	if version == "3.7" {
+		return build()
+	}
+	path, err := exec.LookPath("etcd")
+	if err != nil {
+		return "", fmt.Errorf("%w: install Debian's etcd-server, or run make test-deps", err)
+	}
+	return path, nil
+}
+
+// Server is an etcd of one member.
+type Server struct {
+	URL string
+
+	t    testing.TB
+	args []string
+	path string
+	cmd  *exec.Cmd
+	gone chan struct{} // closed when cmd has ended
+}
+
+// Start runs an etcd of the version until the test ends. flags go behind our own.
+func Start(t testing.TB, version string, flags ...string) *Server {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "etcdtest-") // a test need not wait for a disk
+	if err != nil {
+		dir = t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path, err := program(version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{t: t, path: path, URL: "http://" + freeAddress(t)}
+	peer := "http://" + freeAddress(t)
+	s.args = append([]string{
+		"--name=test", "--data-dir=" + dir, "--listen-client-urls=" + s.URL, "--advertise-client-urls=" + s.URL,
+		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=test=" + peer,
+		// It is alone: nobody else could be elected.
+		"--heartbeat-interval=10", "--election-timeout=50", "--logger=zap", "--log-level=error",
+	}, flags...)
+	for _, flag := range flags {
+		if url, ok := strings.CutPrefix(flag, "--listen-client-urls="); ok {
+			s.URL = url
+		}
+	}
+	s.Run()
+	return s
+}
+
+// freeAddress is below the ports that the kernel gives to outgoing connections, one of
+// which could take it while an etcd that is started again is away.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+// Run starts it, and again after Kill.
+func (s *Server) Run() {
+	s.t.Helper()
+	s.cmd = exec.Command(s.path, s.args...)
+	s.cmd.Stderr = s.t.Output()
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	cmd, gone := s.cmd, make(chan struct{})
+	s.gone = gone
+	go func() {
+		_ = cmd.Wait() // it is killed
+		close(gone)
+	}()
+	s.t.Cleanup(s.Kill)
+}
+
+// Kill ends it at once, and returns when it is gone.
+func (s *Server) Kill() {
+	s.Signal(syscall.SIGKILL)
+	<-s.gone
+}
+
+// Signal sends one, for example SIGSTOP.
+func (s *Server) Signal(signal syscall.Signal) {
+	_ = s.cmd.Process.Signal(signal) // one that has ended takes none
+}
+
+// Client is a client that has got an answer.
+func (s *Server) Client() *clientv3.Client {
+	s.t.Helper()
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{s.URL}, Logger: zap.NewNop()})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = client.Close() })
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for {
+		_, err := client.Get(ctx, "ready")
+		if err == nil {
+			return client
+		}
+		select {
+		case <-s.gone:
+			s.t.Fatal("etcd ended")
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			s.t.Fatal(err)
+		}
+	}
+}
