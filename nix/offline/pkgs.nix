@@ -61,11 +61,14 @@ let
       writeShellScript = name: text: builtins.toFile name "#!${final.bash}/bin/bash\n${text}\n";
       formats = {
         json = _: {
-          type = import ./formats/value-type.nix { inherit lib; } "JSON value" true;
+          type = lib.types.serializableValueWith { typeName = "JSON"; };
           generate = name: value: builtins.toFile name (builtins.toJSON value);
         };
         toml = _: {
-          type = import ./formats/value-type.nix { inherit lib; } "TOML value" false;
+          type = lib.types.serializableValueWith {
+            typeName = "TOML";
+            nullable = false;
+          };
           generate = name: value: builtins.toFile name (import ./formats/toml.nix { inherit lib; } value);
         };
       };

@@ -18,6 +18,8 @@ let
     "importApply"
     "isConvertibleWithToString"
     "levenshtein"
+    "mergeAttrDefinitionsWithPrio"
+    "mergeTypes"
     "renderOptionValue"
     "showDefs"
   ];
@@ -40,6 +42,7 @@ let
         ;
       generators = part ./generators.nix;
       types = part ./types.nix;
+      inherit (lib.types) mkOptionType;
     };
 in
 lib

@@ -96,7 +96,7 @@ let
           inherit lib options specialArgs;
           _class = class;
           _prefix = prefix;
-          config = builtins.addErrorContext "an infinite recursion here mostly means that `imports` depends on `config`" config;
+          config = builtins.addErrorContext "if you get an infinite recursion here, `imports` of some module depends on `config`" config;
         }
         // specialArgs;
       };
@@ -165,10 +165,18 @@ let
       siblings = attrNames (lib.attrByPath parent { } options);
       names = if parent == [ ] then lib.remove "_module" siblings else siblings;
       wanted = lib.last def.path;
-      near = lib.take 3 (lib.sortOn (lib.strings.levenshtein wanted) names);
+      distance = name: lib.strings.levenshtein wanted name;
+      ofLikeLength = filter (
+        name:
+        let
+          more = builtins.stringLength name - builtins.stringLength wanted;
+        in
+        more >= -2 && more <= 2
+      ) names;
+      near = lib.take 3 (lib.sortOn distance (if length names < 100 then names else ofLikeLength));
       show = name: "`${showOption (prefix ++ parent ++ [ name ])}'";
       hint =
-        if near == [ ] || length names >= 100 then
+        if near == [ ] then
           ""
         else if length near == 1 then
           "\n\nDid you mean ${show (head near)}?"
@@ -176,12 +184,17 @@ let
           "\n\nDid you mean ${lib.concatMapStringsSep ", " show (lib.init near)} or ${show (lib.last near)}?";
       nothingDeclared = optionalString (attrNames options == [ "_module" ]) (
         if prefix == [ ] then
-          "\n\nNo option is declared at all: an option belongs into `options', not into `config'.\n"
+          "\n\nIt seems as if you're trying to declare an option by placing it into `config' rather than `options': none is declared at all.\n"
         else
-          "\n\nHowever there are no options defined in `${showOption prefix}': a submodule declares its own under `options', not under `config'.\n"
+          "\n\nHowever there are no options defined in `${showOption prefix}'. This can happen if you e.g. declared your options in `types.submodule' under `config' rather than `options'.\n"
       );
     in
-    "The option `${showOption (prefix ++ def.path)}' does not exist. Definition values:${showDefs [ def ]}${hint}${nothingDeclared}";
+    builtins.addErrorContext
+      "while evaluating the error message for definitions for `${showOption (prefix ++ def.path)}', which is an option that does not exist"
+      (
+        builtins.addErrorContext "while evaluating a definition from `${def.file}'"
+          "The option `${showOption (prefix ++ def.path)}' does not exist. Definition values:${showDefs [ def ]}${hint}${nothingDeclared}"
+      );
 
   # --- from what the user wrote to a list of uniform modules ---
 
@@ -271,7 +284,12 @@ let
       ] then
         uniform file key { config = m; }
       else if m ? _type && m._type != "module" then
-        throw "Expected a module, but found a value of type ${lib.strings.escapeNixString m._type}, while trying to load a module into ${file}."
+        throw (
+          "Expected a module, but found a value of type ${lib.strings.escapeNixString m._type}, while trying to load a module into ${file}"
+          + optionalString (args._prefix != [ ]) ", while trying to load a module into `${showOption args._prefix}`"
+          + "."
+          + optionalString (tag m == "configuration") " It has been evaluated already; please only import the modules that make up the configuration."
+        )
       else
         uniform file key m
     else if builtins.isList m then
@@ -306,7 +324,7 @@ let
             module = load args file "${key}:anon-${toString n}" m;
           in
           if class != null && module.class != null && module.class != class then
-            throw "The module `${module.file}' (class: ${lib.strings.escapeNixString module.class}) cannot be imported into a module evaluation that expects class ${lib.strings.escapeNixString class}."
+            throw "The module `${module.file}` (class: ${lib.strings.escapeNixString module.class}) cannot be imported into a module evaluation that expects class ${lib.strings.escapeNixString class}."
           else
             {
               inherit (module) key;
@@ -316,15 +334,16 @@ let
         );
       roots = branch "<unknown-file>" "" modules;
       disabledKey =
-        m:
+        file: m:
         if builtins.isString m then
           if lib.hasPrefix "/" m then m else "${modulesPath}/${m}"
-        else if builtins.isAttrs m && m ? key then
+        else if builtins.isAttrs m then
           m.key
+            or (throw "Module `${file}` contains a disabledModules item that is an attribute set, presumably a module, that does not have a `key` attribute. Name the file, or give the module a key.")
         else
           toString m;
       disabledIn =
-        nodes: concatMap (node: map disabledKey node.module.disabled ++ disabledIn node.children) nodes;
+        nodes: concatMap (node: map (disabledKey node.module.file) node.module.disabled ++ disabledIn node.children) nodes;
       disabled = disabledIn roots;
       enabled = if disabled == [ ] then lib.id else filter (node: !(elem node.key disabled));
     in
@@ -364,7 +383,7 @@ let
         if builtins.isAttrs def.value then
           def
         else
-          throw "In module `${def.file}', you're trying to define a value of type `${builtins.typeOf def.value}' rather than an attribute set for the option\n`${showOption prefix}'!"
+          throw "In module `${def.file}', you're trying to define a value of type `${builtins.typeOf def.value}'\nrather than an attribute set for the option\n`${showOption prefix}'!"
       ) defs;
       defsByName = builtins.zipAttrsWith (_: found: found) (
         map (
@@ -656,47 +675,86 @@ let
     else
       [ value ];
 
-  rename =
+  doRename =
     {
       from,
       to,
+      visible,
       warn,
+      use,
+      withPriority ? true,
+      condition ? true,
     }:
     { config, options, ... }:
     let
       old = lib.getAttrFromPath from options;
+      type = (lib.attrByPath to { } options).type or null;
+      moved = if withPriority then map (lib.mkOverride old.highestPrio) old.definitions else old.definitions;
     in
     {
       options = setAttrByPath from (
-        lib.mkOption {
-          visible = false;
-          description = "Alias of {option}`${showOption to}`.";
-          apply =
-            _:
-            lib.warnIf warn
-              "Obsolete option `${showOption from}' is used. It was renamed to `${showOption to}'."
-              (lib.getAttrFromPath to config);
-        }
-      );
-      config = lib.mkMerge [
-        (setAttrByPath to (
-          lib.mkIf old.isDefined (lib.mkMerge (map (lib.mkOverride old.highestPrio) old.definitions))
-        ))
-        (
-          if warn && options ? warnings then
-            {
-              warnings =
-                optional old.isDefined
-                  "The option `${showOption from}' defined in ${showFiles old.files} has been renamed to `${showOption to}'.";
-            }
-          else
-            { }
+        lib.mkOption (
+          {
+            inherit visible;
+            description = "Alias of {option}`${showOption to}`.";
+            apply = _: use (lib.getAttrFromPath to config);
+          }
+          // lib.optionalAttrs (type != null) { inherit type; }
         )
-      ];
+      );
+      config = lib.mkIf condition (
+        lib.mkMerge [
+          (setAttrByPath to (lib.mkIf old.isDefined (lib.mkMerge moved)))
+          (
+            if warn && options ? warnings then
+              {
+                warnings =
+                  optional old.isDefined
+                    "The option `${showOption from}' defined in ${showFiles old.files} has been renamed to `${showOption to}'.";
+              }
+            else
+              { }
+          )
+        ]
+      );
     };
 in
 {
-  inherit evalModules mergeDefinitions;
+  inherit doRename evalModules mergeDefinitions;
+  # The type of an option that has all of these types: { file; value; } each.
+  mergeTypes =
+    loc: defs:
+    (mergeDeclarations loc (
+      map (def: {
+        inherit (def) file;
+        options = lib.mkOption { type = def.value; };
+      }) defs
+    )).type;
+  # Of an option that takes a set: { <name> = { value; highestPrio; }; }.
+  mergeAttrDefinitionsWithPrio =
+    option:
+    mapAttrs
+      (
+        name: defs:
+        let
+          merged = mergeDefinitions (option.loc ++ [ name ]) types.raw defs;
+        in
+        {
+          value = merged.mergedValue;
+          inherit (merged.final) highestPrio;
+        }
+      )
+      (
+        builtins.zipAttrsWith (_: defs: defs) (
+          map (
+            def:
+            mapAttrs (_: value: {
+              inherit (def) file;
+              inherit value;
+            }) def.value
+          ) option.definitionsWithLocations
+        )
+      );
 
   mkIf = condition: content: {
     _type = "if";
@@ -760,14 +818,18 @@ in
     };
   mkRenamedOptionModule =
     from: to:
-    rename {
+    lib.doRename {
       inherit from to;
+      visible = false;
       warn = true;
+      use = lib.warn "Obsolete option `${showOption from}' is used. It was renamed to `${showOption to}'.";
     };
   mkAliasOptionModule =
     from: to:
-    rename {
+    lib.doRename {
       inherit from to;
+      visible = true;
       warn = false;
+      use = lib.id;
     };
 }

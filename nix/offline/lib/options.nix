@@ -18,16 +18,36 @@ in
     {
       default ? name,
       nullable ? false,
-      ...
+      example ? null,
+      extraDescription ? "",
+      pkgsText ? "pkgs",
     }:
     let
+      expression =
+        given:
+        lib.literalExpression (
+          if builtins.isList given then
+            lib.concatMapStringsSep "." lib.strings.escapeNixIdentifier ([ pkgsText ] ++ given)
+          else
+            given
+        );
       path = lib.toList default;
+      called = if builtins.isList name then lib.last name else name;
     in
-    lib.mkOption {
-      type = if nullable then lib.types.nullOr lib.types.package else lib.types.package;
-      default = if default == null then null else lib.getAttrFromPath path pkgs;
-      description = "The ${lib.concatStringsSep "." (lib.toList name)} package to use.";
-    };
+    lib.mkOption (
+      {
+        type = if nullable then lib.types.nullOr lib.types.package else lib.types.package;
+        description =
+          "The ${called} package to use."
+          + lib.optionalString (extraDescription != "") " ${extraDescription}";
+      }
+      // lib.optionalAttrs (default != null) {
+        default = lib.attrByPath path (throw "${lib.showOption path} cannot be found in ${pkgsText}") pkgs;
+        defaultText = expression path;
+      }
+      // lib.optionalAttrs (default == null && nullable) { default = null; }
+      // lib.optionalAttrs (example != null) { example = expression example; }
+    );
 
   literalExpression = text: {
     _type = "literalExpression";

@@ -170,8 +170,32 @@ let
         inherit check merge;
         complain = composite check;
         emptyValue.value = { };
-        functor = elemFunctor "attrsWith" (elemType: attrsWith (given // { inherit elemType; })) {
-          inherit elemType lazy placeholder;
+        functor = {
+          name = "attrsWith";
+          type = attrsWith;
+          payload = {
+            inherit elemType lazy placeholder;
+          };
+          binOp =
+            a: b:
+            let
+              elemType = a.elemType.typeMerge b.elemType.functor;
+              # The usual placeholder yields to another.
+              placeholder =
+                if b.placeholder == "name" || a.placeholder == b.placeholder then
+                  a.placeholder
+                else if a.placeholder == "name" then
+                  b.placeholder
+                else
+                  null;
+            in
+            if elemType == null || a.lazy != b.lazy || placeholder == null then
+              null
+            else
+              {
+                inherit elemType placeholder;
+                inherit (a) lazy;
+              };
         };
       }
     );
@@ -201,6 +225,7 @@ let
         inherit class specialArgs;
         modules = [ { _module.args.name = lib.mkOptionDefault "‹name›"; } ] ++ modules;
       };
+      freeform = base._module.freeformType;
       check = x: builtins.isAttrs x || isFunction x || self.path.check x;
       agree =
         what: a: b:
@@ -209,11 +234,19 @@ let
         else if b == null then
           a
         else
-          throw "A submoduleWith option is declared multiple times with conflicting ${what} values";
+          throw "A submoduleWith option is declared multiple times with conflicting ${what} values ${
+            lib.generators.toPretty { } a
+          } and ${lib.generators.toPretty { } b}.";
     in
     mkOptionType {
       name = "submodule";
-      description = if description == null then "submodule" else description;
+      description =
+        if description != null then
+          description
+        else if freeform != null then
+          "open submodule of ${nounOrComposite freeform}"
+        else
+          "submodule";
       descriptionClass = null;
       inherit check;
       complain = composite check;
@@ -224,7 +257,10 @@ let
           modules = [ { _module.args.name = last loc; } ] ++ map asModule defs;
         }).config;
       emptyValue.value = base.config;
-      getSubOptions = prefix: (base.extendModules { inherit prefix; }).options;
+      getSubOptions =
+        prefix:
+        (base.extendModules { inherit prefix; }).options
+        // lib.optionalAttrs (freeform != null) { _freeformOptions = freeform.getSubOptions prefix; };
       getSubModules = modules;
       substSubModules = modules: submoduleWith (given // { inherit modules; });
       functor = {
@@ -389,12 +425,78 @@ in
       descriptionClass = "nonRestrictiveClause";
     };
 
-  path = mkOptionType {
-    name = "path";
-    description = "absolute path";
+  path = self.pathWith { absolute = true; };
+  pathInStore = self.pathWith { inStore = true; };
+  externalPath = self.pathWith {
+    absolute = true;
+    inStore = false;
+  };
+  # Each of the two: required, forbidden, or null for either.
+  pathWith =
+    {
+      inStore ? null,
+      absolute ? null,
+    }:
+    let
+      inFolder = "${lib.escapeRegex builtins.storeDir}/[0-9a-df-np-sv-z]{32}-[^/]+";
+      isInStore = x: builtins.match "(${inFolder}|/[0-9a-df-np-sv-z]{52})(/.*)?" (toString x) != null;
+      isAbsolute = x: builtins.substring 0 1 (toString x) == "/";
+    in
+    lib.throwIf (inStore == true && absolute == false)
+      "In pathWith, inStore means the path must be absolute"
+      mkOptionType
+      {
+        name = "path";
+        description =
+          lib.optionalString (inStore != true && absolute == true) "absolute "
+          + lib.optionalString (absolute == false) "relative "
+          + "path"
+          + lib.optionalString (inStore == true) " in the Nix store"
+          + lib.optionalString (inStore == false) " not in the Nix store";
+        descriptionClass = "noun";
+        check =
+          x:
+          # A path literal would be copied to the store.
+          (if inStore == false then isString x else lib.isStringLike x)
+          && (inStore == null || isInStore x == inStore)
+          && (absolute == null || isAbsolute x == absolute);
+        merge = mergeEqualOption;
+        functor = {
+          name = "path";
+          type = self.pathWith;
+          payload = {
+            inherit inStore absolute;
+          };
+          binOp = samePayload;
+        };
+      };
+  serializableValueWith =
+    {
+      typeName,
+      nullable ? true,
+    }:
+    let
+      plain = self.oneOf [
+        self.bool
+        self.int
+        self.float
+        self.str
+        self.path
+        (self.attrsOf value)
+        (self.listOf value)
+      ];
+      value = (if nullable then self.nullOr plain else plain) // {
+        description = "${typeName} value";
+      };
+    in
+    value;
+  optionDeclaration = mkOptionType {
+    name = "optionDeclaration";
+    description = "option declaration";
     descriptionClass = "noun";
-    check = x: lib.isStringLike x && builtins.substring 0 1 (toString x) == "/";
-    merge = mergeEqualOption;
+    # An option that was evaluated knows where it is.
+    check = x: lib.isOption x && !(x ? loc);
+    merge = mergeOneOption;
   };
   package = mkOptionType {
     name = "package";
@@ -416,7 +518,7 @@ in
     name = "optionType";
     descriptionClass = "noun";
     check = self.isOptionType;
-    merge = mergeOneOption;
+    merge = loc: defs: if length defs == 1 then (head defs).value else lib.modules.mergeTypes loc defs;
   };
 
   enum =
@@ -617,7 +719,9 @@ in
         name = "coercedTo";
         description = "${phrase [ "noun" ] final} or ${phrase [ "noun" ] from} convertible to it";
         check = x: (from.check x && final.check (coerce x)) || final.check x;
-        complain = loc: defs: complaint final loc (coerced loc defs);
+        complain =
+          loc: defs:
+          if complaint final loc (coerced loc defs) == null then null else "Definition values: ${showDefs defs}";
         merge = loc: defs: final.merge loc (coerced loc defs);
         inherit (final) emptyValue;
         typeMerge = _: null;
