@@ -42,7 +42,9 @@ type Announcer struct {
 	status Status
 
 	// Used by Run alone.
-	onPass   func(Status)
+	onPass   []func(Status)
+	steps    []Step        // of the pass under way
+	atLeast  time.Duration // see PassEvery
 	drains   drains
 	delays   delays
 	reported reports
@@ -95,8 +97,31 @@ func (a *Announcer) Close() error {
 	return errors.Join(a.speaker.Close(), a.holder.Close(), a.locks.Close())
 }
 
-// OnPass makes Run call f after every pass, with what it found. Call it before Run.
-func (a *Announcer) OnPass(f func(Status)) { a.onPass = f }
+// OnPass makes Run call f after every pass, with what it found and did, after what was
+// given before. Call it before Run.
+func (a *Announcer) OnPass(f func(Status)) { a.onPass = append(a.onPass, f) }
+
+// PassEvery makes Run pass at least every d, whatever the configuration says; for a
+// watchdog. Call it before Run.
+func (a *Announcer) PassEvery(d time.Duration) { a.atLeast = d }
+
+// OnProbe makes the checks call f after each answer, with how long it took; err is nil
+// if it was good. Call it before Run. f may be called concurrently.
+func (a *Announcer) OnProbe(f func(c health.Check, took time.Duration, err error)) {
+	a.monitor.OnProbe(f)
+}
+
+// Checks is how many checks have each status.
+func (a *Announcer) Checks() map[health.Status]int { return a.monitor.Count() }
+
+// SpeakerGeneration is the generation of the daemon's API that answered last, such as
+// 4; 0 before the first answer, and of a speaker that has none.
+func (a *Announcer) SpeakerGeneration() int {
+	if s, ok := a.speaker.(interface{ Generation() int }); ok {
+		return s.Generation()
+	}
+	return 0
+}
 
 // Reload replaces the configuration; what did not change is not touched. A
 // configuration that would need another speaker or another interface is refused
@@ -205,7 +230,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 				return a.gaveUp(result)
 			}
 		}
-		wait := a.config().ReconcileInterval
+		wait := a.interval()
 		if result.err != nil {
 			wait = min(wait, retry)
 			retry = min(2*retry, lastRetry)
@@ -220,6 +245,15 @@ func (a *Announcer) Run(ctx context.Context) error {
 		}
 		a.sleep(ctx, stopping, max(minGap, time.Since(start)), wait)
 	}
+}
+
+// interval is how long nothing may happen before a pass starts.
+func (a *Announcer) interval() time.Duration {
+	interval := a.config().ReconcileInterval
+	if a.atLeast > 0 {
+		interval = min(interval, a.atLeast)
+	}
+	return interval
 }
 
 // sleep returns after wait, or earlier for a trigger or the end of ctx, but not before gap.

@@ -83,3 +83,64 @@ func TestBindInParts(t *testing.T) {
 		t.Errorf("%d are bound", len(w.own))
 	}
 }
+
+// hangingSpeaker does not answer, whatever its deadline, once hangs is closed.
+type hangingSpeaker struct {
+	worldSpeaker
+	hangs, goesOn chan struct{}
+}
+
+func (h hangingSpeaker) Ready(ctx context.Context) error {
+	select {
+	case <-h.hangs:
+		<-h.goesOn
+	default:
+	}
+	return h.worldSpeaker.Ready(ctx)
+}
+
+// A watchdog hears of every pass that ends, in time, and of none that hangs.
+func TestPassEvery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(time.Second, t.Fatalf)
+		h := hangingSpeaker{worldSpeaker{w}, make(chan struct{}), make(chan struct{})}
+		cfg := testConfig(2)
+		cfg.ReconcileInterval = 24 * time.Hour
+		a := New(Options{Config: cfg, Speaker: h, Holder: worldHolder{w}, Probe: func(context.Context, health.Check) error { return nil }})
+		var ended []time.Time
+		a.OnPass(func(s Status) {
+			if s.Interval != 10*time.Second {
+				t.Errorf("next pass is promised within %s", s.Interval)
+			}
+			ended = append(ended, s.At)
+		})
+		a.PassEvery(10 * time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		stopped := make(chan error, 1)
+		go func() { stopped <- a.Run(ctx) }()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if len(ended) < 60 {
+			t.Errorf("%d passes in ten minutes", len(ended))
+		}
+		for i := 1; i < len(ended); i++ {
+			if gap := ended[i].Sub(ended[i-1]); gap > 11*time.Second {
+				t.Errorf("%s between two passes", gap)
+			}
+		}
+		close(h.hangs)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		before := len(ended)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(ended) != before {
+			t.Errorf("%d passes ended while the speaker hangs", len(ended)-before)
+		}
+		close(h.goesOn)
+		cancel()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+}

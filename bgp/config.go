@@ -40,7 +40,8 @@ type Config struct {
 	Hold              Hold
 	DrainDelay        time.Duration // from the path being out of the speaker's table to letting go of the address; of VIPs that are not configured any more
 	ReconcileInterval time.Duration // of the periodic pass; events start one at once
-	VIPs              []VIP         // in the file's order, each address once
+	Metrics           Metrics
+	VIPs              []VIP // in the file's order, each address once
 }
 
 // SpeakerConfig is how to reach the BGP daemon.
@@ -48,6 +49,9 @@ type SpeakerConfig struct {
 	Address string        // host:port, or unix:///path
 	Timeout time.Duration // of one request
 }
+
+// Metrics is where metrics and status are served.
+type Metrics struct{ Listen string } // HOST:PORT; "" is nowhere
 
 // NextHop is the next hop of our paths by family; the zero Addr is the speaker's own address.
 type NextHop struct{ IPv4, IPv6 netip.Addr }
@@ -155,6 +159,14 @@ func (r *reader) config(tree any) *Config {
 	}
 	cfg.Hold.NetNS = hold.textOr("netns", "")
 	hold.end()
+
+	m := o.optionalObject("metrics")
+	if cfg.Metrics.Listen = m.textOr("listen", ""); cfg.Metrics.Listen != "" {
+		if err := checkDialAddress(cfg.Metrics.Listen, false); err != nil {
+			r.add("metrics.listen", "%v", err)
+		}
+	}
+	m.end()
 
 	first := map[netip.Addr]int{}
 	vips := o.list("vips")

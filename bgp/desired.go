@@ -36,11 +36,26 @@ type wish struct {
 	path  speaker.Path
 	hold  vip.How
 	drain time.Duration // from its withdraw to letting go of it
+	cause Cause
 	why   string
 }
 
+// Cause is why something is done to a VIP, of the few kinds that there are.
+type Cause string
+
+// The causes.
+const (
+	CauseNoChecks      Cause = "no_checks"      // it is announced while the announcer runs
+	CauseHealth        Cause = "health"         // its checks are up, or one is down
+	CauseUnknown       Cause = "unknown"        // a check has not answered yet
+	CauseNotConfigured Cause = "not_configured" // it carries our mark, and is in no configuration
+	CauseStopping      Cause = "stopping"       // the announcer stops
+	CauseCannotBeHeld  Cause = "cannot_be_held" // it could not be bound
+	CauseHold          Cause = "hold"           // it is held otherwise now
+)
+
 // notConfigured is the wish for what carries our mark and is in no configuration.
-var notConfigured = wish{want: Withdraw, why: "is not in the configuration"}
+var notConfigured = wish{want: Withdraw, cause: CauseNotConfigured, why: "is not in the configuration"}
 
 // desired decides what should become of every configured VIP: configuration,
 // health, and the gate, which is shut once the announcer stops. Peers of our own AS
@@ -54,9 +69,9 @@ func desired(cfg *Config, state func(health.Check) health.State, internalPeer, s
 			w.path.ASPath = nil
 		}
 		if stopping {
-			w.want, w.why = Withdraw, "the announcer stops"
+			w.want, w.cause, w.why = Withdraw, CauseStopping, "the announcer stops"
 		} else {
-			w.want, w.why = healthOf(v, state)
+			w.want, w.cause, w.why = healthOf(v, state)
 		}
 		wishes[v.Address] = w
 	}
@@ -64,21 +79,21 @@ func desired(cfg *Config, state func(health.Check) health.State, internalPeer, s
 }
 
 // healthOf is Withdraw if any check is down, Leave if any is unknown, else Announce.
-func healthOf(v VIP, state func(health.Check) health.State) (Want, string) {
+func healthOf(v VIP, state func(health.Check) health.State) (Want, Cause, string) {
 	if len(v.Checks) == 0 {
-		return Announce, "has no checks"
+		return Announce, CauseNoChecks, "has no checks"
 	}
-	want, why := Announce, "all checks are up"
+	want, cause, why := Announce, CauseHealth, "all checks are up"
 	if len(v.Checks) == 1 {
 		why = "its check is up"
 	}
 	for _, c := range v.Checks {
 		switch s := state(c); s.Status {
 		case health.Down:
-			return Withdraw, fmt.Sprintf("check %s is down: %s", c.Target(), s.Reason)
+			return Withdraw, CauseHealth, fmt.Sprintf("check %s is down: %s", c.Target(), s.Reason)
 		case health.Unknown:
-			want, why = Leave, fmt.Sprintf("check %s is unknown: %s", c.Target(), s.Reason)
+			want, cause, why = Leave, CauseUnknown, fmt.Sprintf("check %s is unknown: %s", c.Target(), s.Reason)
 		}
 	}
-	return want, why
+	return want, cause, why
 }

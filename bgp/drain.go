@@ -120,7 +120,7 @@ func (a *Announcer) longestDrain(cfg *Config) time.Duration {
 // too. How far it has come cannot be asked: gobgpd computes its Adj-RIB-Out from
 // the table, shows no queue, and its count of sent messages stands still for a
 // router that reads nothing as it does when all are sent.
-func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Addr, now live, stopping bool) (next time.Time, err error) {
+func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Addr, now live, cause func(netip.Addr) Cause, stopping bool) (next time.Time, err error) {
 	if !now.tableKnown || !now.addrsKnown {
 		return time.Time{}, nil
 	}
@@ -141,6 +141,7 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Add
 		delete(a.drains, addr)
 	}
 	a.log.Info("released", "count", len(due), "addresses", some(due))
+	a.did("release", slices.Values(due), cause)
 	if stopping {
 		next = time.Now() // to see that nothing is left
 	}

@@ -26,6 +26,7 @@ const confirmPause = 20 * time.Millisecond
 // pass reads the live state once, and does what it lacks of the desired state.
 func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	began := time.Now()
+	a.steps = nil
 	cfg := a.config()
 	now, speakerErr, addrsErr := a.read(ctx)
 	wishes := desired(cfg, a.health, now.internalPeer(cfg.ASN), stopping)
@@ -40,8 +41,8 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	}
 	before := a.gone
 	a.gone = map[netip.Prefix]bool{}
-	withdrawErr := a.withdraw(ctx, todo.withdraw, before, func(p []netip.Prefix) string { return reasons(p, wishes) })
-	bound, failed, bindErr := a.bind(ctx, todo.bind)
+	withdrawErr := a.withdraw(ctx, todo.withdraw, before, causes(wishes), func(p []netip.Prefix) string { return reasons(p, wishes) })
+	bound, failed, bindErr := a.bind(ctx, todo.bind, causes(wishes))
 	// Traffic that comes for an address that is not held in any way is lost.
 	maps.DeleteFunc(failed, func(addr netip.Addr, _ bool) bool { return now.addrs.Holds(addr, vip.Anyhow) })
 	var unheld []netip.Prefix
@@ -51,11 +52,11 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		}
 	}
 	slices.SortFunc(unheld, netip.Prefix.Compare)
-	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before, func([]netip.Prefix) string { return "cannot be held" }))
+	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before, func(netip.Addr) Cause { return CauseCannotBeHeld }, func([]netip.Prefix) string { return "cannot be held" }))
 	a.noteUnheld(cfg, now)
 	moved, surplusErr := a.letGo(ctx, todo.surplus)
 	announced, announceErr := a.announce(ctx, todo.announce, wishes, failed, now)
-	next, drainErr := a.drain(ctx, cfg, todo.unwanted, now, stopping)
+	next, drainErr := a.drain(ctx, cfg, todo.unwanted, now, causes(wishes), stopping)
 	var offerErr error
 	if now.tableKnown && speakerErr == nil && !stopping {
 		offerErr = a.checkOffered(ctx)
@@ -71,7 +72,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 
 	r := result{err: errors.Join(addrsErr, speakerErr, stepErr), next: next, now: now, clean: clean}
 	a.reportError(errors.Join(addrsErr, stepErr))
-	a.publish(wishes, now, speakerErr, r, stopping)
+	a.publish(wishes, now, speakerErr, r, time.Since(began), stopping)
 	a.log.Debug("pass", "took", time.Since(began), "vips", len(wishes))
 	return r
 }
@@ -124,7 +125,7 @@ func (a *Announcer) read(ctx context.Context) (now live, speakerErr, addrsErr er
 }
 
 // withdraw withdraws, and notes in a.gone what; before is what the last pass did.
-func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, before map[netip.Prefix]bool, why func([]netip.Prefix) string) error {
+func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, before map[netip.Prefix]bool, cause func(netip.Addr) Cause, why func([]netip.Prefix) string) error {
 	if len(prefixes) == 0 {
 		return nil
 	}
@@ -140,12 +141,13 @@ func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, befor
 	}
 	if len(stuck) == 0 {
 		a.log.Info("withdrew", "count", len(prefixes), "prefixes", some(prefixes), "why", why(prefixes))
+		a.did("withdraw", addrsOf(prefixes), cause)
 	}
 	return noEffect("withdraw", stuck, "did another client add it, with our path identifier and a source of its own?")
 }
 
 // bind holds each VIP as it should be. It returns those that could not be bound.
-func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr) (did bool, failed map[netip.Addr]bool, err error) {
+func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr, cause func(netip.Addr) Cause) (did bool, failed map[netip.Addr]bool, err error) {
 	failed = map[netip.Addr]bool{}
 	for how, addrs := range todo {
 		bindErr := a.holder.Bind(ctx, how, addrs)
@@ -156,6 +158,7 @@ func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr) (di
 		if bound := slices.DeleteFunc(slices.Clone(addrs), func(addr netip.Addr) bool { return failed[addr] }); len(bound) > 0 {
 			did = true
 			a.log.Info("bound", "count", len(bound), "addresses", some(bound), "as", how)
+			a.did("bind", slices.Values(bound), cause)
 		}
 	}
 	return did, failed, err
@@ -171,6 +174,7 @@ func (a *Announcer) letGo(ctx context.Context, surplus map[vip.How][]netip.Addr)
 		}
 		did = true
 		a.log.Info("moved", "count", len(addrs), "addresses", some(addrs), "from", how)
+		a.did("move", slices.Values(addrs), func(netip.Addr) Cause { return CauseHold })
 	}
 	return did, err
 }
@@ -203,6 +207,7 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes m
 	a.sent.sent(paths)
 	if shown := prefixesOf(paths, dropped); len(shown) > 0 {
 		a.log.Info("announced", "count", len(shown), "prefixes", some(shown), "why", reasons(shown, wishes))
+		a.did("announce", addrsOf(shown), causes(wishes))
 	}
 	return len(paths) > 0, errors.Join(err, noEffect("announce", dropped, "does an import policy drop it?"))
 }
@@ -243,8 +248,8 @@ func unbound(err error, all []netip.Addr) []netip.Addr {
 }
 
 // publish makes the status of this pass the current one.
-func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr error, r result, stopping bool) {
-	s := Status{At: time.Now(), Speaker: "ready", TableRead: now.tableKnown, HostRead: now.addrsKnown,
+func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr error, r result, took time.Duration, stopping bool) {
+	s := Status{At: time.Now(), Took: took, Interval: a.interval(), Steps: a.steps, Peers: now.peers, Speaker: Ready, TableRead: now.tableKnown, HostRead: now.addrsKnown,
 		Stopping: stopping, VIPs: report(wishes, now, a.drains)}
 	if speakerErr != nil {
 		s.Speaker = speakerErr.Error()
@@ -255,7 +260,7 @@ func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr err
 	a.mu.Lock()
 	a.status = s
 	a.mu.Unlock()
-	if a.onPass != nil {
-		a.onPass(s)
+	for _, f := range a.onPass {
+		f(s)
 	}
 }

@@ -108,7 +108,7 @@ func TestHealthOfManyChecks(t *testing.T) {
 			v.Checks = append(v.Checks, checkOf(i))
 			states[checkOf(i)] = s
 		}
-		want, why := healthOf(v, func(c health.Check) health.State { return health.State{Status: states[c], Reason: "set"} })
+		want, _, why := healthOf(v, func(c health.Check) health.State { return health.State{Status: states[c], Reason: "set"} })
 		if want != test.want || why != test.why {
 			t.Errorf("%v: %v, %q", test.states, want, why)
 		}

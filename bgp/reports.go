@@ -31,7 +31,7 @@ func speakerState(err error) string {
 	if err != nil {
 		return err.Error()
 	}
-	return "ready"
+	return Ready
 }
 
 func (a *Announcer) reportSpeaker(err error) {

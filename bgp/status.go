@@ -2,6 +2,8 @@ package bgp
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,12 +13,19 @@ import (
 	"github.com/centra/plasmacloud/bgp/vip"
 )
 
+// Ready is Status.Speaker of a speaker with which nothing is wrong.
+const Ready = "ready"
+
 // Status is what the last pass found and did.
 type Status struct {
 	At        time.Time // end of the pass; zero before the first
-	Speaker   string    // "ready", or what is wrong with it
-	TableRead bool      // the speaker's table is known; without it no VIP counts as announced
-	HostRead  bool      // what the host holds is known; without it no VIP counts as held
+	Took      time.Duration
+	Interval  time.Duration  // at most this long until the next pass starts
+	Steps     []Step         // what the pass did
+	Speaker   string         // "ready", or what is wrong with it
+	Peers     []speaker.Peer // of the speaker; none while TableRead is false
+	TableRead bool           // the speaker's table is known; without it no VIP counts as announced
+	HostRead  bool           // what the host holds is known; without it no VIP counts as held
 	Stopping  bool
 	Error     string      // what failed in the pass; "" if nothing
 	VIPs      []VIPStatus // by address; also those of ours that are not configured any more
@@ -52,11 +61,19 @@ func (s Status) String() string {
 	return cut(strings.ReplaceAll(text, "\n", "; "), 400)
 }
 
+// Step is something that a pass did to one or more VIPs, and that was not without effect.
+type Step struct {
+	Do    string // "announce", "withdraw", "bind", "release" or "move"
+	Cause Cause
+	Count int
+}
+
 // VIPStatus is one VIP of a Status.
 type VIPStatus struct {
 	Address   netip.Addr
 	Want      Want
-	Why       string  // the reason of Want
+	Cause     Cause   // of Want
+	Why       string  // the same in words
 	Announced bool    // a path of ours is in the speaker's table
 	Held      bool    // by the host, whoever made it so
 	As        vip.How // how we hold it
@@ -69,7 +86,7 @@ func (a *Announcer) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.status
-	s.VIPs = slices.Clone(s.VIPs)
+	s.VIPs, s.Steps, s.Peers = slices.Clone(s.VIPs), slices.Clone(s.Steps), slices.Clone(s.Peers)
 	return s
 }
 
@@ -95,7 +112,7 @@ func report(wishes map[netip.Addr]wish, now live, waiting drains) []VIPStatus {
 		_, announced := now.table.Own[prefix]
 		_, draining := waiting[addr]
 		list = append(list, VIPStatus{
-			Address: addr, Want: w.want, Why: w.why, Announced: announced,
+			Address: addr, Want: w.want, Cause: w.cause, Why: w.why, Announced: announced,
 			Held: now.addrs.Holds(addr, vip.Anyhow), As: now.addrs.Own[addr],
 			Foreign:  now.addrs.Foreign[addr] || now.table.Foreign[prefix] > 0,
 			Draining: draining,
@@ -103,4 +120,36 @@ func report(wishes map[netip.Addr]wish, now live, waiting drains) []VIPStatus {
 	}
 	slices.SortFunc(list, func(a, b VIPStatus) int { return a.Address.Compare(b.Address) })
 	return list
+}
+
+// did notes a step of the pass under way, by cause.
+func (a *Announcer) did(do string, addrs iter.Seq[netip.Addr], cause func(netip.Addr) Cause) {
+	counts := map[Cause]int{}
+	for addr := range addrs {
+		counts[cause(addr)]++
+	}
+	for _, c := range slices.Sorted(maps.Keys(counts)) {
+		a.steps = append(a.steps, Step{do, c, counts[c]})
+	}
+}
+
+// causes is the cause of each VIP's wish.
+func causes(wishes map[netip.Addr]wish) func(netip.Addr) Cause {
+	return func(addr netip.Addr) Cause {
+		if w, ok := wishes[addr]; ok {
+			return w.cause
+		}
+		return notConfigured.cause
+	}
+}
+
+// addrsOf are the addresses of host prefixes.
+func addrsOf(prefixes []netip.Prefix) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for _, p := range prefixes {
+			if !yield(p.Addr()) {
+				return
+			}
+		}
+	}
 }

@@ -28,7 +28,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-offDVApUxYCOj+QlCDvSSatuRbTm1/bcU72sA5cxgp0=";
+  vendorHash = "sha256-AoTg1ZKpEYP42UHywa67uGox5lpnuKkbVnMv/hzyd1U=";
 
   subPackages = map (program: "cmd/${program}") programs;
   env.CGO_ENABLED = 0;

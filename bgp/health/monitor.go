@@ -38,10 +38,11 @@ func filesForProbes() int {
 
 // Monitor runs checks and keeps their states. Methods may be called concurrently.
 type Monitor struct {
-	cfg   Config
-	slots chan struct{}
-	wg    sync.WaitGroup
-	late  atomic.Int64 // when a late probe was last told of, in nanoseconds since 1970
+	cfg     Config
+	slots   chan struct{}
+	wg      sync.WaitGroup
+	onProbe func(Check, time.Duration, error) // nil: nobody asks
+	late    atomic.Int64                      // when a late probe was last told of, in nanoseconds since 1970
 
 	mu      sync.Mutex
 	closed  bool
@@ -68,6 +69,20 @@ func NewMonitor(cfg Config) *Monitor {
 		cfg.MaxConcurrent = filesForProbes()
 	}
 	return &Monitor{cfg: cfg, slots: make(chan struct{}, cfg.MaxConcurrent), runners: map[Check]*runner{}}
+}
+
+// OnProbe makes the monitor call f after each answer, concurrently. Call it before Update.
+func (m *Monitor) OnProbe(f func(c Check, took time.Duration, err error)) { m.onProbe = f }
+
+// Count is how many checks have each status.
+func (m *Monitor) Count() map[Status]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	counts := map[Status]int{}
+	for _, r := range m.runners {
+		counts[r.state.Status]++
+	}
+	return counts
 }
 
 // Update makes checks the ones that run. Those that ran before keep their state.
@@ -164,9 +179,13 @@ func (m *Monitor) probe(ctx context.Context, c Check, due time.Time) error {
 	m.reportLate(c, time.Since(due))
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, errTimeout)
 	defer cancel()
+	began := time.Now()
 	err := m.cfg.Probe(ctx, c)
 	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
-		return fmt.Errorf("no answer within %s", c.Timeout)
+		err = fmt.Errorf("no answer within %s", c.Timeout)
+	}
+	if m.onProbe != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
+		m.onProbe(c, time.Since(began), err)
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 // like on the wire. What follows from them is GoBGP's, and the same for all.
 // Errors are gRPC's own; Unimplemented means that the daemon is of another generation.
 type generation interface {
+	number() int // 3 or 4
 	asn(ctx context.Context) (uint32, error)
 	peers(ctx context.Context, each func(Peer) error) error
 	// paths calls each for every path of a table, those of one prefix together, the

@@ -47,6 +47,7 @@ type GoBGP struct {
 	conn        *grpc.ClientConn
 	generations []generation
 	speaks      atomic.Int32 // index into generations: what the daemon spoke last
+	answered    atomic.Int32 // number of the generation that answered last
 }
 
 var (
@@ -97,11 +98,17 @@ func (g *GoBGP) ask(request func(generation) error) error {
 		err = request(g.generations[i])
 		if status.Code(err) != codes.Unimplemented {
 			g.speaks.Store(int32(i))
+			if err == nil {
+				g.answered.Store(int32(g.generations[i].number()))
+			}
 			return err
 		}
 	}
 	return err
 }
+
+// Generation is that of the daemon, by its last answer: 3 or 4; 0 before the first.
+func (g *GoBGP) Generation() int { return int(g.answered.Load()) }
 
 // Ready implements Speaker.
 func (g *GoBGP) Ready(ctx context.Context) error {

@@ -19,6 +19,8 @@ func newGoBGPv3(conn grpc.ClientConnInterface) gobgpV3 {
 	return gobgpV3{api.NewGobgpApiClient(conn)}
 }
 
+func (gobgpV3) number() int { return 3 }
+
 func (g gobgpV3) asn(ctx context.Context) (uint32, error) {
 	answer, err := g.client.GetBgp(ctx, &api.GetBgpRequest{})
 	return answer.GetGlobal().GetAsn(), err

@@ -17,6 +17,8 @@ func newGoBGPv4(conn grpc.ClientConnInterface) gobgpV4 {
 	return gobgpV4{api.NewGoBgpServiceClient(conn)}
 }
 
+func (gobgpV4) number() int { return 4 }
+
 func (g gobgpV4) asn(ctx context.Context) (uint32, error) {
 	answer, err := g.client.GetBgp(ctx, &api.GetBgpRequest{})
 	return answer.GetGlobal().GetAsn(), err

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/centra/plasmacloud/bgp"
+	"github.com/centra/plasmacloud/bgp/metrics"
 	"github.com/centra/plasmacloud/cmd/internal/command"
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 )
@@ -53,6 +54,7 @@ systemd (Type=notify, notify-reload):
             for the daemon nor for health checks
   STATUS=   one line: how many healthy VIPs are announced, the daemon's state, and
             whether the last reload was refused
+  WATCHDOG=1   with WatchdogSec=: passes end; one that hangs is not pinged for
 
 Exit statuses:
   0    done; nothing of ours is announced or held
@@ -147,13 +149,21 @@ func run(parent context.Context, file string, logger *slog.Logger) error {
 
 	n := &notifier{logger: logger}
 	announcer.OnPass(n.pass)
+	if err := n.watch(announcer); err != nil {
+		return err
+	}
+	server := metrics.New(announcer, cfg.NodeID, daemon.Version(), logger)
+	server.Listen(cfg.Metrics.Listen)
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	go server.Run(serving)
 	go func() {
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-hup:
-				n.reload(announcer, file)
+				n.reload(announcer, server, file)
 			}
 		}
 	}()
@@ -170,6 +180,19 @@ type notifier struct {
 	state   string // of the last pass
 	refused string // why the last reload was refused; "" if it was not
 	told    string // the last STATUS
+
+	watchdog time.Duration // within which systemd wants to hear of us; 0: it does not
+	pinged   time.Time
+}
+
+// watch pings systemd's watchdog (WatchdogSec=, sd_notify(3)) for passes that end, and
+// for nothing else: one that hangs is not pinged for.
+func (n *notifier) watch(announcer *bgp.Announcer) (err error) {
+	if n.watchdog, err = sd.SdWatchdogEnabled(false); err != nil {
+		return fmt.Errorf("WATCHDOG_USEC: %w", err)
+	}
+	announcer.PassEvery(n.watchdog / 3)
+	return nil
 }
 
 // pass tells of a pass; the first one that has read the host makes us ready.
@@ -177,6 +200,10 @@ func (n *notifier) pass(s bgp.Status) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.state = s.String()
+	if now := time.Now(); n.watchdog > 0 && now.Sub(n.pinged) > n.watchdog/6 {
+		n.pinged = now
+		notify(n.logger, sd.SdNotifyWatchdog)
+	}
 	first := !n.ready && s.HostRead
 	n.ready = n.ready || first
 	n.tell(first)
@@ -201,7 +228,7 @@ func (n *notifier) tell(ready bool) {
 	}
 }
 
-func (n *notifier) reload(announcer *bgp.Announcer, file string) {
+func (n *notifier) reload(announcer *bgp.Announcer, server *metrics.Server, file string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ready {
@@ -219,6 +246,7 @@ func (n *notifier) reload(announcer *bgp.Announcer, file string) {
 		n.refused = err.Error()
 		n.logger.Error("reload refused; the old configuration stays", "error", err)
 	} else {
+		server.Listen(cfg.Metrics.Listen)
 		n.logger.Info("reloaded", "vips", len(cfg.VIPs))
 	}
 	n.tell(n.ready)

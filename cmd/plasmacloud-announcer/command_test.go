@@ -222,3 +222,39 @@ func TestNotify(t *testing.T) {
 		t.Errorf("log says %s:\n%s", got, log.String())
 	}
 }
+
+// systemd's watchdog hears of passes, far more often than the configuration makes any.
+func TestWatchdog(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	t.Setenv("WATCHDOG_USEC", "300000")
+	settings := strings.Replace(config("", `{"netns": "`+namespace(t)+`"}`), "127.0.0.1:1", "unix://"+socket+".none", 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, write(t, settings), slog.New(slog.DiscardHandler)) }()
+	for pings := 0; pings < 5; {
+		buf := make([]byte, 1024)
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		n, err := conn.Read(buf)
+		if err != nil {
+			t.Fatalf("after %d pings: %v", pings, err)
+		}
+		if string(buf[:n]) == "WATCHDOG=1" {
+			pings++
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("WATCHDOG_USEC", "soon")
+	if err := run(t.Context(), write(t, settings), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "WATCHDOG_USEC") {
+		t.Errorf("error is %v", err)
+	}
+}

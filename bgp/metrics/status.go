@@ -1,0 +1,101 @@
+package metrics
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp"
+)
+
+// The answer of GET /status.
+type (
+	status struct {
+		NodeID    string     `json:"node_id"`
+		Version   string     `json:"version"`
+		At        *time.Time `json:"at"` // end of the last pass; null before the first
+		Summary   string     `json:"summary"`
+		Stopping  bool       `json:"stopping"`
+		Error     string     `json:"error"`
+		TableRead bool       `json:"table_read"`
+		HostRead  bool       `json:"host_read"`
+		Speaker   speaker    `json:"speaker"`
+		VIPs      []vip      `json:"vips"`
+	}
+	speaker struct {
+		State      string `json:"state"`
+		Generation int    `json:"generation"`
+		Peers      []peer `json:"peers"`
+	}
+	peer struct {
+		Address string     `json:"address"`
+		ASN     uint32     `json:"asn"`
+		State   string     `json:"state"`
+		Since   *time.Time `json:"since"` // null while not established
+	}
+	vip struct {
+		Address   string `json:"address"`
+		Want      string `json:"want"`
+		Cause     string `json:"cause"`
+		Why       string `json:"why"`
+		Announced bool   `json:"announced"`
+		Held      bool   `json:"held"`
+		HeldAs    string `json:"held_as"`
+		Foreign   bool   `json:"foreign"`
+		Draining  bool   `json:"draining"`
+	}
+)
+
+func stamp(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
+	now := s.announcer.Status()
+	answer := status{
+		NodeID: s.nodeID, Version: s.version, At: stamp(now.At), Summary: now.String(), Stopping: now.Stopping, Error: now.Error,
+		TableRead: now.TableRead, HostRead: now.HostRead,
+		Speaker: speaker{State: now.Speaker, Generation: s.announcer.SpeakerGeneration(), Peers: []peer{}},
+		VIPs:    []vip{},
+	}
+	for _, p := range now.Peers {
+		answer.Speaker.Peers = append(answer.Speaker.Peers, peer{p.Address.String(), p.ASN, p.State, stamp(p.Since)})
+	}
+	for _, v := range now.VIPs {
+		answer.VIPs = append(answer.VIPs, vip{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Held, v.As.String(), v.Foreign, v.Draining})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer) // what fails here is the connection
+}
+
+// patience is how much longer than the interval between two passes one may take to
+// come, before the announcer counts as stuck.
+const patience = 30 * time.Second
+
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if text, ok := alive(s.announcer.Status(), time.Now()); !ok {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, text)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// alive reports whether passes end. Whether they find all as it should be is another
+// matter: see the metrics.
+func alive(s bgp.Status, now time.Time) (text string, ok bool) {
+	switch age := now.Sub(s.At); {
+	case s.At.IsZero():
+		return "no pass has ended yet", false
+	case age > s.Interval+patience:
+		return fmt.Sprintf("the last pass ended %s ago", age.Round(time.Second)), false
+	default:
+		return "", true
+	}
+}

@@ -1,0 +1,84 @@
+package bgp_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
+)
+
+// What the announcer says of itself over HTTP is what is, with either generation; a
+// reload moves it to another port.
+func TestMetrics(t *testing.T) { gobgpdtest.Each(t, testMetrics) }
+
+func testMetrics(t *testing.T, g gobgpdtest.Generation) {
+	s, web := newSite(t, gobgpdtest.Config{Generation: g}), newService(t)
+	configure := func() (address string) {
+		s.configure(object{"address": v4a, "checks": []object{web.check()}}, object{"address": v6a, "hold": "route"})
+		var config object
+		data, err := os.ReadFile(s.file)
+		if err == nil {
+			err = json.Unmarshal(data, &config)
+		}
+		address = fmt.Sprintf("127.0.0.1:%d", gobgpdtest.FreePort(t, "127.0.0.1"))
+		config["metrics"] = object{"listen": address}
+		if err == nil {
+			data, err = json.Marshal(config)
+		}
+		if err == nil {
+			err = os.WriteFile(s.file, data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return address
+	}
+	has := func(address, path string, wants ...string) {
+		t.Helper()
+		s.eventually(path+" is right", func() error {
+			response, err := http.Get("http://" + address + path)
+			if err != nil {
+				return err
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			for _, want := range wants {
+				if !strings.Contains(string(body), want) {
+					return fmt.Errorf("no %s in %s", want, body)
+				}
+			}
+			return err
+		})
+	}
+	address := configure()
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	has(address, "/healthz", "ok\n")
+	has(address, "/metrics",
+		"plasmacloud_announcer_speaker_generation "+strings.TrimPrefix(string(g), "v")+"\n",
+		`plasmacloud_announcer_session{asn="65100",peer="127.0.1.2",state="established"} 1`,
+		"plasmacloud_announcer_vips_announced 2\n", "plasmacloud_announcer_vips_held 2\n",
+		`plasmacloud_announcer_steps_total{cause="health",step="announce"} 1`,
+		`plasmacloud_announcer_steps_total{cause="no_checks",step="bind"} 1`,
+		`plasmacloud_announcer_check_duration_seconds_count{result="good",type="http"}`)
+	web.bad.Store(true)
+	s.waitHeld(v6a)
+	has(address, "/metrics", "plasmacloud_announcer_vips_desired 1\n", `plasmacloud_announcer_steps_total{cause="health",step="release"} 1`)
+	has(address, "/status", `"held_as":"route"`, `answers 503`)
+	other := configure()
+	s.signal(syscall.SIGHUP)
+	has(other, "/healthz", "ok\n")
+	s.eventually("the old address is left", func() error {
+		if response, err := http.Get("http://" + address + "/healthz"); err == nil {
+			response.Body.Close()
+			return fmt.Errorf("still served: %s", response.Status)
+		}
+		return nil
+	})
+}
