@@ -92,7 +92,12 @@ let
     };
     announced = {
       inherit (v.host) address;
-      inherit (v) communities med prepend;
+      inherit (v)
+        communities
+        med
+        prepend
+        hold
+        ;
       local_pref = v.localPref;
       checks = map (
         c:
@@ -108,8 +113,7 @@ let
         // (if c.type == "http" then { inherit (c) url; } else { inherit (c) address; })
       ) v.checks;
     }
-    // (if v.drainDelay == null then { } else { drain_delay = v.drainDelay; })
-    // (if v.hold == "address" then { } else { inherit (v) hold; });
+    // (if v.drainDelay == null then { } else { drain_delay = v.drainDelay; });
   }) vips;
   runsLb = lib.genAttrs lbNodes (_: true);
   entriesOf =

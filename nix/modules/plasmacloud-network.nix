@@ -51,8 +51,8 @@ in
     (lib.mkIf speaks {
       nix-nos.bgp = {
         enable = true;
+        backend = lib.mkDefault node.data.bgp.backend;
         inherit (node.data.bgp)
-          backend
           asn
           routerId
           peers
@@ -66,6 +66,13 @@ in
           keepRoutesOnStop = true;
         };
       };
+
+      assertions = [
+        {
+          assertion = config.nix-nos.bgp.backend == node.data.bgp.backend;
+          message = "nix-nos.bgp.backend: \"${config.nix-nos.bgp.backend}\", and ${node.id} announces VIPs, which the announcer does over gobgpd's API; leave it at \"${node.data.bgp.backend}\", or take \"fiberlb\" from the node's services and its name from the nodes of VIPs.";
+        }
+      ];
 
       environment.etc.${file}.text = announcerJson;
 

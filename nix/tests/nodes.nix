@@ -313,6 +313,13 @@ in
       ../examples/three-nodes/cluster.nix
       { plasmacloud.node.id = "node09"; }
     ];
+    otherBackend = failures [
+      ../examples/three-nodes/cluster.nix
+      {
+        plasmacloud.node.id = "node01";
+        nix-nos.bgp.backend = "bird";
+      }
+    ];
     deployerAlone = failures [ { plasmacloud.deployer.enable = true; } ];
     phoneHomeAlone = failures [ { plasmacloud.phoneHome.enable = true; } ];
     clusterWrong = failures [

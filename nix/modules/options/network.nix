@@ -227,6 +227,10 @@ let
             "${option}: \"${v.address}\" cannot be announced; take a unicast address that is neither loopback nor link-local.";
       }
       {
+        assertion = host == null || inAPool host.address;
+        message = "${option}: ${v.address} lies in none of pools, ${lib.concatStringsSep ", " cfg.pools}; take an address of one, or add its prefix to pools.";
+      }
+      {
         assertion = host == null || !(nodeAddresses ? ${host.address});
         message = "${option}: ${v.address} is the address of node ${
           nodeAddresses.${host.address} or ""
@@ -373,6 +377,33 @@ let
         message = "${name}.ip: not IPv4, so the IPv4 VIP ${ownFamilies.v4 or ""} has no next hop there; set an IPv4 ip, or peer over IPv4.";
       }
     ];
+  pools = map (text: {
+    inherit text;
+    prefix = ip.parsePrefix text;
+  }) cfg.pools;
+  poolProblems = lib.imap0 (
+    index: pool:
+    if pool.prefix == null || !(ip.isNetwork pool.prefix) then
+      {
+        assertion = false;
+        message = "plasmacloud.network.fiberlbBgp.pools: \"${pool.text}\" is not a prefix, or has bits set behind its length; write one such as 203.0.113.0/24 or 2001:db8:0:2::/64.";
+      }
+    else
+      let
+        within = lib.filter (other: other.prefix != null && ip.contains other.prefix pool.prefix) (
+          lib.take index pools ++ lib.drop (index + 1) pools
+        );
+      in
+      {
+        assertion = within == [ ];
+        message = "plasmacloud.network.fiberlbBgp.pools: ${pool.text} lies in ${(lib.head within).text}; keep one of them.";
+      }
+  ) pools;
+  inAPool =
+    address:
+    cfg.pools == [ ]
+    || lib.any (pool: pool.prefix != null && ip.contains pool.prefix (ip.parse address)) pools;
+
   # What a VIP asks of its nodes by roles and labels, in words.
   selectionOf =
     v:
@@ -426,6 +457,15 @@ in
         '';
         description = "The VIPs, each an address or a set with more about it.";
       };
+      pools = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [
+          "203.0.113.0/24"
+          "2001:db8:0:2::/64"
+        ];
+        description = "The prefixes that VIPs are taken from: one outside of them is an error. [ ]: any address may be a VIP.";
+      };
       holdInterface = mkOption {
         type = types.strMatching "[^/[:space:]]{1,15}";
         default = "lo";
@@ -467,6 +507,7 @@ in
       (durationProblem "plasmacloud.network.fiberlbBgp.drainDelay" cfg.drainDelay)
       (durationProblem "plasmacloud.network.fiberlbBgp.reconcileInterval" cfg.reconcileInterval)
     ]
+    ++ poolProblems
     ++ lib.concatMap vipProblems cfg.vips
     ++ map (v: {
       assertion = v.candidates != [ ] || selectionOf v == "";

@@ -38,6 +38,10 @@
         address = null;
         openFirewall = true;
       };
+      pools = [
+        "203.0.113.0/26"
+        "2001:db8:0:2::/64"
+      ];
       vips = [
         "203.0.113.10"
         {
