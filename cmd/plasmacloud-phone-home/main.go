@@ -82,7 +82,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&cfg.Attempts, "attempts", 5, "give up after `N` attempts; 0 goes on without end (with --heartbeat the default is 0)")
 	flags.DurationVar(&cfg.Timeout, "timeout", 10*time.Second, "`TIME` for one attempt")
 	flags.BoolVar(&cfg.Heartbeat, "heartbeat", false, "stay, and report at the interval that the deployer tells")
-	flags.StringVar(&cfg.MachineID, "machine-id", "", "the `ID` of this machine, in place of the mainboard's UUID or /etc/machine-id")
+	flags.StringVar(&cfg.MachineID, "machine-id", "", "the `ID` of this machine, in place of the mainboard's UUID")
 	flags.StringArrayVar(&cfg.VIPs, "vip", nil, "an `ADDRESS` that this node announces, to be shown with it; once for each")
 	flags.StringVar(&cfg.JoinTokenFile, "join-token-file", "", "a `FILE` with the token by which this node may join; the secret that proves it from then on is made")
 	flags.StringVar(&cfg.SecretFile, "secret-file", phonehome.DefaultSecretFile, "the `FILE` of this node's own secret; an ISO keeps it in /run")

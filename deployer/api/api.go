@@ -25,7 +25,7 @@ const (
 	MaxHostname     = 253 // RFC 1123 section 2.1
 	MaxFacts        = 32
 	MaxFactKey      = 64
-	MaxFactValue    = 256
+	MaxFactValue    = 1024
 	MaxVIPs         = 1024
 	MaxID           = 128 // machine_id and boot_id
 )

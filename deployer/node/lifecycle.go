@@ -223,12 +223,14 @@ func (c *change) declare(d Declaration) {
 		reason = fmt.Sprintf("the manifest changes the role from %s to %s", n.Role, d.Role)
 	case n.IP != d.IP:
 		reason = fmt.Sprintf("the manifest changes the ip from %s to %s", n.IP, d.IP)
+	case !n.Identity.equal(d.Identity):
+		reason = "the manifest changes the identity of the machine"
 	case n.ConfigHash != d.ConfigHash:
 		reason = "the manifest changes the expected configuration"
 	default:
 		return
 	}
-	n.Declared, n.Role, n.IP, n.ConfigHash = true, d.Role, d.IP, d.ConfigHash
+	n.Declared, n.Role, n.IP, n.ConfigHash, n.Identity = true, d.Role, d.IP, d.ConfigHash, d.Identity
 	c.note(EventDeclared, reason)
 }
 
@@ -250,7 +252,7 @@ func (c *change) operate(event Event, next Next, reason string) error {
 func (c *change) forget() {
 	n := &c.node
 	n.MachineID, n.BootID, n.Hostname, n.ReportedHash, n.Phase = "", "", "", "", ""
-	n.SecretHash = ""
+	n.MACs, n.Serial, n.SecretHash = nil, "", ""
 	n.ReportedIP = Node{}.ReportedIP
 	n.Facts, n.VIPs = nil, nil
 	n.LastSeen = time.Time{}

@@ -63,6 +63,7 @@ type Node struct {
 	Role       string     `json:"role,omitempty"`
 	IP         netip.Addr `json:"ip,omitzero"`
 	ConfigHash string     `json:"config_hash,omitempty"` // expected: "sha256:" and 64 hex digits
+	Identity   Identity   `json:"identity,omitzero"`     // of the machine that may be this node
 
 	// Where the node stands.
 	State       State        `json:"state"`
@@ -74,7 +75,9 @@ type Node struct {
 	History     []Transition `json:"history,omitempty"`     // oldest first, at most MaxHistory
 
 	// What the node said of itself in its last accepted report.
-	MachineID    string            `json:"machine_id,omitempty"`  // the machine that this node is bound to
+	MachineID    string            `json:"machine_id,omitempty"` // with MACs and Serial: the machine that this node is bound to
+	MACs         []string          `json:"macs,omitempty"`       // canonical, sorted
+	Serial       string            `json:"serial,omitempty"`
 	SecretHash   string            `json:"secret_hash,omitempty"` // HashSecret of what it joined with; "" where the deployer wanted none
 	BootID       string            `json:"boot_id,omitempty"`
 	Hostname     string            `json:"hostname,omitempty"`
@@ -109,6 +112,7 @@ type Declaration struct {
 	Role       string
 	IP         netip.Addr
 	ConfigHash string
+	Identity   Identity
 }
 
 // Check says what is wrong with d.
@@ -121,14 +125,21 @@ func (d Declaration) Check() error {
 	case d.ConfigHash != "" && !ValidConfigHash(d.ConfigHash):
 		return fmt.Errorf("node %s: config hash %q is not sha256: and 64 hex digits", d.ID, d.ConfigHash)
 	}
+	for _, mac := range d.Identity.MACs {
+		if canonical, ok := CanonicalMAC(mac); !ok || canonical != mac {
+			return fmt.Errorf("node %s: identity.macs: %q is not a MAC address such as 52:54:00:12:34:56, in lower case", d.ID, mac)
+		}
+	}
 	return nil
 }
 
 // Report is what a node says about itself. It is a whole: what is empty in it is
 // not known, whatever an earlier report said. Its values are already validated.
 type Report struct {
-	MachineID string // canonical, see CanonicalMachineID; "" does not bind
-	BootID    string // differs for each boot of the machine; "" when not known
+	MachineID string   // canonical, see CanonicalMachineID; "" is not known
+	MACs      []string // canonical, see CanonicalMACs
+	Serial    string   // see CanonicalSerial
+	BootID    string   // differs for each boot of the machine; "" when not known
 	IP        netip.Addr
 	Role      string
 	Hostname  string

@@ -17,12 +17,15 @@ func drawInput(t *rapid.T) Input {
 		in.Event = EventTick // only Apply itself makes it
 	}
 	in.Declaration = declaration()
+	in.Declaration.Identity = rapid.SampledFrom([]Identity{{}, {}, {MACs: []string{mac1}}, {Serial: "S1"}}).Draw(t, "identity")
 	in.Declaration.ConfigHash = rapid.SampledFrom([]string{hash1, hash2}).Draw(t, "hash")
 	if phase := Phase(in.Event); phase.Valid() {
 		in.Report = Report{
 			Phase:     phase,
 			MachineID: rapid.SampledFrom([]string{"", machineA, machineA, machineB}).Draw(t, "machine"),
 			BootID:    rapid.SampledFrom([]string{"", "boot1", "boot2"}).Draw(t, "boot"),
+			MACs:      rapid.SampledFrom([][]string{nil, {mac1}, {mac1, mac2}, {mac3}}).Draw(t, "macs"),
+			Serial:    rapid.SampledFrom([]string{"", "S1", "S2"}).Draw(t, "serial"),
 			Role:      rapid.SampledFrom([]string{"", "worker", "worker", "control-plane"}).Draw(t, "role"),
 			Facts:     map[string]string{"cpus": rapid.SampledFrom([]string{"2", "4"}).Draw(t, "cpus")},
 		}
@@ -94,6 +97,15 @@ func checkStep(t *rapid.T, old, next Node, in Input, now time.Time, made []Trans
 	}
 	if old.MachineID != "" && next.MachineID != old.MachineID && !has(EventReplaced) && !has(EventReset) {
 		t.Fatalf("%s changed the machine in silence", in.Event)
+	}
+	if phase := Phase(in.Event); phase.Valid() && !has(EventReplaced) && !old.sameMachine(in.Report) {
+		t.Fatalf("%+v speaks as %s without taking its place", in.Report, old.machineName())
+	}
+	if next.Declared && Phase(in.Event).Valid() && next.Identity.mismatch(next, in.Report) != "" {
+		t.Fatal("accepted from another machine than the declared one")
+	}
+	if old.Provisioned && old.MachineID != "" && next.MachineID == old.MachineID && !next.Provisioned && !has(EventReset) {
+		t.Fatalf("%s forgot that the machine %s was active", in.Event, old.MachineID)
 	}
 	if c := in.Report.Credentials; c != nil && next.SecretHash != old.SecretHash {
 		if c.Token.Name == "" || next.SecretHash != c.SecretHash {

@@ -10,6 +10,7 @@ const (
 	CodeRoleMismatch       = "role_mismatch"
 	CodeAlreadyProvisioned = "already_provisioned"
 	CodeDecommissioned     = "decommissioned"
+	CodeIdentityMismatch   = "identity_mismatch"
 	CodeJoinTokenRequired  = "join_token_required"
 	CodeJoinTokenWrong     = "join_token_wrong"
 	CodeJoinTokenExpired   = "join_token_expired"
@@ -34,7 +35,13 @@ func refuse(code string, n Node, r Report) *RefusedError {
 		e.Title = "Another machine is this node"
 		e.Detail = fmt.Sprintf("node %s is machine %s, last heard %s; this report comes from a machine %s. "+
 			"Give this machine a node id of its own, or switch the other one off: once it is offline this machine may take its place.",
-			n.ID, n.MachineID, n.LastSeen.Format("2006-01-02T15:04:05Z07:00"), machineName(r.MachineID))
+			n.ID, n.machineName(), n.LastSeen.Format("2006-01-02T15:04:05Z07:00"), r.machineName())
+		if r.MachineID != "" && r.MachineID == n.MachineID {
+			e.Detail += " Both have the same machine id, which some vendors write into many mainboards alike."
+		}
+	case CodeIdentityMismatch:
+		e.Title = "Not the machine that is declared"
+		e.Detail = fmt.Sprintf("node %s: %s. Give this machine the configuration of its own node, or mend the declaration.", n.ID, n.Identity.mismatch(n, r))
 	case CodeRoleMismatch:
 		e.Title = "The role differs from the declared one"
 		e.Detail = fmt.Sprintf("node %s says %q and the manifest declares %q. "+
@@ -42,7 +49,7 @@ func refuse(code string, n Node, r Report) *RefusedError {
 	case CodeAlreadyProvisioned:
 		e.Title = "The node is already provisioned"
 		e.Detail = fmt.Sprintf("machine %s was active as %s and may hold data, so it is not installed again by itself. "+
-			"Boot it from its disk, or let it be installed anew with plasmacloud-deployer reset %s.", machineName(n.MachineID), n.ID, n.ID)
+			"Boot it from its disk, or let it be installed anew with plasmacloud-deployer reset %s.", n.machineName(), n.ID, n.ID)
 	case CodeDecommissioned:
 		e.Title = "The node is decommissioned"
 		e.Detail = fmt.Sprintf("node %s was taken out at %s. Let it join again with plasmacloud-deployer reset %s.", n.ID, n.Since.Format("2006-01-02T15:04:05Z07:00"), n.ID)

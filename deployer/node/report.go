@@ -21,6 +21,9 @@ func (c *change) report(r Report) error {
 	if n.Declared && r.Role != "" && r.Role != n.Role {
 		return refuse(CodeRoleMismatch, *n, r)
 	}
+	if n.Declared && n.Identity.mismatch(*n, r) != "" {
+		return refuse(CodeIdentityMismatch, *n, r)
+	}
 	if err := c.bind(r); err != nil {
 		return err
 	}
@@ -40,25 +43,26 @@ func (c *change) report(r Report) error {
 // bind settles which machine is the node.
 func (c *change) bind(r Report) error {
 	n := &c.node
-	if n.MachineID == "" || n.MachineID == r.MachineID {
-		if r.MachineID != n.MachineID {
-			n.MachineID = r.MachineID
-			if n.Phase != "" { // it spoke before, without an id
-				c.note(Event(r.Phase), "bound to machine "+r.MachineID)
-			}
+	if n.sameMachine(r) {
+		if n.MachineID == "" && r.MachineID != "" && n.Phase != "" { // it spoke before, without an id
+			c.note(Event(r.Phase), "bound to machine "+r.MachineID)
 		}
+		n.recognize(r)
 		return nil
 	}
 	if c.Reachability(*n, c.now) != Offline {
 		return refuse(CodeMachineConflict, *n, r)
 	}
-	old := n.MachineID
+	// The same id with other cards may be a machine whose cards were exchanged, and
+	// that holds data then.
+	provisioned := n.Provisioned && n.MachineID != "" && n.MachineID == r.MachineID
 	reason := fmt.Sprintf("machine %s takes the place of %s, which is offline since %s",
-		machineName(r.MachineID), old, n.LastSeen.Format("2006-01-02T15:04:05Z07:00"))
+		r.machineName(), n.machineName(), n.LastSeen.Format("2006-01-02T15:04:05Z07:00"))
 	if err := c.operate(EventReplaced, Lifecycle[n.State][EventReplaced], reason); err != nil {
 		return err
 	}
-	n.MachineID = r.MachineID
+	n.recognize(r)
+	n.Provisioned = provisioned
 	return nil
 }
 
@@ -126,11 +130,4 @@ func (c *change) describe(r Report) {
 		n.VIPs = slices.Clone(r.VIPs)
 	}
 	n.LastSeen = c.now
-}
-
-func machineName(id string) string {
-	if id == "" {
-		return "without a usable id"
-	}
-	return id
 }

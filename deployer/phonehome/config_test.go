@@ -121,6 +121,7 @@ func TestReadMachine(t *testing.T) {
 		"all zeros":        {map[string]string{productUUID: "00000000-0000-0000-0000-000000000000\n", etcMachineID: machineID}, derived, etcMachineID},
 		"all FF":           {map[string]string{productUUID: "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF\n", etcMachineID: machineID}, derived, etcMachineID},
 		"vendor's default": {map[string]string{productUUID: "03000200-0400-0500-0006-000700080009\n", etcMachineID: machineID}, derived, etcMachineID},
+		"network cards":    {map[string]string{etcMachineID: machineID, netDevices + "/eth0/device/x": "", netDevices + "/eth0/address": "52:54:00:00:00:01\n"}, "", netDevices},
 		"nothing":          {nil, "", ""},
 		"uninitialized":    {map[string]string{etcMachineID: "uninitialized\n"}, "", ""},
 		"empty machine-id": {map[string]string{etcMachineID: ""}, "", ""},

@@ -2,7 +2,6 @@ package phonehome
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -48,19 +46,18 @@ const (
 // ReadMachine collects from the file system under root ("/" but for tests).
 //
 // The machine id is the mainboard's UUID. Where that is missing or a vendor's
-// default it is derived from machine-id(5), which an installation makes for
-// itself: the ISO and the installed system then look like two machines. Where the
-// UUID exists and may not be read this is an error, not a reason to fall back:
-// the same machine would be two, depending on who runs this program.
+// default there is none, and the network cards tell the machine from others. Without
+// cards it is derived from machine-id(5), which an installation makes for itself: the
+// ISO and the installed system then look like two machines. Where the UUID exists and may not be read this is an error, not a reason to fall back:
+// the same machine would be two, depending on who runs this program. The rest of the
+// Machine is there with the error.
 func ReadMachine(root string) (Machine, error) {
 	m := Machine{Facts: map[string]string{
 		"arch": runtime.GOARCH,
 		"cpus": strconv.Itoa(runtime.NumCPU()),
 	}}
 	var err error
-	if m.ID, m.IDSource, err = readMachineID(root); err != nil {
-		return m, err
-	}
+	m.ID, m.IDSource, err = readMachineID(root)
 	m.BootID, _ = readLine(filepath.Join(root, bootID))
 	if kernel, _ := readLine(filepath.Join(root, kernelRelease)); kernel != "" {
 		m.Facts["kernel"] = kernel
@@ -77,7 +74,10 @@ func ReadMachine(root string) (Machine, error) {
 	if m.Serial = readSerial(root); m.Serial != "" {
 		m.Facts["serial"] = m.Serial
 	}
-	return m, nil
+	if m.IDSource == etcMachineID && len(m.MACs) > 0 {
+		m.ID, m.IDSource = "", netDevices
+	}
+	return m, err
 }
 
 // maxFactMACs is how many MAC addresses with commas a fact has room for.
@@ -90,16 +90,17 @@ func readMACs(root string) []string {
 	cards, _ := filepath.Glob(filepath.Join(root, netDevices, "*", "device"))
 	var macs []string
 	for _, card := range cards {
+		if _, err := os.Stat(filepath.Join(card, "physfn")); err == nil {
+			continue // a virtual function, which this machine makes itself
+		}
 		card = filepath.Dir(card)
 		text, err := readLine(filepath.Join(card, "bonding_slave", "perm_hwaddr"))
 		if err != nil {
 			text, _ = readLine(filepath.Join(card, "address"))
 		}
-		mac, err := net.ParseMAC(text)
-		if err != nil || len(mac) != 6 || bytes.Equal(mac, make([]byte, 6)) {
-			continue // InfiniBand, or a card that has no address yet
+		if mac, ok := node.CanonicalMAC(text); ok { // not: InfiniBand, or a card that has no address yet
+			macs = append(macs, mac)
 		}
-		macs = append(macs, mac.String())
 	}
 	slices.Sort(macs)
 	return slices.Compact(macs)
@@ -107,23 +108,13 @@ func readMACs(root string) []string {
 
 func readSerial(root string) string {
 	for _, path := range []string{productSerial, boardSerial} {
-		if serial, err := readLine(filepath.Join(root, path)); err == nil && !filler(serial) {
-			return serial
+		if raw, err := readLine(filepath.Join(root, path)); err == nil {
+			if serial := node.CanonicalSerial(raw); serial != "" {
+				return serial
+			}
 		}
 	}
 	return ""
-}
-
-// filler tells a serial number that vendors leave in many machines alike.
-func filler(serial string) bool {
-	serial = strings.ToLower(serial)
-	switch serial {
-	case "", "to be filled by o.e.m.", "default string", "system serial number", "serial number",
-		"not specified", "not applicable", "unknown", "none", "n/a", "na", "oem", "o.e.m.", "empty",
-		"0123456789", "123456789", "1234567890", "invalid":
-		return true
-	}
-	return strings.Trim(serial, serial[:1]) == ""
 }
 
 func readMachineID(root string) (id, source string, err error) {

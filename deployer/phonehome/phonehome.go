@@ -174,8 +174,8 @@ func (a *agent) identify() error {
 		a.machine.ID, a.machine.IDSource = a.cfg.MachineID, "given"
 	case err != nil:
 		return err
-	case a.machine.ID == "":
-		a.log.Warn("no usable machine id; the deployer cannot tell this machine from another that claims its node")
+	case a.machine.ID == "" && len(a.machine.MACs) == 0 && a.machine.Serial == "":
+		a.log.Warn("this machine has no usable id, MAC address or serial number; the deployer cannot tell it from another that claims its node")
 	}
 	return nil
 }

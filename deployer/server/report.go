@@ -97,6 +97,11 @@ func parseReport(body []byte) (string, node.Report, error) {
 		}
 		report.VIPs = append(report.VIPs, canonical)
 	}
+	macs, ok := node.CanonicalMACs(request.Facts["macs"])
+	if !ok {
+		return bad("facts.macs", "want the addresses of network cards such as 52:54:00:12:34:56, with commas between them")
+	}
+	report.MACs, report.Serial = macs, node.CanonicalSerial(request.Facts["serial"])
 	report.Error = cleanText(request.Error, api.MaxErrorBytes)
 	if id, ok := node.CanonicalMachineID(request.MachineID); ok {
 		report.MachineID = id

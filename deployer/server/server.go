@@ -233,6 +233,7 @@ var refusalStatus = map[string]int{
 	node.CodeDecommissioned:     http.StatusForbidden,
 	node.CodeMachineConflict:    http.StatusConflict,
 	node.CodeRoleMismatch:       http.StatusConflict,
+	node.CodeIdentityMismatch:   http.StatusConflict,
 	node.CodeAlreadyProvisioned: http.StatusConflict,
 	node.CodeJoinTokenRequired:  http.StatusUnauthorized,
 	node.CodeJoinTokenWrong:     http.StatusUnauthorized,
