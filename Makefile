@@ -48,12 +48,13 @@ bench: test-deps build ## measure, with peers side by side
 	.ci/as-root go run ./vmtests/bench $(ARGS)
 
 .PHONY: lint
-lint: ## gofmt, go vet, golangci-lint, and a check of the Nix files
+lint: ## gofmt, go vet, golangci-lint, checks of the Nix files and of the package
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these"; exit 1; }
 	go vet ./...
 	go tool -modfile=.ci/lint/go.mod golangci-lint run
 	nix/tests/lint
 	nix/update-vendor-hash --check
+	nix/tests/package
 
 .PHONY: clean
 clean: ## remove what was built
