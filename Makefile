@@ -28,7 +28,8 @@ test: test-deps test-nix test-go ## all tests; installs what they need
 
 .PHONY: test-deps
 test-deps:
-	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr ip=iproute2 etcd=etcd-server python3=python3 networkctl=systemd
+	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr ip=iproute2 etcd=etcd-server python3=python3 networkctl=systemd \
+		ovs-vswitchd=openvswitch-switch ovn-northd=ovn-central ovn-controller=ovn-host jq=jq nft=nftables iptables=iptables
 
 .PHONY: test-go
 test-go: ## Go tests: units, and integration with real daemons (root, or a user namespace)

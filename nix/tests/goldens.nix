@@ -110,6 +110,7 @@ lib.listToAttrs (
   )
   ++ [
     (file "nodes.json" (pretty (import ./nodes.nix { inherit lib mkCluster nixosModule; })))
+    (file "prismnet.json" (pretty (import ./prismnet.nix { inherit lib mkCluster; })))
     (file "ip.json" (pretty (import ./ip-check.nix { inherit lib; })))
   ]
 )

@@ -10,7 +10,6 @@ let
     nodeModules.node01 = {
       plasmacloud.deployer.enable = true;
       plasmacloud.deployer.openFirewall = true;
-      plasmacloud.network.prismnetIntegration.enable = true;
     };
   };
   manifest = cluster.plasmacloud.three-nodes;
@@ -186,7 +185,6 @@ in
   node01 = {
     inherit (node01.networking.firewall) allowedTCPPorts;
     inherit (node01.boot) kernelModules;
-    vswitch = node01.virtualisation.vswitch.enable;
     fiberlb = node01.services.fiberlb;
     topology = node01.nix-nos.topology;
     gobgpd = node01.services.gobgpd.settings;

@@ -1,4 +1,4 @@
-{ lib, ... }:
+{ lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   names =
@@ -54,6 +54,12 @@ in
         default = { };
         description = "Addresses in /etc/hosts, each with its names.";
       };
+      enableIPv6 = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether there is IPv6.";
+      };
+      nftables.enable = lib.mkEnableOption "nftables, also for the firewall";
       firewall = {
         enable = mkOption {
           type = types.bool;
@@ -62,6 +68,16 @@ in
         };
         allowedTCPPorts = ports "TCP ports that are open.";
         allowedUDPPorts = ports "UDP ports that are open.";
+        extraCommands = mkOption {
+          type = types.lines;
+          default = "";
+          description = "More commands of a firewall by iptables.";
+        };
+        extraInputRules = mkOption {
+          type = types.lines;
+          default = "";
+          description = "More rules of a firewall by nftables.";
+        };
       };
     };
     users = {
@@ -74,6 +90,11 @@ in
         type = types.bool;
         default = false;
         description = "Whether Open vSwitch forgets its configuration at start.";
+      };
+      package = mkOption {
+        type = types.package;
+        default = pkgs.openvswitch;
+        description = "Where Open vSwitch comes from.";
       };
     };
   };

@@ -1,0 +1,4 @@
+{
+  imports = [ ../prismnet-cluster.nix ];
+  plasmacloud.network.prismnetIntegration.encapsulation.type = "stt";
+}

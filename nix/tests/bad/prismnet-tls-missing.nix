@@ -1,0 +1,4 @@
+{
+  imports = [ ../base.nix ];
+  plasmacloud.network.prismnetIntegration.enable = true;
+}
