@@ -37,7 +37,6 @@ let
       "gnused"
       "go"
       "gobgp"
-      "gobgpd"
       "iproute2"
       "jq"
       "nix"
@@ -52,6 +51,10 @@ let
       "xorriso"
     ] fake
     // {
+      # What it can do depends on its version.
+      gobgpd = fake "gobgpd" // {
+        version = "4.8.0";
+      };
       inherit lib system;
       path = ./.;
       stdenv.hostPlatform = { inherit system; };

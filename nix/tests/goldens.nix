@@ -59,12 +59,20 @@ let
           };
         in
         lib.throwIf (speaker.failures != [ ]) "nix-nos/good/${name}.nix: ${toString speaker.failures}" (
-          lib.mapAttrsToList (of: file "nix-nos/good/${name}.${of}") speaker.files
+          lib.mapAttrsToList (of: file "nix-nos/good/${name}.${of}") (
+            speaker.files // lib.optionalAttrs (name == "guarded") speaker.unit
+          )
         )
       )
       (
         {
-          bfd = [
+          aggregate = [ "frr" ];
+          kernel = [
+            "bird"
+            "frr"
+          ];
+          link-local = [ "bird" ];
+          unnumbered = [
             "bird"
             "frr"
           ];

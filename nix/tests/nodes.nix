@@ -56,18 +56,19 @@ let
     }).nixosConfigurations.node01.config.systemd.services.plasmacloud-announcer.serviceConfig.TimeoutStopSec;
   # Fake packages have no hash worth keeping.
   readable =
-    unit:
-    lib.mapAttrs (
-      _: v:
-      if builtins.isString v then
-        lib.concatStringsSep "" (
-          map (part: if builtins.isList part then "" else part) (
-            builtins.split "/nix/store/[0-9a-z]{32}-" v
-          )
+    v:
+    if builtins.isString v then
+      lib.concatStringsSep "" (
+        map (part: if builtins.isList part then "" else part) (
+          builtins.split "/nix/store/[0-9a-z]{32}-" v
         )
-      else
-        v
-    ) unit;
+      )
+    else if builtins.isList v then
+      map readable v
+    else if builtins.isAttrs v then
+      lib.mapAttrs (_: readable) v
+    else
+      v;
   units =
     config:
     lib.mapAttrs (_: s: {

@@ -25,7 +25,8 @@ import (
 
 // Lab is a set of hosts.
 type Lab struct {
-	Dir string // configurations, sockets and logs of the daemons; goes with the lab
+	Dir        string // configurations, sockets and logs of the daemons; goes with the lab
+	SwitchHost *Host  // what [Lab.Switch] joins hosts by; its port to one is to-<host>
 
 	id    string   // part of the names of its namespaces
 	lock  *os.File // Dir, locked for as long as the lab's process lives
@@ -179,6 +180,7 @@ func (l *Lab) Switch(addrs map[*Host][]netip.Prefix) error {
 	if err != nil {
 		return err
 	}
+	l.SwitchHost = bridge
 	if _, err := bridge.IP("link", "add", "br0", "up", "type", "bridge"); err != nil {
 		return err
 	}

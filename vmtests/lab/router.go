@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,9 +46,15 @@ type Route struct {
 // Neighbor is a session of a router.
 type Neighbor struct {
 	Address     netip.Addr
+	Interface   string // with a link-local address, or by FRR in place of one
 	ASN         uint32
-	TTLSecurity bool // it is one hop away, and both sides send with a TTL of 255 (RFC 5082)
+	Port        uint16 // 0: 179
+	TTLSecurity bool   // it is one hop away, and both sides send with a TTL of 255 (RFC 5082)
+	Password    string // TCP MD5 (RFC 2385)
+	BFD         bool   // BIRD only
 }
+
+func (n Neighbor) port() uint16 { return cmp.Or(n.Port, 179) }
 
 // RouterConfig is the same description for each kind of router.
 type RouterConfig struct {
@@ -62,19 +70,21 @@ const routerStart = 10 * time.Second
 
 // bird is BIRD 2, driven by birdc.
 type bird struct {
-	host   *Host
-	socket string
+	host     *Host
+	socket   string
+	internal bool // all neighbors are of its own AS
 }
 
 // StartBIRD starts BIRD 2 in the host.
 func (h *Host) StartBIRD(cfg RouterConfig) (Router, error) {
 	var conf strings.Builder
-	fmt.Fprintf(&conf, "router id %s;\nprotocol device {}\n", cfg.RouterID)
+	fmt.Fprintf(&conf, "router id %s;\nprotocol device {}\nprotocol bfd {}\n", cfg.RouterID)
 	fmt.Fprint(&conf, "protocol static own { ipv4;")
 	for _, prefix := range cfg.Announces {
 		fmt.Fprintf(&conf, " route %s blackhole;", prefix)
 	}
 	fmt.Fprint(&conf, " }\n")
+	internal := true
 	for i, n := range cfg.Neighbors {
 		more := ""
 		if cfg.Passive {
@@ -83,19 +93,32 @@ func (h *Host) StartBIRD(cfg RouterConfig) (Router, error) {
 		if n.TTLSecurity {
 			more += "ttl security on;"
 		}
+		if n.Interface != "" {
+			more += fmt.Sprintf("interface %q;", n.Interface)
+		}
+		if n.Password != "" {
+			more += fmt.Sprintf("password \"%s\";", n.Password)
+		}
+		if n.BFD {
+			more += "bfd on;"
+		}
+		internal = internal && n.ASN == cfg.ASN
 		fmt.Fprintf(&conf, `protocol bgp peer%d {
-  local as %d; neighbor %s as %d; direct; %s
+  local as %d; neighbor %s port %d as %d; direct; %s
   graceful restart on; connect retry time 1; error wait time 1, 2;
   ipv4 { import all; export where proto = "own"; extended next hop on; };
   ipv6 { import all; export none; };
 }
-`, i, cfg.ASN, n.Address, n.ASN, more)
+`, i, cfg.ASN, n.Address, n.port(), n.ASN, more)
 	}
 	file := filepath.Join(h.Dir, "bird.conf")
 	if err := os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
 		return nil, err
 	}
 	_, b, err := h.startBIRD(file)
+	if err == nil {
+		b.internal = internal
+	}
 	return b, err
 }
 
@@ -156,7 +179,7 @@ func (b *bird) Routes() ([]Route, error) {
 		case "BGP.local_pref": // BIRD shows its own default for external neighbors
 			var pref uint64
 			pref, err = strconv.ParseUint(value, 10, 32)
-			if len(route.ASPath) == 0 {
+			if b.internal {
 				route.LocalPref = uint32(pref)
 			}
 		case "BGP.community":
@@ -207,6 +230,14 @@ func (b *bird) Updates() (int, error) {
 	return count, err
 }
 
+// frr is what FRR calls the neighbor.
+func (n Neighbor) frr() string {
+	if n.Address.IsValid() {
+		return n.Address.String()
+	}
+	return n.Interface
+}
+
 // frr is FRR's zebra and bgpd, driven by vtysh.
 type frr struct{ host *Host }
 
@@ -215,18 +246,33 @@ func (h *Host) StartFRR(cfg RouterConfig) (Router, error) {
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "router bgp %d\n bgp router-id %s\n no bgp default ipv4-unicast\n no bgp ebgp-requires-policy\n bgp graceful-restart\n", cfg.ASN, cfg.RouterID)
 	for _, n := range cfg.Neighbors {
-		fmt.Fprintf(&conf, " neighbor %s remote-as %d\n neighbor %s timers connect 1\n", n.Address, n.ASN, n.Address)
+		say := func(format string, args ...any) {
+			fmt.Fprintf(&conf, " neighbor %s "+format+"\n", append([]any{n.frr()}, args...)...)
+		}
+		if n.Address.IsValid() {
+			say("remote-as %d", n.ASN)
+			say("port %d", n.port())
+		} else {
+			say("interface remote-as %d", n.ASN)
+		}
+		say("timers connect 1")
+		if n.Address.IsValid() && n.Interface != "" {
+			say("interface %s", n.Interface)
+		}
 		if cfg.Passive {
-			fmt.Fprintf(&conf, " neighbor %s passive\n", n.Address)
+			say("passive")
 		}
 		if n.TTLSecurity {
-			fmt.Fprintf(&conf, " neighbor %s ttl-security hops 1\n", n.Address)
+			say("ttl-security hops 1")
+		}
+		if n.Password != "" {
+			say("password %s", n.Password)
 		}
 	}
 	for _, family := range []string{"ipv4", "ipv6"} {
 		fmt.Fprintf(&conf, " address-family %s unicast\n", family)
 		for _, n := range cfg.Neighbors {
-			fmt.Fprintf(&conf, "  neighbor %s activate\n", n.Address)
+			fmt.Fprintf(&conf, "  neighbor %s activate\n", n.frr())
 		}
 		fmt.Fprint(&conf, " exit-address-family\n")
 	}
@@ -234,19 +280,26 @@ func (h *Host) StartFRR(cfg RouterConfig) (Router, error) {
 	if err := os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
 		return nil, err
 	}
-	_, f, err := h.startFRR(file)
+	_, f, err := h.startFRR(file, false)
 	return f, err
 }
 
 // StartFRRFrom starts FRR as its own start script does: the daemons, and then
 // vtysh, which reads them dir/frr.conf. The process is that of bgpd; once it has
 // ended it may be started again, beside the zebra that runs on.
-func (h *Host) StartFRRFrom(dir string) (*Process, error) {
+//
+// bfdd runs beside them where the configuration has BFD, and more are further
+// arguments of bgpd.
+func (h *Host) StartFRRFrom(dir string, more ...string) (*Process, error) {
 	empty := filepath.Join(h.Dir, "empty.conf")
 	if err := os.WriteFile(empty, nil, 0o644); err != nil {
 		return nil, err
 	}
-	process, f, err := h.startFRR(empty)
+	text, err := os.ReadFile(filepath.Join(dir, "frr.conf"))
+	if err != nil {
+		return nil, err
+	}
+	process, f, err := h.startFRR(empty, bytes.Contains(text, []byte("\nbfd\n")), more...)
 	if err != nil {
 		return nil, err
 	}
@@ -264,7 +317,7 @@ func (h *Host) StartFRRFrom(dir string) (*Process, error) {
 	return process, err
 }
 
-func (h *Host) startFRR(bgpdConf string) (bgpd *Process, f *frr, err error) {
+func (h *Host) startFRR(bgpdConf string, bfd bool, more ...string) (bgpd *Process, f *frr, err error) {
 	empty := filepath.Join(h.Dir, "zebra.conf")
 	if err := os.WriteFile(empty, nil, 0o644); err != nil {
 		return nil, nil, err
@@ -279,10 +332,14 @@ func (h *Host) startFRR(bgpdConf string) (bgpd *Process, f *frr, err error) {
 		return nil, nil, fmt.Errorf("give %s to user frr: %w (as another user than root, FRR needs the package uidmap)", h.Dir, err)
 	}
 	common := []string{"-u", "frr", "-g", "frr", "--vty_socket", h.Dir, "-z", filepath.Join(h.Dir, "zserv.api"), "-P", "0"}
-	for daemon, own := range map[string][]string{
+	daemons := map[string][]string{
 		"zebra": {"-f", empty, "-i", filepath.Join(h.Dir, "zebra.pid")},
-		"bgpd":  {"-f", bgpdConf, "-i", filepath.Join(h.Dir, "bgpd.pid"), "-p", "179"},
-	} {
+		"bgpd":  append([]string{"-f", bgpdConf, "-i", filepath.Join(h.Dir, "bgpd.pid"), "-p", "179"}, more...),
+	}
+	if bfd {
+		daemons["bfdd"] = []string{"-f", empty, "-i", filepath.Join(h.Dir, "bfdd.pid"), "--bfdctl", filepath.Join(h.Dir, "bfdd.sock")}
+	}
+	for daemon, own := range daemons {
 		process, err := h.Start(daemon, slices.Concat([]string{"/usr/lib/frr/" + daemon}, common, own)...)
 		if err != nil {
 			return nil, nil, err

@@ -22,6 +22,11 @@ let
 in
 {
   options.services.frr = {
+    configFile = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      description = "A file to take in place of what config says.";
+    };
     config = mkOption {
       type = types.lines;
       default = "";
@@ -33,16 +38,20 @@ in
 
   config = lib.mkIf (cfg.bgpd.enable || cfg.bfdd.enable) {
     environment.systemPackages = [ pkgs.frr ];
-    environment.etc."frr/frr.conf".text = ''
-      hostname ${config.networking.hostName}
-      log syslog
-      service password-encryption
-      service integrated-vtysh-config
-      !
-      ${cfg.config}
-      !
-      end
-    '';
+    environment.etc."frr/frr.conf".source =
+      if cfg.configFile != null then
+        cfg.configFile
+      else
+        pkgs.writeText "frr.conf" ''
+          hostname ${config.networking.hostName}
+          log syslog
+          service password-encryption
+          service integrated-vtysh-config
+          !
+          ${cfg.config}
+          !
+          end
+        '';
     systemd.services.frr = {
       description = "FRRouting";
       wantedBy = [ "multi-user.target" ];

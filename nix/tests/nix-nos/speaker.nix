@@ -35,7 +35,49 @@ in
         announcements = etc "nix-nos/gobgp-announcements";
       };
       bird."bird.conf" = etc "bird/bird.conf";
-      frr."frr.conf" = etc "frr/frr.conf";
+      # With passwords, what the daemon reads is made on the machine.
+      frr."frr.conf" = etc (
+        if config.services.frr.configFile == null then "frr/frr.conf" else "nix-nos/frr.conf"
+      );
     }
     .${backend};
+
+  # What of the units is not as nixpkgs has it.
+  unit =
+    let
+      name = if backend == "gobgp" then "gobgpd" else backend;
+      unit = config.systemd.services.${name};
+      plain = text: lib.concatStrings (lib.filter lib.isString (builtins.split "/nix/store/[0-9a-z]{32}-" text));
+      scripts = lib.filter (lib.hasInfix "/nix/store/") (
+        lib.concatMap (key: lib.toList unit.serviceConfig.${key} or [ ]) [
+          "ExecStartPre"
+          "ExecStart"
+          "ExecReload"
+        ]
+      );
+      script =
+        line:
+        let
+          path = lib.removePrefix "+" line;
+        in
+        # A script that was written here, and no program.
+        lib.optional (builtins.match "/nix/store/[^/ ]*" path != null) (
+          builtins.replaceStrings
+            [ (builtins.readFile ../../nix-nos/modules/bgp/render-passwords.sh) ]
+            [ "# and then render-passwords.sh" ]
+            (builtins.readFile path)
+        );
+    in
+    {
+      "${name}.service" = plain (
+        builtins.toJSON {
+          inherit (unit) environment;
+          serviceConfig = lib.filterAttrs (key: _: lib.hasPrefix "Exec" key || key == "RuntimeDirectory") unit.serviceConfig;
+          extraOptions = config.services.frr.bgpd.extraOptions;
+          firewall = config.networking.firewall.allowedTCPPorts;
+        }
+        + "\n"
+        + lib.concatStringsSep "\n" (lib.unique (lib.concatMap script scripts))
+      );
+    };
 }

@@ -56,6 +56,23 @@ rec {
       example = 2;
       description = "How often our AS number comes in the path once more, so that external peers like the route less.";
     };
+    aggregate = {
+      enable = mkOption {
+        type = types.bool;
+        default = false;
+        example = true;
+        description = ''
+          Announce the prefix only while a more specific route is in the table,
+          an own one or one that a peer announced. Only with the frr backend.
+        '';
+      };
+      summaryOnly = mkOption {
+        type = types.bool;
+        default = false;
+        example = true;
+        description = "Keep the more specific routes to ourselves while the prefix is announced.";
+      };
+    };
   };
 
   hears = name: a: a.peers == null || lib.elem name a.peers;
@@ -92,6 +109,16 @@ rec {
         message = "${option}: the nextHop \"${toString a.nextHop}\" of ${a.prefix} must be an IP address of the same family as the prefix, or null.";
       }
     ]
+    ++ [
+      {
+        assertion = a.aggregate.enable || !a.aggregate.summaryOnly;
+        message = "${option}: ${a.prefix} has aggregate.summaryOnly and no aggregate.enable; set both, or none.";
+      }
+      {
+        assertion = !a.aggregate.enable || bgp.backend == "frr";
+        message = "${option}: the ${bgp.backend} backend cannot watch for more specific routes of ${a.prefix}; leave aggregate out, which announces the prefix always, or set nix-nos.bgp.backend to \"frr\".";
+      }
+    ]
     ++ map (text: {
       assertion = community.isStandard text || community.isLarge text;
       message = "${option}: \"${text}\" of ${a.prefix} is not a community; ${community.rule}.";
@@ -121,7 +148,7 @@ rec {
   /*
     The routes by what is said of them, so that what a daemon's configuration
     says per route stays a line: [ { id; family; prefixes; nextHop; standard;
-    large; med; localPref; prepend; hears; } ]. ids are 1, 2, 3, ...
+    large; med; localPref; prepend; aggregate; hears; } ]. ids are 1, 2, 3, ...
   */
   groups =
     let
@@ -145,6 +172,7 @@ rec {
           a.med
           a.localPref
           a.prepend
+          a.aggregate
         ];
     in
     lib.imap1 (
@@ -155,7 +183,12 @@ rec {
       {
         inherit id;
         inherit (a.parsed) family;
-        inherit (a) med localPref prepend;
+        inherit (a)
+          med
+          localPref
+          prepend
+          aggregate
+          ;
         prefixes = map (b: b.parsed.text) same;
         nextHop = if a.nextHop == null then null else ip.canonicalOrGiven a.nextHop;
         standard = lib.filter community.isStandard a.communities;

@@ -2,6 +2,7 @@
 {
   lib,
   config,
+  pkgs,
   ...
 }:
 let
@@ -13,7 +14,8 @@ let
     })
     groups
     ;
-  inherit (import ./peer.nix { inherit lib bgp; }) imported;
+  inherit (import ./peer.nix { inherit lib bgp; }) rulesOf;
+  passwords = import ./passwords.nix { inherit lib bgp pkgs; };
 
   lines = lib.concatMapStrings (line: line + "\n");
   indent = lib.concatMapStrings (line: "  ${line}\n");
@@ -63,11 +65,38 @@ let
     ) (ofFamily family)
     + "}\n";
 
+  setting =
+    r:
+    lib.optional (r.localPref != null) "bgp_local_pref = ${toString r.localPref};"
+    ++ lib.optional (r.med != null) "bgp_med = ${toString r.med};"
+    ++ map (c: "bgp_community.add(${tuple c});") r.standard
+    ++ map (c: "bgp_large_community.add(${tuple c});") r.large
+    ++ lib.genList (_: "bgp_path.prepend(${toString bgp.asn});") r.prepend;
+  # A filter's last lines; rules null: take everything.
+  decide =
+    rules:
+    if rules == null then
+      [ "accept;" ]
+    else
+      lib.concatMap (
+        r:
+        let
+          then' = setting r ++ [ (if r.accept then "accept;" else "reject;") ];
+          pattern = prefix: prefix.text + lib.optionalString r.orLonger "+";
+        in
+        if r.prefixes == null then
+          then'
+        else
+          [ "if net ~ ${set (map pattern r.prefixes)} then {" ] ++ map (l: "  ${l}") then' ++ [ "}" ]
+      ) rules
+      # Behind a rule for everything nothing is left.
+      ++ lib.optional (!lib.any (r: r.prefixes == null) rules) "reject;";
+
   channel =
     name: p: family:
     let
       number = if family == "ipv4" then 4 else 6;
-      prefixes = imported p family;
+      incoming = rulesOf p.import family;
       notFor = lib.concatMap (g: lib.optionals (!(g.hears name)) g.prefixes) (ofFamily number);
       own = [
         "if proto = \"${protocol number}\" then {"
@@ -75,33 +104,33 @@ let
       ++ lib.optional (notFor != [ ]) "  if net ~ ${set notFor} then reject;"
       ++ [
         "  describe${toString number}(${boolean (p.asn != bgp.asn)});"
-        "  accept;"
         "}"
       ];
+      ours = lib.elem number families;
+      others = if bgp.transit then "if source != RTS_BGP then reject;" else "reject;";
     in
-    [
-      "${family} {"
-      "  import ${
-        if prefixes == null then
-          "all"
-        else if prefixes == [ ] then
-          "none"
-        else
-          "where net ~ ${set prefixes}"
-      };"
-    ]
+    [ "${family} {" ]
+    ++ (
+      if incoming == null then
+        [ "  import all;" ]
+      else
+        [ "  import filter {" ] ++ map (l: "    ${l}") (decide incoming) ++ [ "  };" ]
+    )
     # What the import drops is counted only where it is kept.
     ++ lib.optionals (p.maxPrefixes != null) [
       "  import keep filtered;"
       "  receive limit ${toString p.maxPrefixes} action disable;"
     ]
+    ++ lib.optional (p.address == null && number == 4) "  extended next hop on;"
     ++ [
       "  export filter {"
     ]
     ++ map (l: "    ${l}") (
-      lib.optionals (lib.elem number families) own
-      ++ lib.optional bgp.transit "if source = RTS_BGP then accept;"
-      ++ [ "reject;" ]
+      if !ours && !bgp.transit then
+        [ "reject;" ]
+      else
+        (if ours then lib.init own ++ [ "} else ${others}" ] else [ others ])
+        ++ decide (rulesOf p.export family)
     )
     ++ [
       "  };"
@@ -118,9 +147,23 @@ let
       ++ [
         "local ${
           lib.optionalString (p.localAddress != null) "${ip.canonicalOrGiven p.localAddress} "
+        }${
+          lib.optionalString (bgp.listen.port != 179) "port ${toString bgp.listen.port} "
         }as ${toString bgp.asn};"
-        "neighbor ${ip.canonicalOrGiven p.address} as ${toString p.asn};"
       ]
+      ++ (
+        if p.address == null then
+          [
+            "neighbor range fe80::/10 as ${toString p.asn};"
+            "dynamic name \"peer-${name}-\";"
+          ]
+        else
+          [ "neighbor ${ip.canonicalOrGiven p.address} as ${toString p.asn};" ]
+      )
+      ++ lib.optional (p.interface != null) "interface \"${p.interface}\";"
+      # On the address alone, and not on all of them.
+      ++ lib.optional (bgp.listen.addresses != [ ]) "strict bind on;"
+      ++ lib.optional (p.passwordFile != null) "password \"${passwords.mark name}\";"
       ++ lib.optional p.passive "passive on;"
       ++ lib.optional (p.multihop != null) "multihop ${toString p.multihop};"
       ++ lib.optionals (p.ttlSecurity != null) [
@@ -142,10 +185,50 @@ let
         else
           [ "graceful restart off;" ]
       )
-      ++ lib.optional p.bfd.enable "bfd on;"
+      ++ lib.optionals p.bfd.enable [
+        "bfd {"
+        "  min tx interval ${toString p.bfd.transmitInterval} ms;"
+        "  min rx interval ${toString p.bfd.receiveInterval} ms;"
+        "  multiplier ${toString p.bfd.multiplier};"
+        "};"
+      ]
       ++ lib.concatMap (channel name p) p.families
     )
     + "}\n";
+  # A router that looks for its peers by interface, as FRR does, knows those that
+  # it hears a router advertisement of.
+  found = lib.filter (p: p.address == null) (lib.attrValues bgp.peers);
+  advertise =
+    "protocol radv {\n"
+    + indent (
+      lib.concatMap (p: [
+        "interface \"${p.interface}\" {"
+        "  min ra interval 3;"
+        "  max ra interval 10;"
+        "  default lifetime 0;"
+        "};"
+      ]) found
+    )
+    + "}\n";
+
+  kernel =
+    family:
+    "protocol kernel kernel${toString family} {\n"
+    + indent (
+      lib.optional (
+        bgp.installRoutes.maxPaths > 1
+      ) "merge paths on limit ${toString bgp.installRoutes.maxPaths};"
+      ++ [
+        "ipv${toString family} {"
+        "  import none;"
+        "  export where source = RTS_BGP;"
+        "};"
+      ]
+    )
+    + "}\n";
+
+  file = passwords.file "bird.conf";
+  render = passwords.render "bird" "/etc/bird/bird.conf" file "/run/bird";
 in
 {
   config = lib.mkIf (bgp.enable && bgp.backend == "bird") {
@@ -161,10 +244,26 @@ in
             ++ lib.optional (lib.any (p: p.bfd.enable) (lib.attrValues bgp.peers)) "protocol bfd {}"
           ))
         ]
+        ++ map kernel (
+          lib.optionals bgp.installRoutes.enable [
+            4
+            6
+          ]
+        )
+        ++ lib.optional (found != [ ]) advertise
         ++ map originate families
         ++ map describe families
         ++ lib.mapAttrsToList session bgp.peers
       );
+    };
+
+    systemd.services.bird.serviceConfig = lib.mkIf passwords.any {
+      ExecStartPre = [ "+${render}" ];
+      ExecStart = lib.mkForce "${lib.getExe' config.services.bird.package "bird"} -c ${file}";
+      ExecReload = lib.mkForce [
+        "+${render}"
+        "${lib.getExe' config.services.bird.package "birdc"} configure"
+      ];
     };
 
     assertions = lib.concatLists (
@@ -176,6 +275,18 @@ in
         {
           assertion = p.description == null || builtins.match "[^\"\n]*" p.description != null;
           message = "nix-nos.bgp.peers.${name}.description: the bird backend can write no double quote and no line break; leave them out.";
+        }
+        {
+          assertion = p.address != null || p.passive;
+          message = "nix-nos.bgp.peers.${name}.passive: the bird backend cannot connect to a peer that it knows by interface only; set passive to true where the peer connects, or write its link-local address.";
+        }
+        {
+          assertion =
+            bgp.listen.addresses == [ ]
+            ||
+              p.localAddress != null
+              && lib.elem (ip.canonicalOrGiven p.localAddress) (map ip.canonicalOrGiven bgp.listen.addresses);
+          message = "nix-nos.bgp.peers.${name}.localAddress: the bird backend listens at a peer's localAddress; set it to one of nix-nos.bgp.listen.addresses, or leave those empty.";
         }
       ]) bgp.peers
     );

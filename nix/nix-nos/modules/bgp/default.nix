@@ -34,8 +34,7 @@ in
       example = "bird";
       description = ''
         The daemon that speaks BGP. Peers see the same session and the same
-        routes whichever it is; what a daemon cannot do is an error. None of
-        them puts learned routes into the kernel.
+        routes whichever it is; what a daemon cannot do is an error.
       '';
     };
     asn = mkOption {
@@ -93,16 +92,58 @@ in
         must not become the way from one to the other.
       '';
     };
+    installRoutes = {
+      enable = mkOption {
+        type = types.bool;
+        default = false;
+        example = true;
+        description = ''
+          Put the routes that peers announced into the kernel's main table, so
+          that this machine sends packets by them. Not with the gobgp backend.
+        '';
+      };
+      maxPaths = mkOption {
+        type = types.ints.between 1 64;
+        default = 1;
+        example = 2;
+        description = ''
+          How many equally good ways to a prefix the kernel gets at once (ECMP).
+          Equally good are routes whose AS paths are of the same length,
+          whatever is in them, and whose other attributes do not decide.
+        '';
+      };
+    };
+    listen = {
+      addresses = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "192.0.2.10" ];
+        description = ''
+          Own addresses on which peers can connect; empty: all of them. The bird
+          backend listens for each peer where that peer's
+          {option}`localAddress` is, so each peer needs one of these there.
+        '';
+      };
+      port = mkOption {
+        type = types.port;
+        default = 179;
+        example = 1179;
+        description = "TCP port on which peers can connect.";
+      };
+    };
     openFirewall = mkOption {
       type = types.bool;
       default = false;
       example = true;
-      description = "Let peers connect to TCP port 179. Not needed while this side is the one that connects.";
+      description = ''
+        Let peers connect to the TCP port {option}`nix-nos.bgp.listen.port`. Not
+        needed while this side is the one that connects.
+      '';
     };
   };
 
   config = lib.mkIf cfg.enable {
-    networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [ 179 ];
+    networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [ cfg.listen.port ];
 
     assertions = [
       {
@@ -120,6 +161,16 @@ in
             "nix-nos.bgp.routerId: not set, and the speaker needs one; take an IPv4 address of this machine."
           else
             "nix-nos.bgp.routerId: \"${cfg.routerId}\" is not an identifier; write it as an IPv4 address such as 192.0.2.10.";
+      }
+    ]
+    ++ map (text: {
+      assertion = ip.isAddress text;
+      message = "nix-nos.bgp.listen.addresses: \"${text}\" is not an IP address; write one of this machine's such as 192.0.2.10, without a prefix length.";
+    }) cfg.listen.addresses
+    ++ [
+      {
+        assertion = cfg.listen.port > 0;
+        message = "nix-nos.bgp.listen.port: 0 is not a port; the usual one is 179.";
       }
     ]
     ++ lib.concatLists (lib.mapAttrsToList peer.problems cfg.peers)

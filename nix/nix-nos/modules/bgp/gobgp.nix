@@ -16,15 +16,17 @@ let
     })
     groups
     ;
-  inherit (import ./peer.nix { inherit lib bgp; }) imported;
+  inherit (import ./peer.nix { inherit lib bgp; }) id rulesOf;
+  passwords = import ./passwords.nix { inherit lib bgp pkgs; };
 
   # TOML has no null: what is not set must not be there.
-  neighbor = p: {
+  neighbor = name: p: {
     config = {
-      neighbor-address = ip.canonicalOrGiven p.address;
+      neighbor-address = id p;
       peer-as = p.asn;
     }
-    // lib.optionalAttrs (p.description != null) { inherit (p) description; };
+    // lib.optionalAttrs (p.description != null) { inherit (p) description; }
+    // lib.optionalAttrs (p.passwordFile != null) { auth-password = passwords.mark name; };
     transport.config = {
       passive-mode = p.passive;
     }
@@ -58,6 +60,15 @@ let
       enabled = true;
       restart-time = bgp.gracefulRestart.restartTime;
     };
+  }
+  # In microseconds.
+  // lib.optionalAttrs p.bfd.enable {
+    bfd.config = {
+      enabled = true;
+      desired-minimum-tx-interval = 1000 * p.bfd.transmitInterval;
+      required-minimum-receive = 1000 * p.bfd.receiveInterval;
+      detection-multiplier = p.bfd.multiplier;
+    };
   };
   # What differs from gobgpd's own: 90, 30 and 120 seconds.
   timers =
@@ -77,7 +88,15 @@ let
         s:
         lib.optional (s.prefixes != [ ]) {
           prefix-set-name = s.name;
-          prefix-list = map (prefix: { ip-prefix = prefix; }) s.prefixes;
+          prefix-list = map (
+            prefix:
+            {
+              ip-prefix = prefix.text;
+            }
+            // lib.optionalAttrs (s.orLonger or false) {
+              masklength-range = "${toString prefix.length}..${toString prefix.bits}";
+            }
+          ) s.prefixes;
         }
       ) statements;
       neighborSets = map (s: {
@@ -101,7 +120,7 @@ let
 
   addresses =
     wanted:
-    map (p: ip.canonicalOrGiven p.address) (lib.attrValues (lib.filterAttrs wanted bgp.peers));
+    map id (lib.attrValues (lib.filterAttrs wanted bgp.peers));
 
   # What an announcement says of the way to a peer is a policy, since gobgpd's
   # table has a route once for all peers.
@@ -113,7 +132,7 @@ let
         g: s:
         s
         // {
-          inherit (g) prefixes;
+          prefixes = map ip.parsePrefix g.prefixes;
           conditions.bgp-conditions.route-type = "local";
         };
     in
@@ -138,34 +157,75 @@ let
       ) groups
     );
 
-  imports = policyOf "imports" (
-    lib.concatLists (
-      lib.mapAttrsToList (
-        name: p:
-        let
-          peers = [ (ip.canonicalOrGiven p.address) ];
-        in
-        lib.optionals (p.import != "all") (
-          lib.concatMap (
-            family:
-            lib.optional (imported p family != [ ]) {
-              name = "from-${name}-${family}";
-              inherit peers;
-              prefixes = imported p family;
-              actions.route-disposition = "accept-route";
-            }
-          ) p.families
-          ++ [
-            {
-              name = "from-${name}";
-              inherit peers;
-              prefixes = [ ];
-              actions.route-disposition = "reject-route";
-            }
-          ]
-        )
-      ) bgp.peers
-    )
+  rulesActions =
+    r:
+    let
+      added =
+        name: communities:
+        lib.optionalAttrs (communities != [ ]) {
+          "set-${name}" = {
+            options = "add";
+            "set-${name}-method".communities-list = communities;
+          };
+        };
+      actions =
+        lib.optionalAttrs (r.localPref != null) { set-local-pref = r.localPref; }
+        // lib.optionalAttrs (r.med != null) { set-med = toString r.med; }
+        // added "community" r.standard
+        // added "large-community" r.large
+        // lib.optionalAttrs (r.prepend > 0) {
+          set-as-path-prepend = {
+            as = toString bgp.asn;
+            repeat-n = r.prepend;
+          };
+        };
+    in
+    {
+      route-disposition = if r.accept then "accept-route" else "reject-route";
+    }
+    // lib.optionalAttrs (actions != { }) { bgp-actions = actions; };
+  # The import or export policies of all peers; conditions are more that a rule
+  # for a route to be accepted has.
+  direction =
+    of: word: conditions:
+    policyOf "${of}s" (
+      lib.concatLists (
+        lib.mapAttrsToList (
+          name: p:
+          let
+            peers = [ (id p) ];
+            rules = lib.concatMap (
+              family:
+              lib.concatMap (
+                r:
+                # A rule for every route is one for both families.
+                lib.optional (r.prefixes != null || family == lib.head p.families) r
+              ) (rulesOf p.${of} family)
+            ) p.families;
+          in
+          lib.optionals (p.${of} != "all") (
+            lib.imap1 (number: r: {
+              name = "${word}-${name}-${toString number}";
+              inherit peers conditions;
+              prefixes = if r.prefixes == null then [ ] else r.prefixes;
+              inherit (r) orLonger;
+              actions = rulesActions r;
+            }) rules
+            ++ [
+              {
+                name = "${word}-${name}";
+                inherit peers;
+                prefixes = [ ];
+                actions.route-disposition = "reject-route";
+              }
+            ]
+          )
+        ) bgp.peers
+      )
+    );
+  imports = direction "import" "from" { };
+  exports = direction "export" "to" (
+    lib.optionalAttrs (!bgp.transit) { bgp-conditions.route-type = "local"; }
   );
 
   # An external peer gets every route unless a policy says otherwise. "local" is
@@ -184,10 +244,10 @@ let
   policy =
     let
       # In this order: what is rejected for a peer must not be accepted before.
-      exporting = perPeer.policies or [ ] ++ ownRoutesOnly;
+      exporting = perPeer.policies or [ ] ++ exports.policies or [ ] ++ ownRoutesOnly;
       importing = imports.policies or [ ];
       names = map (p: p.name);
-      sets = of: perPeer.${of} or [ ] ++ imports.${of} or [ ];
+      sets = of: perPeer.${of} or [ ] ++ exports.${of} or [ ] ++ imports.${of} or [ ];
     in
     lib.optionalAttrs (exporting ++ importing != [ ]) {
       global.apply-policy.config =
@@ -203,7 +263,11 @@ let
       // lib.optionalAttrs (sets "prefixSets" != [ ]) { prefix-sets = sets "prefixSets"; };
     };
 
-  configFile = "nix-nos/gobgpd.toml";
+  template = "nix-nos/gobgpd.toml";
+  file = if passwords.any then passwords.file "gobgpd.toml" else "/etc/${template}";
+  render = lib.optional passwords.any "+${
+    passwords.render "toml" "/etc/${template}" file "/run/gobgpd"
+  }";
   rendered = (pkgs.formats.toml { }).generate "gobgpd.toml" config.services.gobgpd.settings;
 
   announcementsFile = "nix-nos/gobgp-announcements";
@@ -296,10 +360,25 @@ in
   };
 
   config = lib.mkIf (bgp.enable && bgp.backend == "gobgp") {
-    assertions = lib.mapAttrsToList (name: p: {
-      assertion = !p.bfd.enable;
-      message = "nix-nos.bgp.peers.${name}.bfd.enable: the gobgp backend has no BFD; set nix-nos.bgp.backend to \"bird\" or \"frr\", or shorten timers.hold instead.";
-    }) bgp.peers;
+    assertions = [
+      {
+        assertion = !bgp.installRoutes.enable;
+        message = "nix-nos.bgp.installRoutes.enable: the gobgp backend puts no routes into the kernel; set nix-nos.bgp.backend to \"bird\" or \"frr\".";
+      }
+    ]
+    ++ lib.concatLists (
+      lib.mapAttrsToList (name: p: [
+        {
+          assertion = !p.bfd.enable || lib.versionAtLeast pkgs.gobgpd.version "4.6";
+          message = "nix-nos.bgp.peers.${name}.bfd.enable: the gobgp backend has BFD from gobgpd 4.6 on, and pkgs.gobgpd is ${pkgs.gobgpd.version}; take a newer one, set nix-nos.bgp.backend to \"bird\" or \"frr\", or shorten timers.hold instead.";
+        }
+        # gobgpd looks for the peer once, as it starts.
+        {
+          assertion = p.interface == null;
+          message = "nix-nos.bgp.peers.${name}.interface: the gobgp backend never finds a peer that comes up after it; write the peer's global address in address, or set nix-nos.bgp.backend to \"bird\" or \"frr\".";
+        }
+      ]) bgp.peers
+    );
 
     services.gobgpd = {
       enable = true;
@@ -308,31 +387,39 @@ in
         global.config = lib.filterAttrs (_: v: v != null) {
           as = bgp.asn;
           router-id = bgp.routerId;
+          port = if bgp.listen.port == 179 then null else bgp.listen.port;
+          local-address-list =
+            if bgp.listen.addresses == [ ] then null else map ip.canonicalOrGiven bgp.listen.addresses;
         };
-        neighbors = lib.mapAttrsToList (_: neighbor) bgp.peers;
+        neighbors = lib.mapAttrsToList neighbor bgp.peers;
       };
     };
 
     environment.etc = {
-      ${configFile}.source = rendered;
+      ${template}.source = rendered;
       ${announcementsFile} = lib.mkIf cfg.injectAnnouncements { text = announcements; };
     };
     environment.systemPackages = [ pkgs.gobgp ];
 
     systemd.services.gobgpd = {
+      # Go's listeners speak multipath TCP, which knows no passwords; gobgpd 3 leaves
+      # it on.
+      environment = lib.mkIf passwords.any { GODEBUG = "multipathtcp=0"; };
       # A changed peer is no reason to drop the sessions with all the others.
       reloadTriggers = [ rendered ];
       restartTriggers = [ (builtins.toJSON config.services.gobgpd.settings.global) ];
       # Else systemd gives it up for good after five quick failures.
       startLimitIntervalSec = 0;
       serviceConfig = {
-        ExecStartPre = lib.mkForce "${pkgs.gobgpd}/bin/gobgpd -f /etc/${configFile} --dry-run";
-        ExecStart = lib.mkForce "${pkgs.gobgpd}/bin/gobgpd -f /etc/${configFile} --sdnotify --api-hosts=${cfg.apiAddress}";
+        ExecStartPre = lib.mkForce (render ++ [ "${pkgs.gobgpd}/bin/gobgpd -f ${file} --dry-run" ]);
+        ExecStart = lib.mkForce "${pkgs.gobgpd}/bin/gobgpd -f ${file} --sdnotify --api-hosts=${cfg.apiAddress}";
         # gobgpd -r means graceful restart; the file is read again at SIGHUP.
-        ExecReload = lib.mkForce "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+        ExecReload = lib.mkForce (render ++ [ "${pkgs.coreutils}/bin/kill -HUP $MAINPID" ]);
         Restart = "always";
         RestartSec = "1s";
       }
+      # Whose file it is: the user of the unit has no name before it runs.
+      // lib.optionalAttrs passwords.any { RuntimeDirectory = "gobgpd"; }
       // lib.optionalAttrs cfg.keepRoutesOnStop {
         KillSignal = "SIGKILL";
         SuccessExitStatus = "SIGKILL";
@@ -351,6 +438,8 @@ in
         pkgs.gnugrep
         pkgs.gobgp
       ];
+      # Else systemd gives it up for good after five quick failures.
+      startLimitIntervalSec = 0;
       environment = {
         GOBGP_HOST = apiHost;
         GOBGP_PORT = apiPort;
@@ -368,8 +457,11 @@ in
         DynamicUser = true;
         RuntimeDirectory = "gobgpd-announcements";
         TimeoutStartSec = "60s";
+        # A route that gobgpd refuses stays refused: try ever less often.
         Restart = "on-failure";
         RestartSec = "2s";
+        RestartSteps = 5;
+        RestartMaxDelaySec = "60s";
       };
     };
   };

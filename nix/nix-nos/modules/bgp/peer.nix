@@ -9,19 +9,98 @@ let
   inherit (lib) mkOption types;
   ip = import ../../lib/ip.nix;
   asn = import ../../lib/asn.nix;
+  community = import ../../lib/community.nix;
+
+  rule = more: {
+    options = {
+      prefixes = mkOption {
+        type = types.nullOr (types.listOf types.str);
+        default = null;
+        example = [ "10.0.0.0/8" ];
+        description = "The prefixes that the rule is for, of either family; null: every route.";
+      };
+      orLonger = mkOption {
+        type = types.bool;
+        default = false;
+        example = true;
+        description = "Take more specific routes inside of {option}`prefixes` too, and not only exactly these.";
+      };
+      action = mkOption {
+        type = types.enum [
+          "accept"
+          "reject"
+        ];
+        default = "accept";
+        example = "reject";
+        description = "What becomes of such a route.";
+      };
+      localPref = mkOption {
+        type = types.nullOr types.ints.u32;
+        default = null;
+        example = 200;
+        description = "Local preference to give to the route; null: left as it is.";
+      };
+      med = mkOption {
+        type = types.nullOr types.ints.u32;
+        default = null;
+        example = 100;
+        description = "Multi-exit discriminator to give to the route; null: left as it is.";
+      };
+      communities = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "64512:100" ];
+        description = "Communities to add, standard (RFC 1997) or large (RFC 8092); the route keeps its own.";
+      };
+    }
+    // more;
+  };
+  policy =
+    more: description:
+    mkOption {
+      type = types.either (types.enum [
+        "all"
+        "none"
+      ]) (types.listOf (types.coercedTo types.str (text: { prefixes = [ text ]; }) (types.submodule (rule more))));
+      default = "all";
+      example = [
+        "0.0.0.0/0"
+        {
+          prefixes = [ "10.0.0.0/8" ];
+          orLonger = true;
+          localPref = 200;
+        }
+      ];
+      inherit description;
+    };
 in
-{
+rec {
   submodule =
     { name, config, ... }:
     {
       options = {
         address = mkOption {
-          type = types.str;
+          type = types.nullOr types.str;
+          default = null;
           example = "192.0.2.1";
           description = ''
             Address of the peer, IPv4 or IPv6. A peer that has the name of a
             node in {option}`nix-nos.topology.nodes` defaults to that node's
-            first address.
+            first address. Null only with {option}`interface`.
+          '';
+        };
+        interface = mkOption {
+          type = types.nullOr (types.strMatching "[A-Za-z0-9_.-]{1,15}");
+          default = null;
+          example = "eth0";
+          description = ''
+            Interface at whose other end the peer is. In place of
+            {option}`address` the peer is found by its link-local address, and
+            IPv4 routes have IPv6 next hops (RFC 8950); with an
+            {option}`address`, that must be a link-local one. The bird backend
+            finds a peer only when that connects, so it needs
+            {option}`passive` or an {option}`address`; the frr backend always
+            finds it, and takes no address. Not with the gobgp backend.
           '';
         };
         asn = mkOption {
@@ -30,6 +109,18 @@ in
           description = ''
             AS number of the peer. A peer that has the name of a node in
             {option}`nix-nos.topology.nodes` defaults to that node's.
+          '';
+        };
+        passwordFile = mkOption {
+          type = types.nullOr types.path;
+          default = null;
+          example = "/run/secrets/bgp-router1";
+          description = ''
+            File with the password of the session (TCP MD5, RFC 2385): 1 to 80
+            printable ASCII characters without blanks, a line break at the end
+            not counted. The bird backend takes no double quote in it. Root
+            reads the file when the daemon starts or reloads; it must not be
+            in the Nix store, which every user can read.
           '';
         };
         description = mkOption {
@@ -112,18 +203,29 @@ in
           example = [ "ipv4" ];
           description = "The kinds of unicast routes to exchange.";
         };
-        import = mkOption {
-          type = types.either (types.enum [
-            "all"
-            "none"
-          ]) (types.listOf types.str);
-          default = "all";
-          example = [
-            "0.0.0.0/0"
-            "::/0"
-          ];
-          description = "The routes to take from the peer: all, none, or those of exactly these prefixes.";
-        };
+        import = policy { } ''
+          The routes to take from the peer: all, none, or those that a list of
+          rules accepts. The first rule that a route fits counts, and a route
+          that fits none is rejected. A string is a rule that accepts exactly
+          that prefix.
+        '';
+        export =
+          policy
+            {
+              prepend = mkOption {
+                type = types.ints.between 0 10;
+                default = 0;
+                example = 2;
+                description = "How often our AS number comes in the path once more; only for an external peer.";
+              };
+            }
+            ''
+              The routes to tell the peer, of those that it may hear (see
+              {option}`nix-nos.bgp.announcements` and
+              {option}`nix-nos.bgp.transit`): all, none, or those that a list of
+              rules accepts, as in {option}`import`. What a rule sets comes after
+              what the announcement says.
+            '';
         maxPrefixes = mkOption {
           type = types.nullOr types.ints.positive;
           default = null;
@@ -134,11 +236,31 @@ in
             with the frr backend.
           '';
         };
-        bfd.enable = mkOption {
-          type = types.bool;
-          default = false;
-          example = true;
-          description = "Find out by BFD (RFC 5880) within a second that the peer is gone. Not with the gobgp backend.";
+        bfd = {
+          enable = mkOption {
+            type = types.bool;
+            default = false;
+            example = true;
+            description = "Find out by BFD (RFC 5880) within a second that the peer is gone. The gobgp backend needs gobgpd 4.6 for it.";
+          };
+          transmitInterval = mkOption {
+            type = types.ints.between 10 60000;
+            default = 300;
+            example = 100;
+            description = "Milliseconds from one BFD packet that we send to the next. The peer may ask for slower ones.";
+          };
+          receiveInterval = mkOption {
+            type = types.ints.between 10 60000;
+            default = 300;
+            example = 100;
+            description = "Milliseconds between two BFD packets of the peer, at least.";
+          };
+          multiplier = mkOption {
+            type = types.ints.between 2 255;
+            default = 3;
+            example = 5;
+            description = "Packets of ours in a row that the peer misses before it takes us for gone.";
+          };
         };
       };
       config = {
@@ -156,11 +278,33 @@ in
       peer = ip.parse p.address;
       own = ip.parse p.localAddress;
       internal = p.asn == bgp.asn;
+      linkLocal = peer != null && peer.family == 6 && ip.isLinkLocal p.address;
+      file = toString p.passwordFile;
     in
     [
       {
-        assertion = peer != null;
-        message = "${option}.address: \"${p.address}\" is not an IP address; write one such as 192.0.2.1 or 2001:db8::1, without a prefix length.";
+        assertion = p.address != null || p.interface != null;
+        message = "${option}.address: not set; write the peer's IP address, or in interface the link that it is on.";
+      }
+      {
+        assertion = p.address == null || peer != null;
+        message = "${option}.address: \"${toString p.address}\" is not an IP address; write one such as 192.0.2.1 or 2001:db8::1, without a prefix length.";
+      }
+      {
+        assertion = peer == null || linkLocal == (p.interface != null);
+        message =
+          if linkLocal then
+            "${option}.interface: not set, and the address ${p.address} counts on one link only; name the interface of that link."
+          else
+            "${option}.interface: goes only with a link-local address or with none, and ${toString p.address} is another; leave one of the two out.";
+      }
+      {
+        assertion = p.interface == null || p.multihop == null;
+        message = "${option}.multihop: a peer that is found by its interface is at the other end of it; leave multihop at null.";
+      }
+      {
+        assertion = p.passwordFile == null || !lib.hasPrefix "${builtins.storeDir}/" file;
+        message = "${option}.passwordFile: ${file} is in the Nix store, which every user can read; write, as a string, the path of a file that is on the machine, such as \"/run/secrets/bgp\".";
       }
       {
         assertion = asn.isUsable p.asn;
@@ -187,28 +331,93 @@ in
         message = "${option}.families: name \"ipv4\", \"ipv6\" or both, each once.";
       }
     ]
-    ++ map (
-      text:
-      let
-        prefix = ip.parsePrefix text;
-      in
-      {
-        assertion = prefix != null && ip.isNetwork prefix;
-        message = "${option}.import: \"${text}\" is not a prefix, or has bits set behind its length; write one such as 203.0.113.0/24 or ::/0.";
-      }
-    ) (if lib.isList p.import then p.import else [ ]);
+    ++ lib.concatMap (
+      direction:
+      lib.concatMap (
+        r:
+        let
+          sets =
+            r.localPref != null || r.med != null || r.communities != [ ] || r.prepend or 0 > 0;
+        in
+        [
+          {
+            assertion = r.prefixes != [ ];
+            message = "${option}.${direction}: a rule is for no prefix; leave prefixes at null where it is for all routes.";
+          }
+          {
+            assertion = r.action == "accept" || !sets;
+            message = "${option}.${direction}: a rule that rejects a route can set nothing of it; leave localPref, med, communities and prepend out.";
+          }
+          {
+            assertion = direction == "import" || internal || r.localPref == null;
+            message = "${option}.export: a local preference is not sent to an external peer; leave localPref out, or set med.";
+          }
+          {
+            assertion = !internal || r.prepend or 0 == 0;
+            message = "${option}.export: nothing is prepended towards a peer of our own AS; leave prepend out, or set localPref.";
+          }
+        ]
+        ++ map (
+          text:
+          let
+            prefix = ip.parsePrefix text;
+          in
+          {
+            assertion = prefix != null && ip.isNetwork prefix;
+            message = "${option}.${direction}: \"${text}\" is not a prefix, or has bits set behind its length; write one such as 203.0.113.0/24 or ::/0.";
+          }
+        ) (if r.prefixes == null then [ ] else r.prefixes)
+        ++ map (text: {
+          assertion = community.isStandard text || community.isLarge text;
+          message = "${option}.${direction}: \"${text}\" is not a community; ${community.rule}.";
+        }) r.communities
+      ) (lib.optionals (lib.isList p.${direction}) p.${direction})
+    ) [
+      "import"
+      "export"
+    ];
 
-  # What is imported of a family: null for everything, else a list of prefixes.
-  imported =
-    p: family:
-    if p.import == "all" then
+  # How the daemons name the peer: by its address, or else by its interface.
+  id = p: if p.address == null then p.interface else ip.canonicalOrGiven p.address;
+
+  /*
+    A policy ("all", "none" or rules) for routes of a family: null for all, else
+    the rules that count there, in their order: [ { prefixes; orLonger; accept;
+    localPref; med; standard; large; prepend; } ], with prefixes null for all, or
+    a list of { text; length; bits; }. What fits no rule is rejected.
+  */
+  rulesOf =
+    policy: family:
+    let
+      inFamily = lib.filter (prefix: prefix != null && "ipv${toString prefix.family}" == family);
+      rules = map (r: {
+        inherit (r) orLonger localPref med;
+        accept = r.action == "accept";
+        standard = lib.filter community.isStandard r.communities;
+        large = lib.filter community.isLarge r.communities;
+        prepend = r.prepend or 0;
+        prefixes = if r.prefixes == null then null else inFamily (map ip.parsePrefix r.prefixes);
+      }) policy;
+      # Prefixes that were written one by one are one rule.
+      join =
+        joined: r:
+        let
+          before = lib.last joined;
+        in
+        if
+          joined != [ ]
+          && before.prefixes != null
+          && r.prefixes != null
+          && removeAttrs before [ "prefixes" ] == removeAttrs r [ "prefixes" ]
+        then
+          lib.init joined ++ [ (r // { prefixes = before.prefixes ++ r.prefixes; }) ]
+        else
+          joined ++ [ r ];
+    in
+    if policy == "all" then
       null
-    else if p.import == "none" then
+    else if policy == "none" then
       [ ]
     else
-      map (prefix: prefix.text) (
-        lib.filter (prefix: prefix != null && "ipv${toString prefix.family}" == family) (
-          map ip.parsePrefix p.import
-        )
-      );
+      lib.foldl' join [ ] (lib.filter (r: r.prefixes != [ ]) rules);
 }

@@ -1,0 +1,25 @@
+{
+  nix-nos.bgp = {
+    asn = 65001;
+    routerId = "10.0.0.11";
+    peers.inside = {
+      address = "10.0.0.2";
+      asn = 65001;
+      export = [ { prepend = 1; } ];
+    };
+    peers.router1 = {
+      address = "10.0.0.1";
+      asn = 65000;
+      import = [
+        "203.0.113.1/24"
+        { prefixes = [ ]; }
+        {
+          action = "reject";
+          med = 1;
+        }
+        { communities = [ "65001:65536" ]; }
+      ];
+      export = [ { localPref = 1; } ];
+    };
+  };
+}
