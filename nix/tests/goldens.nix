@@ -60,7 +60,7 @@ let
         in
         lib.throwIf (speaker.failures != [ ]) "nix-nos/good/${name}.nix: ${toString speaker.failures}" (
           lib.mapAttrsToList (of: file "nix-nos/good/${name}.${of}") (
-            speaker.files // lib.optionalAttrs (name == "guarded") speaker.unit
+            speaker.files // lib.optionalAttrs (name == "bfd" || name == "guarded") speaker.unit
           )
         )
       )

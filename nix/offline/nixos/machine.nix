@@ -13,7 +13,7 @@ let
     mkOption {
       type = types.listOf types.port;
       default = [ ];
-      apply = list: lib.unique (lib.naturalSort list);
+      apply = list: lib.unique (builtins.sort builtins.lessThan list);
       inherit description;
     };
   accounts =

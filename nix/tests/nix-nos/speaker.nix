@@ -74,7 +74,7 @@ in
           inherit (unit) environment;
           serviceConfig = lib.filterAttrs (key: _: lib.hasPrefix "Exec" key || key == "RuntimeDirectory") unit.serviceConfig;
           extraOptions = config.services.frr.bgpd.extraOptions;
-          firewall = config.networking.firewall.allowedTCPPorts;
+          firewall = { inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts; };
         }
         + "\n"
         + lib.concatStringsSep "\n" (lib.unique (lib.concatMap script scripts))

@@ -136,14 +136,22 @@ in
       default = false;
       example = true;
       description = ''
-        Let peers connect to the TCP port {option}`nix-nos.bgp.listen.port`. Not
-        needed while this side is the one that connects.
+        Let peers connect to the TCP port {option}`nix-nos.bgp.listen.port`,
+        and send BFD packets (UDP ports 3784 and 4784) where one has BFD. The
+        former is not needed while this side is the one that connects.
       '';
     };
   };
 
   config = lib.mkIf cfg.enable {
     networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [ cfg.listen.port ];
+    # BFD on one link, and over several hops (RFC 5881, RFC 5883).
+    networking.firewall.allowedUDPPorts =
+      lib.mkIf (cfg.openFirewall && lib.any (p: p.bfd.enable) (lib.attrValues cfg.peers))
+        [
+          3784
+          4784
+        ];
 
     assertions = [
       {

@@ -3,6 +3,7 @@
   nix-nos.bgp = {
     asn = 65001;
     routerId = "10.0.0.11";
+    openFirewall = true;
     peers = {
       left = {
         address = "10.0.0.1";
