@@ -18,28 +18,46 @@ import (
 	"github.com/centra/plasmacloud/vmtests/lab"
 )
 
-// machine is what nix-nos makes of a NixOS module, given as a Nix expression.
-// into is filled with what select takes of the machine, as JSON.
-func machine(t *testing.T, module, selected string, into any) {
+// nix evaluates an expression, as JSON into a value.
+func nix(t *testing.T, expression string, into any) {
 	t.Helper()
-	out, err := exec.Command("nix", "--extra-experimental-features", "nix-command", "eval", "--impure", "--json", "--expr", fmt.Sprintf(`
-		let
-		  lib = import ../nix/offline/lib;
-		  machine = import ../nix/tests/nix-nos/network/machine.nix { inherit lib; module = %s; };
-		in
-		if machine.failures == [ ] then machine.%s else throw (toString machine.failures)`, module, selected)).Output()
+	out, err := exec.Command("nix", "--extra-experimental-features", "nix-command", "eval", "--impure", "--json", "--expr", expression).Output()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
-		t.Fatalf("evaluate the description: %s", failed.Stderr)
+		t.Fatalf("evaluate: %s", failed.Stderr)
 	}
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(out, into))
 }
 
-// networkd starts systemd-networkd in the host, with the files in dir as its
-// configuration and a /run of its own. As /sys cannot be written, it does not
-// wait for udev, which knows nothing of network namespaces.
-func networkd(h *lab.Host, dir, name string) (*lab.Process, error) {
-	return h.Start(name, "unshare", "--mount", "sh", "-ec", `
+// machine is what nix-nos makes of a NixOS module, given as a Nix expression:
+// the files that systemd-networkd reads.
+func machine(t *testing.T, module string) files {
+	t.Helper()
+	var rendered struct {
+		Failures []string
+		Files    files
+	}
+	nix(t, fmt.Sprintf(`
+		let machine = import ../nix/tests/nix-nos/network/machine.nix { lib = import ../nix/offline/lib; module = %s; };
+		in { inherit (machine) failures files; }`, module), &rendered)
+	require.Empty(t, rendered.Failures)
+	return rendered.Files
+}
+
+// networkd starts systemd-networkd in the host, with these files and a /run of
+// its own. As /sys cannot be written, it does not wait for udev, which knows
+// nothing of network namespaces.
+func networkd(t *testing.T, h *lab.Host, rendered files, name string) *lab.Process {
+	t.Helper()
+	dir := filepath.Join(h.Dir, "systemd-network")
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	for name, text := range rendered {
+		if name == "networkd.conf" { // NixOS sets what only later versions know
+			text = strings.ReplaceAll(text, "IPv6PrivacyExtensions=true\n", "")
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+	}
+	process, err := h.Start(name, "unshare", "--mount", "sh", "-ec", `
 		mount -t tmpfs tmpfs /run
 		mkdir -p /run/systemd
 		mount --bind "$1" /etc/systemd/network
@@ -47,6 +65,8 @@ func networkd(h *lab.Host, dir, name string) (*lab.Process, error) {
 		mount -o remount,bind,ro /sys
 		SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console exec /lib/systemd/systemd-networkd
 	`, "networkd", dir)
+	require.NoError(t, err)
+	return process
 }
 
 // The files of nix/tests/nix-nos/network/good/all.nix do in systemd-networkd
@@ -83,21 +103,13 @@ func TestNetworkdDoesWhatIsDescribed(t *testing.T) {
 		card("storage")
 	}
 
-	var rendered files
-	machine(t, "../nix/tests/nix-nos/network/good/all.nix", "files", &rendered)
-	dir := filepath.Join(l.Dir, "network")
-	require.NoError(t, os.Mkdir(dir, 0o755))
+	rendered := machine(t, "../nix/tests/nix-nos/network/good/all.nix")
 	for name, text := range rendered {
-		if name == "networkd.conf" { // NixOS sets what only later versions know
-			text = strings.ReplaceAll(text, "IPv6PrivacyExtensions=true\n", "")
-		}
 		if !vlans && name != "10-storage.network" {
-			text = strings.ReplaceAll(text, "storage", "tagged")
+			rendered[name] = strings.ReplaceAll(text, "storage", "tagged")
 		}
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 	}
-	process, err := networkd(node, dir, "networkd")
-	require.NoError(t, err)
+	process := networkd(t, node, rendered, "networkd")
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(process.Output())
@@ -194,8 +206,7 @@ func TestNetworkdDoesWhatIsDescribed(t *testing.T) {
 	ip("route", "add", "198.18.0.0/15", "via", "192.0.2.9", "proto", "bird")
 	ip("route", "add", "local", "203.0.113.128/25", "dev", "lo", "table", "local")
 	require.NoError(t, process.Stop(patience))
-	process, err = networkd(node, dir, "networkd-again")
-	require.NoError(t, err)
+	process = networkd(t, node, rendered, "networkd-again")
 	require.NoError(t, lab.Eventually(patience, func() error {
 		for _, name := range []string{"lo", "eth0", "br0", "storage"} {
 			if !strings.Contains(process.Output(), name+": State changed: configuring -> configured") {

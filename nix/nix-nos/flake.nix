@@ -12,7 +12,11 @@
     {
       nixosModules = {
         default = module ./modules;
-        topology = module ./modules/topology.nix;
+        # With what follows from it for BGP and interfaces.
+        topology.imports = [
+          ./modules/topology-bgp.nix
+          ./modules/topology-interfaces.nix
+        ];
         interfaces = module ./modules/interfaces.nix;
         vlans = module ./modules/vlans.nix;
         routing = module ./modules/routing.nix;

@@ -106,10 +106,22 @@ let
       )
     )
   ) (casesIn "nix-nos/network/good");
+  topologies = map (
+    name:
+    file "nix-nos/network/topology/${name}.json" (
+      pretty (
+        import ./nix-nos/network/topology.nix {
+          inherit lib;
+          module = ./nix-nos/network/topology + "/${name}.nix";
+        }
+      )
+    )
+  ) (casesIn "nix-nos/network/topology");
 in
 lib.listToAttrs (
   good
   ++ networks
+  ++ topologies
   ++ nixNos
   ++ merge
   ++ lib.mapAttrsToList (name: file "options/${name}.md") optionsDoc

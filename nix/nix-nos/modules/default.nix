@@ -4,7 +4,8 @@
     ./bgp
     ./interfaces.nix
     ./routing.nix
-    ./topology.nix
+    ./topology-bgp.nix
+    ./topology-interfaces.nix
     ./vlans.nix
   ];
 }
