@@ -3,23 +3,39 @@ package vmtests
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/centra/plasmacloud/bgp"
 	"github.com/centra/plasmacloud/deployer/phonehome"
+	"github.com/centra/plasmacloud/nixeval"
 )
+
+// schemaID begins the $id of each schema, by which they name each other.
+const schemaID = "https://github.com/centra/plasmacloud/blob/main/nix/schema/"
 
 func schema(t *testing.T, name string) *jsonschema.Schema {
 	t.Helper()
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
-	s, err := compiler.Compile("../nix/schema/" + name + ".schema.json")
+	files, err := filepath.Glob("../nix/schema/*.schema.json")
+	require.NoError(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+		require.NoError(t, err, file)
+		require.NoError(t, compiler.AddResource(schemaID+filepath.Base(file), document))
+	}
+	s, err := compiler.Compile(schemaID + name + ".schema.json")
 	require.NoError(t, err)
 	return s
 }
@@ -64,6 +80,25 @@ func nodesOf(t *testing.T, golden []byte) map[string]goldenNode {
 	return manifest.Data.Nodes
 }
 
+func TestGeneratedManifests(t *testing.T) {
+	s := schema(t, "manifest")
+	for name, golden := range goldens(t) {
+		assert.NoError(t, validate(t, s, golden), name)
+		manifest, err := nixeval.DecodeManifest(bytes.NewReader(golden))
+		if assert.NoError(t, err, name) {
+			assert.NotEmpty(t, manifest.NodeIDs(), name)
+		}
+	}
+	for what, wrong := range map[string]string{
+		"data beside a failure":      `{ "data": { "schemaVersion": 1, "cluster": { "name": "c", "asn": null, "initialPeers": [], "deployerUrl": "" }, "nodes": {}, "vips": {} }, "failedAssertions": ["x"], "warnings": [] }`,
+		"neither data nor a failure": `{ "data": null, "failedAssertions": [], "warnings": [] }`,
+		"no verdict":                 `{ "data": null }`,
+		"an unknown key":             `{ "data": null, "failedAssertions": ["x"], "warnings": [], "more": 1 }`,
+	} {
+		assert.Error(t, validate(t, s, []byte(wrong)), what)
+	}
+}
+
 func TestGeneratedClusterConfigs(t *testing.T) {
 	s := schema(t, "cluster-config")
 	for name, golden := range goldens(t) {
@@ -74,6 +109,88 @@ func TestGeneratedClusterConfigs(t *testing.T) {
 			assert.Equal(t, id, config.NodeID)
 		}
 	}
+}
+
+func TestGeneratedAnnouncerConfigs(t *testing.T) {
+	s := schema(t, "announcer")
+	generated := 0
+	for name, golden := range goldens(t) {
+		for id, node := range nodesOf(t, golden) {
+			if string(node.Announcer) == "null" {
+				continue
+			}
+			generated++
+			assert.NoError(t, validate(t, s, node.Announcer), "%s, %s", name, id)
+			_, err := bgp.ParseConfig(node.Announcer)
+			assert.NoError(t, err, "%s, %s", name, id)
+		}
+	}
+	assert.Greater(t, generated, 5)
+}
+
+// The schema of announcer.json and the announcer take the same, value by value.
+func TestAnnouncerSchemaAgreesWithItsReader(t *testing.T) {
+	s := schema(t, "announcer")
+	const document = `{ "schema_version": 1, "node_id": "node01", "asn": 65001,
+		"speaker": { "address": "127.0.0.1:50051", "timeout": "2s" }, "next_hop": { "ipv4": "10.0.0.11", "ipv6": "2001:db8::11" },
+		"hold": { "interface": "lo", "netns": "" }, "drain_delay": "5s", "reconcile_interval": "10s", "metrics": { "listen": "127.0.0.1:9479" },
+		"vips": [ { "address": "203.0.113.10", "communities": ["65001:100", "65001:1:2"], "med": 0, "local_pref": 4294967295, "prepend": 3,
+			"hold": "route", "drain_delay": "30s", "checks": [
+				{ "type": "http", "url": "http://127.0.0.1:8080/healthz", "interval": "2s", "timeout": "1s", "rise": 2, "fall": 3 },
+				{ "type": "tcp", "address": "[::1]:80" } ] } ] }`
+	values := []any{
+		nil, true, -1, 0, 1, 2, 256, 1001, 1.5, 65001, 4294967295, 4294967296,
+		"", "a", "0.5s", "1m30s", "5", "5 s", "-5s", "route", "none", "Address", "http", "tcp", "https", "127.0.0.1:80", "127.0.0.1", "127.0.0.1:80x",
+		"203.0.113.11", "203.0.113.0/24", "2001:db8::10", "http://127.0.0.1:8081/", "http://user:x@127.0.0.1/", "ftp://127.0.0.1/",
+		[]any{}, []any{"65001:100"}, []any{"65001"}, []any{1}, []any{nil}, map[string]any{}, map[string]any{"x": 1},
+	}
+	// What the schema leaves to the announcer, as it says itself.
+	beyond := regexp.MustCompile("is longer than the interval|cannot be announced")
+	taken, refused := 0, 0
+	agree := func(what string, change func(root map[string]any)) {
+		t.Helper()
+		root := map[string]any{}
+		require.NoError(t, json.Unmarshal([]byte(document), &root))
+		change(root)
+		data, err := json.Marshal(root)
+		require.NoError(t, err)
+		bySchema := validate(t, s, data)
+		_, byReader := bgp.ParseConfig(data)
+		if byReader != nil && beyond.MatchString(byReader.Error()) {
+			return
+		}
+		if (bySchema == nil) != (byReader == nil) {
+			t.Errorf("%s\nschema: %v\nreader: %v", what, bySchema, byReader)
+		}
+		if byReader == nil {
+			taken++
+		} else {
+			refused++
+		}
+	}
+	vip := func(root map[string]any) map[string]any { return root["vips"].([]any)[0].(map[string]any) }
+	for _, at := range []func(root map[string]any) map[string]any{
+		func(root map[string]any) map[string]any { return root },
+		func(root map[string]any) map[string]any { return root["speaker"].(map[string]any) },
+		func(root map[string]any) map[string]any { return root["next_hop"].(map[string]any) },
+		func(root map[string]any) map[string]any { return root["hold"].(map[string]any) },
+		func(root map[string]any) map[string]any { return root["metrics"].(map[string]any) },
+		vip,
+		func(root map[string]any) map[string]any { return vip(root)["checks"].([]any)[0].(map[string]any) },
+		func(root map[string]any) map[string]any { return vip(root)["checks"].([]any)[1].(map[string]any) },
+	} {
+		root := map[string]any{}
+		require.NoError(t, json.Unmarshal([]byte(document), &root))
+		for key := range at(root) {
+			agree("no "+key, func(root map[string]any) { delete(at(root), key) })
+			for _, value := range values {
+				agree(fmt.Sprintf("%s = %#v", key, value), func(root map[string]any) { at(root)[key] = value })
+			}
+		}
+		agree("a stranger", func(root map[string]any) { at(root)["stranger"] = 1 })
+	}
+	assert.Greater(t, taken, 50)
+	assert.Greater(t, refused, 500)
 }
 
 // The schema and the program that reads the file take the same: each key left out,

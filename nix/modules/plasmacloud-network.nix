@@ -112,6 +112,8 @@ in
           Restart = "always";
           RestartSec = "1s";
           TimeoutStopSec = "${toString stopSeconds}s";
+          # A pass may wait several times for the speaker, and for the kernel.
+          WatchdogSec = "90s";
 
           DynamicUser = true;
           AmbientCapabilities = [ "CAP_NET_ADMIN" ];
