@@ -81,7 +81,7 @@ func Open(cfg *Config, logger *slog.Logger) (*Announcer, error) {
 	if err != nil {
 		return nil, errors.Join(err, locks.Close())
 	}
-	sp, err := speaker.Dial(speaker.Config{Address: cfg.Speaker.Address, ASN: cfg.ASN, Timeout: cfg.Speaker.Timeout})
+	sp, err := speaker.Dial(speaker.Config{Address: cfg.Speaker.Address, ASN: cfg.ASN, Timeout: cfg.Speaker.Timeout, TLS: cfg.Speaker.TLS})
 	if err != nil {
 		return nil, errors.Join(err, holder.Close(), locks.Close())
 	}
@@ -131,7 +131,7 @@ func (a *Announcer) Reload(cfg *Config) error {
 	defer a.mu.Unlock()
 	switch old := a.cfg; {
 	case old.Speaker != cfg.Speaker:
-		return needsRestart("speaker", old.Speaker.Address, cfg.Speaker.Address)
+		return needsRestart("speaker", old.Speaker, cfg.Speaker)
 	case old.ASN != cfg.ASN:
 		return needsRestart("asn", old.ASN, cfg.ASN)
 	case old.Hold != cfg.Hold:

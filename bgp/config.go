@@ -13,7 +13,9 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/health"
@@ -48,6 +50,15 @@ type Config struct {
 type SpeakerConfig struct {
 	Address string        // host:port, or unix:///path
 	Timeout time.Duration // of one request
+	TLS     speaker.TLS
+}
+
+func (s SpeakerConfig) String() string {
+	text := fmt.Sprintf("%s with timeout %s", s.Address, s.Timeout)
+	if s.TLS.Use {
+		text += fmt.Sprintf(" and TLS (ca %s, cert %s, key %s, server_name %s)", s.TLS.CA, s.TLS.Cert, s.TLS.Key, s.TLS.ServerName)
+	}
+	return text
 }
 
 // Metrics is where metrics and status are served.
@@ -145,6 +156,9 @@ func (r *reader) config(tree any) *Config {
 		r.add("speaker.address", "%v", err)
 	}
 	cfg.Speaker.Timeout = sp.duration("timeout", 2*time.Second)
+	if value, ok := sp.optional("tls"); ok {
+		cfg.Speaker.TLS = r.tls(value, strings.HasPrefix(cfg.Speaker.Address, "unix://"))
+	}
 	sp.end()
 
 	nh := o.optionalObject("next_hop")
@@ -188,6 +202,30 @@ func (r *reader) config(tree any) *Config {
 	}
 	o.end()
 	return cfg
+}
+
+func (r *reader) tls(value any, unix bool) speaker.TLS {
+	o := r.object("speaker.tls", value)
+	t := speaker.TLS{Use: true, ServerName: o.textOr("server_name", "")}
+	file := func(key string) string {
+		path := o.textOr(key, "")
+		if path != "" && !filepath.IsAbs(path) {
+			r.add(o.at(key), "%s is no absolute path", quote(path))
+		}
+		return path
+	}
+	t.CA, t.Cert, t.Key = file("ca"), file("cert"), file("key")
+	switch {
+	case t.Cert != "" && t.Key == "":
+		r.add(o.at("key"), "is missing, and cert is there; name both, or neither")
+	case t.Cert == "" && t.Key != "":
+		r.add(o.at("cert"), "is missing, and key is there; name both, or neither")
+	}
+	if unix && t.ServerName == "" && !o.bad {
+		r.add(o.at("server_name"), "is missing; a Unix socket has no name to look for in a certificate")
+	}
+	o.end()
+	return t
 }
 
 func (r *reader) vip(path string, item any, cfg *Config) VIP {

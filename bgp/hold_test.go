@@ -3,8 +3,6 @@ package bgp_test
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -151,14 +149,8 @@ func TestAnotherInterface(t *testing.T) {
 	s.crash()
 	done := s.watchLocal(v4a, v6a)
 	removed := s.removals()
+	s.extra = object{"hold": object{"interface": "br7", "netns": s.ns.Path}}
 	s.configure(object{"address": v4a}, object{"address": v6a, "hold": "route"})
-	data, err := os.ReadFile(s.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(s.file, []byte(strings.Replace(string(data), `"interface":"lo"`, `"interface":"br7"`, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	began := time.Now()
 	s.start()
 	s.waitRoutes(v4a, v6a)

@@ -1,7 +1,6 @@
 package bgp_test
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"syscall"
@@ -23,14 +22,8 @@ func TestInterfaceGone(t *testing.T) {
 	if err := s.ns.Handle.LinkAdd(bridge()); err != nil {
 		t.Fatal(err)
 	}
+	s.extra = object{"hold": object{"interface": "br7", "netns": s.ns.Path}}
 	s.configure(object{"address": v4a}, object{"address": v6a})
-	data, err := os.ReadFile(s.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(s.file, bytes.Replace(data, []byte(`"interface":"lo"`), []byte(`"interface":"br7"`), 1), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	s.start()
 	s.waitRoutes(v4a, v6a)
 	for i := range 2 {

@@ -1,11 +1,9 @@
 package bgp_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,23 +18,9 @@ func TestMetrics(t *testing.T) { gobgpdtest.Each(t, testMetrics) }
 func testMetrics(t *testing.T, g gobgpdtest.Generation) {
 	s, web := newSite(t, gobgpdtest.Config{Generation: g}), newService(t)
 	configure := func() (address string) {
-		s.configure(object{"address": v4a, "checks": []object{web.check()}}, object{"address": v6a, "hold": "route"})
-		var config object
-		data, err := os.ReadFile(s.file)
-		if err == nil {
-			err = json.Unmarshal(data, &config)
-		}
 		address = fmt.Sprintf("127.0.0.1:%d", gobgpdtest.FreePort(t, "127.0.0.1"))
-		config["metrics"] = object{"listen": address}
-		if err == nil {
-			data, err = json.Marshal(config)
-		}
-		if err == nil {
-			err = os.WriteFile(s.file, data, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		s.extra = object{"metrics": object{"listen": address}}
+		s.configure(object{"address": v4a, "checks": []object{web.check()}}, object{"address": v6a, "hold": "route"})
 		return address
 	}
 	has := func(address, path string, wants ...string) {

@@ -247,7 +247,7 @@ func (w worldHolder) Close() error { return nil }
 // testConfig has n VIPs, each with one check of its own.
 func testConfig(n int) *Config {
 	cfg := &Config{
-		NodeID: "node01", ASN: 65001, Speaker: SpeakerConfig{"127.0.0.1:50051", 2 * time.Second},
+		NodeID: "node01", ASN: 65001, Speaker: SpeakerConfig{Address: "127.0.0.1:50051", Timeout: 2 * time.Second},
 		DrainDelay: 5 * time.Second, ReconcileInterval: 10 * time.Second,
 	}
 	a := netip.MustParseAddr("203.0.113.1")

@@ -222,7 +222,7 @@ func TestReloadRefusesWhatItCannotDo(t *testing.T) {
 	a := New(Options{Config: testConfig(1), Speaker: worldSpeaker{w}, Holder: worldHolder{w}})
 	defer a.Close()
 	for want, change := range map[string]func(*Config){
-		"speaker changed from 127.0.0.1:50051 to 127.0.0.1:1, which a reload cannot do; restart the announcer": func(c *Config) { c.Speaker.Address = "127.0.0.1:1" },
+		"speaker changed from 127.0.0.1:50051 with timeout 2s to 127.0.0.1:1 with timeout 2s, which a reload cannot do; restart the announcer": func(c *Config) { c.Speaker.Address = "127.0.0.1:1" },
 		"asn changed from 65001 to 65002": func(c *Config) { c.ASN = 65002 },
 		"hold changed":                    func(c *Config) { c.Hold.Interface = "br0" },
 	} {

@@ -23,7 +23,7 @@ func newReports() reports { return reports{foreign: map[netip.Addr]string{}} }
 
 // speakerState is what counts as the same trouble, whatever its detail.
 func speakerState(err error) string {
-	for _, state := range []error{speaker.ErrGone, speaker.ErrNoAnswer, speaker.ErrNotConfigured, speaker.ErrWrongASN, speaker.ErrWrongAPI} {
+	for _, state := range []error{speaker.ErrGone, speaker.ErrNoAnswer, speaker.ErrNotConfigured, speaker.ErrWrongASN, speaker.ErrWrongAPI, speaker.ErrTLS} {
 		if errors.Is(err, state) {
 			return state.Error()
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -35,6 +36,7 @@ type site struct {
 	ns     *netnstest.NS
 	holder *vip.Netlink
 	file   string
+	extra  object // of announcer.json, beside what configure says
 
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -73,13 +75,15 @@ type object map[string]any
 // configure writes announcer.json with these VIPs.
 func (s *site) configure(vips ...object) {
 	s.t.Helper()
-	data, err := json.Marshal(object{
+	config := object{
 		"schema_version": 1, "node_id": "node01", "asn": gobgpdtest.SpeakerASN,
 		"speaker":     object{"address": s.daemon.API, "timeout": "500ms"},
 		"hold":        object{"interface": "lo", "netns": s.ns.Path},
 		"drain_delay": drainDelay.String(), "reconcile_interval": "1s",
 		"vips": vips,
-	})
+	}
+	maps.Copy(config, s.extra)
+	data, err := json.Marshal(config)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -45,6 +45,9 @@ func (g *GoBGP) explain(ctx context.Context, do string, err error) error {
 		if refused := g.refused(ctx); refused != nil {
 			return fmt.Errorf("%w: %w", ErrGone, refused)
 		}
+		if untrusted := g.untrusted(); untrusted != nil {
+			return fmt.Errorf("%w: %s: %w", ErrTLS, g.cfg.Address, untrusted)
+		}
 		return fmt.Errorf("%w: %s: %s: %s", ErrNoAnswer, g.cfg.Address, do, status.Convert(err).Message())
 	}
 	if s, ok := status.FromError(err); ok {

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 )
 
@@ -38,6 +37,7 @@ type Config struct {
 	Address string        // host:port, or unix:///path
 	ASN     uint32        // what the daemon must say of itself
 	Timeout time.Duration // of one request; of a list, without progress
+	TLS     TLS
 }
 
 // GoBGP is a client of a gobgpd over its gRPC API, of whichever generation the
@@ -45,6 +45,7 @@ type Config struct {
 type GoBGP struct {
 	cfg         Config
 	conn        *grpc.ClientConn
+	untrusted   func() error // why TLS failed the last time; nil: it did not
 	generations []generation
 	speaks      atomic.Int32 // index into generations: what the daemon spoke last
 	answered    atomic.Int32 // number of the generation that answered last
@@ -59,8 +60,9 @@ var (
 // which generation the daemon is shows in its first answer, and again when it was
 // replaced by another.
 func Dial(cfg Config) (*GoBGP, error) {
+	transport, untrusted := cfg.TLS.transport()
 	conn, err := grpc.NewClient(target(cfg.Address),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(transport),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		// A daemon that comes back must be filled again before its peers give up on
@@ -75,7 +77,7 @@ func Dial(cfg Config) (*GoBGP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("speaker %s: %w", cfg.Address, err)
 	}
-	return &GoBGP{cfg: cfg, conn: conn, generations: []generation{newGoBGPv4(conn), newGoBGPv3(conn)}}, nil
+	return &GoBGP{cfg: cfg, conn: conn, untrusted: untrusted, generations: []generation{newGoBGPv4(conn), newGoBGPv3(conn)}}, nil
 }
 
 func target(address string) string {

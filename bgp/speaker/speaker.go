@@ -72,6 +72,8 @@ var (
 	ErrNotConfigured = errors.New("speaker is not configured yet")
 	// ErrWrongASN: the daemon speaks as another ASN than the configuration says.
 	ErrWrongASN = errors.New("speaker has another ASN")
+	// ErrTLS: the daemon exists, and one side does not trust the other.
+	ErrTLS = errors.New("TLS with the speaker fails")
 	// ErrWrongAPI: the daemon serves an API that this client does not speak.
 	ErrWrongAPI = errors.New("speaker serves another API")
 )

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -127,13 +128,14 @@ func FreePort(t testing.TB, address string) int {
 
 // Daemon is a gobgpd.
 type Daemon struct {
-	API string         // address of its gRPC API
+	API string         // address of its gRPC API, as a client wants it
 	BGP netip.AddrPort // where it listens
 
 	t          testing.TB
 	generation Generation
 	asn        uint32
 	config     string
+	args       []string
 	cmd        *exec.Cmd
 	exited     chan struct{}
 	log        *bytes.Buffer
@@ -147,6 +149,8 @@ type Config struct {
 	PeerASN         uint32           // 0: RouterASN
 	GracefulRestart bool
 	Extra           string // more TOML, after the global section
+	Unix            bool   // the API is on a Unix socket
+	Args            []string
 }
 
 // Start runs a speaker and returns when its API listens.
@@ -162,6 +166,15 @@ func Start(t testing.TB, cfg Config) *Daemon {
 		cfg.PeerASN = RouterASN
 	}
 	d := newDaemon(t, cfg.Generation, SpeakerAddr, cfg.ASN)
+	d.args = cfg.Args
+	if cfg.Unix {
+		dir, err := os.MkdirTemp("", "gobgpd") // t.TempDir() may be too long for a socket
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		d.API = "unix://" + dir + "/api"
+	}
 	text := d.global() + cfg.Extra + "\n"
 	for _, peer := range cfg.Peers {
 		text += neighbor(peer.Addr(), cfg.PeerASN, cfg.GracefulRestart)
@@ -219,7 +232,13 @@ func (d *Daemon) start(config string) {
 func (d *Daemon) Run(args ...string) {
 	d.t.Helper()
 	d.log = &bytes.Buffer{}
-	d.cmd = exec.Command(d.generation.binary(d.t), append([]string{"-f", d.config, "--api-hosts", d.API, "--pprof-disable", "--metrics-path="}, args...)...)
+	network, address := "tcp", d.API
+	if path, ok := strings.CutPrefix(d.API, "unix://"); ok {
+		network, address = "unix", path
+		_ = os.Remove(path) // as RuntimeDirectory= does; gobgpd does not
+	}
+	args = slices.Concat([]string{"-f", d.config, "--api-hosts", d.API, "--pprof-disable", "--metrics-path="}, d.args, args)
+	d.cmd = exec.Command(d.generation.binary(d.t), args...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := StartProcess(d.cmd); err != nil {
 		d.t.Fatal(err)
@@ -232,7 +251,7 @@ func (d *Daemon) Run(args ...string) {
 		close(exited)
 	}()
 	Eventually(d.t, "gobgpd's API listens", func() error {
-		conn, err := net.Dial("tcp", d.API)
+		conn, err := net.Dial(network, address)
 		if err == nil {
 			conn.Close()
 		}
