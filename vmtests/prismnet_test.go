@@ -49,7 +49,7 @@ func evaluatePrismNET(t *testing.T, more string, nixos ...string) map[string]pri
 		  bare = import ../nix/offline/lib;
 		  lib = bare // { nixosSystem = import ../nix/offline/nixos.nix { lib = bare; }; };
 		  nixosModule.imports = [
-		    ../nix/nix-nos/modules/bgp
+		    ../nix/nix-nos/modules
 		    ../nix/modules/plasmacloud-cluster.nix
 		    ../nix/modules/plasmacloud-deployer.nix
 		    ../nix/modules/plasmacloud-network.nix

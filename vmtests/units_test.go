@@ -16,7 +16,11 @@ import (
 // service that can do nothing, 10 one that can do everything.
 const exposure = "25"
 
-var inStore = regexp.MustCompile(`/nix/store/[^/ ]+/bin/([^ ]+)`)
+var (
+	inStore = regexp.MustCompile(`/nix/store/[^/ ]+/bin/([^ ]+)`)
+	// A script of NixOS' own making, around what a module says in shell.
+	script = regexp.MustCompile(`/nix/store/unit-script-[^/\s]+`)
+)
 
 // units writes the units that nix/tests records to a folder, with programs that are
 // on this machine, and returns their files by name.
@@ -40,6 +44,7 @@ func units(t *testing.T) map[string]string {
 			require.NoError(t, err, path)
 			return found
 		})
+		here = script.ReplaceAllString(here, "/bin/sh")
 		name := filepath.Base(path)
 		files[name] = filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(files[name], []byte(here), 0o644))

@@ -17,6 +17,14 @@ let
   settings = builtins.toJSON (prismnet.externalIds node.id) + "\n";
   ovsdb = "unix:/run/openvswitch/db.sock";
 
+  # Of the machine's interfaces, where nix-nos knows all of their addresses.
+  interfaces = lib.attrValues ((config.nix-nos.interfaces or { }) // (config.nix-nos.vlans or { }));
+  allKnown = interfaces != [ ] && lib.all (i: i.dhcp == "none" && !i.acceptRA) interfaces;
+  addresses = map (address: ip.canonicalOrGiven (lib.head (lib.splitString "/" address))) (
+    lib.concatMap (i: i.addresses) interfaces
+  );
+  encapsulationIp = prismnet.encapsulationIp node.id;
+
   # { ipv4 = [ address ]; ipv6 = [ address ]; }, without a family that has none.
   byFamily = lib.groupBy (address: if ip.isIPv6 address then "ipv6" else "ipv4");
   canonical =
@@ -80,6 +88,10 @@ in
   };
 
   config = lib.mkIf (cfg.enable && node.data != null) {
+    warnings =
+      lib.optional (allKnown && !(lib.elem encapsulationIp addresses))
+        "plasmacloud.network.prismnetIntegration.nodes.${node.id}.encapsulationIp: no interface of nix-nos.interfaces or nix-nos.vlans has ${encapsulationIp}, where the other nodes send what is for ${node.id}; add it to the addresses of one, or write an address that one has.";
+
     virtualisation.vswitch.enable = true;
     boot.kernelModules = [
       "openvswitch"

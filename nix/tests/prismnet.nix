@@ -105,6 +105,30 @@ in
       firewall = firewall config;
     }
   );
+  # What is said of an encapsulation address that no interface has.
+  warnings =
+    let
+      warnings = nodeModule: (nodeOf "node01" { } nodeModule).warnings;
+    in
+    {
+      unknown = warnings { };
+      there = warnings { nix-nos.interfaces.eth0.addresses = [ "10.0.0.11/24" ]; };
+      onVlan = warnings {
+        nix-nos.interfaces.eth0 = { };
+        nix-nos.vlans.tunnels = {
+          interface = "eth0";
+          id = 50;
+          addresses = [ "10.0.0.11/24" ];
+        };
+      };
+      missing = warnings { nix-nos.interfaces.eth0.addresses = [ "10.0.0.12/24" ]; };
+      byDHCP = warnings {
+        nix-nos.interfaces.eth0 = {
+          addresses = [ "10.0.0.12/24" ];
+          dhcp = "ipv4";
+        };
+      };
+    };
   # A machine that has the cluster's modules and is none of its nodes.
   outside = lib.attrNames (
     lib.nixosSystem {

@@ -7,7 +7,17 @@
 let
   inherit
     (mkCluster {
-      modules = [ ../examples/three-nodes/cluster.nix ];
+      modules = [
+        ../examples/three-nodes/cluster.nix
+        {
+          plasmacloud.network.prismnetIntegration = {
+            enable = true;
+            tls.privateKey = "/run/secrets/ovn/key.pem";
+            tls.certificate = "/run/secrets/ovn/cert.pem";
+            tls.caCertificate = "/run/secrets/ovn/ca.pem";
+          };
+        }
+      ];
       nodeModules.node01.plasmacloud.deployer.enable = true;
     })
     nixosConfigurations
