@@ -1,13 +1,17 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer/api"
@@ -55,6 +59,50 @@ func TestServeTLS(t *testing.T) {
 	}
 	if _, err := plain.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "not_a_deployer") {
 		t.Errorf("without TLS: %v", err)
+	}
+}
+
+// TestWatchdog: systemd hears of the deployer as often as it wants.
+func TestWatchdog(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "notify")
+	notified, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer notified.Close()
+	serveProc(t, []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=300000"},
+		"--store", filepath.Join(dir, "state.db"), "--manifest", write(t, filepath.Join(dir, "m.json"), manifest("node01")))
+	for _, want := range []string{"READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"} {
+		_ = notified.SetReadDeadline(time.Now().Add(20 * time.Second))
+		buf := make([]byte, 256)
+		if n, err := notified.Read(buf); err != nil || string(buf[:n]) != want {
+			t.Fatalf("systemd heard %q, %v; want %q", buf[:n], err, want)
+		}
+	}
+}
+
+// TestNixConfigs: what the Nix module writes is what this program takes.
+func TestNixConfigs(t *testing.T) {
+	recorded, err := os.ReadFile("../../nix/tests/nodes.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var nodes struct {
+		Deployers map[string]struct{ JSON json.RawMessage }
+	}
+	if err := json.Unmarshal(recorded, &nodes); err != nil || len(nodes.Deployers) < 3 {
+		t.Fatalf("%d deployers, %v", len(nodes.Deployers), err)
+	}
+	for name, d := range nodes.Deployers {
+		c, err := parseConfig(d.JSON)
+		if err == nil {
+			err = c.check()
+		}
+		if err != nil || c.Store.Type != strings.TrimSuffix(name, "Alone") {
+			t.Errorf("%s: %v\n%s", name, err, d.JSON)
+		}
 	}
 }
 

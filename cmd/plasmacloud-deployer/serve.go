@@ -155,6 +155,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	go func() { served <- httpServer.Serve(limited) }()
 	log.Info("listening", "addr", listener.Addr().String(), "scheme", scheme)
 	notify(log, daemon.SdNotifyReady)
+	go watchdog(upkeepCtx, registry, log)
 
 	for {
 		select {

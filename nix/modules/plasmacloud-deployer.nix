@@ -6,88 +6,150 @@
   ...
 }:
 let
-  inherit (lib) mkOption types;
-  inherit (config.plasmacloud) cluster package;
-  inherit (import ../lib/endpoint.nix { inherit lib; }) port;
+  inherit (config.plasmacloud) package;
+  duration = import ../lib/duration.nix { inherit lib; };
   cfg = config.plasmacloud.deployer;
+  inherit (cfg) store tls tokens;
+  etcd = store.type == "etcd";
+  option = "plasmacloud.deployer";
+
   binary = "${package}/bin/plasmacloud-deployer";
   configFile = "plasmacloud/deployer.json";
   manifestFile = "plasmacloud/manifest.json";
 
+  # Files that systemd reads as root and hands to the service: { <name> = path; }.
+  credentials =
+    lib.filterAttrs (_: path: path != null) (
+      {
+        join-tokens = tokens.joinFile;
+        operators = tokens.operatorsFile;
+      }
+      // lib.optionalAttrs tls.enable {
+        tls-cert = tls.certFile;
+        tls-key = tls.keyFile;
+        tls-client-ca = tls.clientCaFile;
+      }
+      // lib.optionalAttrs etcd {
+        etcd-ca = store.etcd.tls.caFile;
+        etcd-cert = store.etcd.tls.certFile;
+        etcd-key = store.etcd.tls.keyFile;
+        etcd-password = store.etcd.passwordFile;
+      }
+    );
+  # Where the service finds one, "" for one that is not set (systemd.exec(5), CREDENTIALS).
+  credential =
+    name: lib.optionalString (credentials ? ${name}) "/run/credentials/plasmacloud-deployer.service/${name}";
+  # Those that are set, under the keys of deployer.json.
+  present = lib.filterAttrs (_: path: path != "");
+  etcdTls = present {
+    ca = credential "etcd-ca";
+    cert = credential "etcd-cert";
+    key = credential "etcd-key";
+  };
+
   configJson =
-    builtins.toJSON {
-      inherit (cfg) listen;
-      store.path = cfg.storePath;
-      manifest = if cfg.manifest == null then "" else "${cfg.manifest}";
-      allow_unknown_nodes = cfg.allowUnknownNodes;
-    }
+    builtins.toJSON (
+      {
+        inherit (cfg) listen;
+        store =
+          if etcd then
+            {
+              inherit (store) type;
+              inherit (store.etcd) endpoints prefix timeout;
+              compact_interval = store.etcd.compactInterval;
+            }
+            // lib.optionalAttrs (etcdTls != { }) { tls = etcdTls; }
+            // lib.optionalAttrs (store.etcd.username != null) {
+              inherit (store.etcd) username;
+              password_file = credential "etcd-password";
+            }
+          else
+            { inherit (store) type path; };
+        tokens = present {
+          join_file = credential "join-tokens";
+          operators_file = credential "operators";
+        };
+        manifest = if cfg.manifest == null then "" else "${cfg.manifest}";
+        allow_unknown_nodes = cfg.allowUnknownNodes;
+        max_unknown_nodes = cfg.maxUnknownNodes;
+        provisioning_timeout = cfg.provisioningTimeout;
+        heartbeat_interval = cfg.heartbeatInterval;
+      }
+      // lib.optionalAttrs (cfg.offlineAfter != null) { offline_after = cfg.offlineAfter; }
+      // lib.optionalAttrs tls.enable {
+        tls = present {
+          cert = credential "tls-cert";
+          key = credential "tls-key";
+          client_ca = credential "tls-client-ca";
+        };
+      }
+    )
     + "\n";
   ownManifest = cfg.manifest == "/etc/${manifestFile}";
   manifestJson = builtins.toJSON cfg.clusterManifest + "\n";
+
+  within = name: text: least: most: {
+    assertion =
+      duration.parse text >= duration.parse least && duration.parse text <= duration.parse most;
+    message = "${option}.${name}: ${text} is not from ${least} to ${most}.";
+  };
+  secret = import ../lib/secret-file.nix { inherit lib; };
+  url = config.plasmacloud.cluster.deployer.url;
 in
 {
   imports = [
+    ./options/deployer.nix
     ./options/network.nix
     ./options/package.nix
   ];
-
-  options.plasmacloud.deployer = {
-    enable = lib.mkEnableOption "the deployer, the registry of the cluster's nodes";
-    listen = mkOption {
-      type = types.strMatching "([0-9A-Za-z._-]+|\\[[0-9a-fA-F:.]+(%[0-9A-Za-z._-]+)?])?:${port}";
-      default = ":8080";
-      example = "10.0.0.10:8080";
-      description = "Where it listens, as HOST:PORT; without a host, on every address.";
-    };
-    storePath = mkOption {
-      type = types.strMatching "/var/lib/plasmacloud-deployer/[0-9A-Za-z_][0-9A-Za-z._-]*";
-      default = "/var/lib/plasmacloud-deployer/state.db";
-      example = "/var/lib/plasmacloud-deployer/nodes.db";
-      description = "The file of the registry, directly below the service's state directory.";
-    };
-    manifest = mkOption {
-      type = types.nullOr types.path;
-      default = if cluster.nodes == { } then null else "/etc/${manifestFile}";
-      defaultText = lib.literalMD "the manifest of {option}`plasmacloud.cluster`, where that is defined";
-      example = "/var/lib/plasmacloud-deployer/manifest.json";
-      description = "The manifest of the cluster whose nodes may join.";
-    };
-    clusterManifest = mkOption {
-      type = types.raw;
-      internal = true;
-      default = {
-        data = (import ../lib/cluster-data.nix { inherit lib; } config.plasmacloud).manifest;
-        failedAssertions = [ ];
-        # NixOS' own are not about the cluster.
-        warnings = lib.filter (lib.hasPrefix "plasmacloud.") config.warnings;
-      };
-      description = ''
-        The manifest of {option}`plasmacloud.cluster`: mkCluster gives the one
-        that it made. On a machine outside the cluster it is made anew.
-      '';
-    };
-    allowUnknownNodes = mkOption {
-      type = types.bool;
-      default = false;
-      example = true;
-      description = "Whether a node that no manifest names may join.";
-    };
-    openFirewall = mkOption {
-      type = types.bool;
-      default = false;
-      example = true;
-      description = "Whether to open the port of {option}`listen` in the firewall.";
-    };
-  };
 
   config = lib.mkIf cfg.enable {
     assertions = [
       {
         assertion = cfg.manifest != null || cfg.allowUnknownNodes;
-        message = "plasmacloud.deployer.manifest: null, so no node could join; define plasmacloud.cluster, name a manifest, or set plasmacloud.deployer.allowUnknownNodes.";
+        message = "${option}.manifest: null, so no node could join; define plasmacloud.cluster, name a manifest, or set ${option}.allowUnknownNodes.";
       }
-    ];
+      {
+        assertion = tls.enable -> tls.certFile != null && tls.keyFile != null;
+        message = "${option}.tls: with enable, name both certFile and keyFile.";
+      }
+      {
+        assertion = etcd -> store.etcd.endpoints != [ ];
+        message = "${option}.store.etcd.endpoints: none; name the members of etcd, such as https://10.0.0.21:2379.";
+      }
+      {
+        assertion = etcd || store.etcd.endpoints == [ ];
+        message = "${option}.store.etcd.endpoints: of no use with the type bolt; set ${option}.store.type = \"etcd\", or leave it out.";
+      }
+      {
+        assertion = (store.etcd.tls.certFile == null) == (store.etcd.tls.keyFile == null);
+        message = "${option}.store.etcd.tls: certFile and keyFile go together.";
+      }
+      {
+        assertion = (store.etcd.username == null) == (store.etcd.passwordFile == null);
+        message = "${option}.store.etcd: username and passwordFile go together.";
+      }
+      (within "provisioningTimeout" cfg.provisioningTimeout "1s" "720h")
+      (within "heartbeatInterval" cfg.heartbeatInterval "1s" "1h")
+    ]
+    ++ lib.optionals (cfg.offlineAfter != null) [
+      (within "offlineAfter" cfg.offlineAfter "1s" "24h")
+      {
+        assertion = duration.parse cfg.offlineAfter > duration.parse cfg.heartbeatInterval;
+        message = "${option}.offlineAfter: ${cfg.offlineAfter} is not more than heartbeatInterval (${cfg.heartbeatInterval}), so every node would be offline between two heartbeats.";
+      }
+    ]
+    ++ lib.mapAttrsToList (name: secret "${option}.${name}") {
+      "tls.keyFile" = tls.keyFile;
+      "tokens.joinFile" = tokens.joinFile;
+      "tokens.operatorsFile" = tokens.operatorsFile;
+      "store.etcd.tls.keyFile" = store.etcd.tls.keyFile;
+      "store.etcd.passwordFile" = store.etcd.passwordFile;
+    };
 
+    warnings = lib.optional (tls.enable && lib.hasPrefix "http:" url) "The deployer here serves https:// only, and plasmacloud.cluster.deployer.url is ${url}: nodes do not reach it there.";
+
+    environment.systemPackages = [ package ];
     environment.etc = {
       ${configFile}.text = configJson;
       ${manifestFile} = lib.mkIf ownManifest { text = manifestJson; };
@@ -101,29 +163,36 @@ in
       description = "Registry of the cluster's nodes";
       documentation = [ "https://github.com/centra/plasmacloud" ];
       wantedBy = [ "multi-user.target" ];
-      after = [ "network.target" ];
+      wants = lib.optional etcd "network-online.target";
+      after = [ (if etcd then "network-online.target" else "network.target") ];
       restartTriggers = [ configJson ];
       reloadTriggers = lib.optional ownManifest manifestJson;
       startLimitIntervalSec = 0;
-      serviceConfig = import ./hardening.nix // {
-        Type = "notify";
-        ExecStartPre = "${binary} check /etc/${configFile}";
-        ExecStart = "${binary} serve --config /etc/${configFile}";
-        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
-        Restart = "always";
-        RestartSec = "1s";
+      serviceConfig =
+        import ./hardening.nix
+        // {
+          Type = "notify";
+          ExecStartPre = "${binary} check /etc/${configFile}";
+          ExecStart = "${binary} serve --config /etc/${configFile}";
+          ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+          Restart = "always";
+          RestartSec = "1s";
+          WatchdogSec = "30s";
 
-        DynamicUser = true;
-        StateDirectory = "plasmacloud-deployer";
-        CapabilityBoundingSet = [ "CAP_NET_BIND_SERVICE" ];
-        AmbientCapabilities = [ "CAP_NET_BIND_SERVICE" ];
-        RestrictAddressFamilies = [
-          "AF_INET"
-          "AF_INET6"
-          "AF_UNIX"
-        ];
-        UMask = "0077";
-      };
+          DynamicUser = true;
+          StateDirectory = "plasmacloud-deployer";
+          CapabilityBoundingSet = [ "CAP_NET_BIND_SERVICE" ];
+          AmbientCapabilities = [ "CAP_NET_BIND_SERVICE" ];
+          RestrictAddressFamilies = [
+            "AF_INET"
+            "AF_INET6"
+            "AF_UNIX"
+          ];
+          UMask = "0077";
+        }
+        // lib.optionalAttrs (credentials != { }) {
+          LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") credentials;
+        };
     };
   };
 }

@@ -144,15 +144,15 @@ let
     option: values:
     lib.filter (
       value:
-      (builtins.tryEval
-        (lib.nixosSystem {
+      (builtins.tryEval (
+        lib.getAttrFromPath (lib.splitString "." option) (lib.nixosSystem {
           system = "x86_64-linux";
           modules = [
             nixosModule
-            { plasmacloud.deployer.${option} = value; }
+            { plasmacloud.deployer = lib.setAttrByPath (lib.splitString "." option) value; }
           ];
-        }).config.plasmacloud.deployer.${option}
-      ).success
+        }).config.plasmacloud.deployer
+      )).success
     ) values;
 
   flake = (import ../../flake.nix).outputs {
@@ -232,6 +232,79 @@ in
       outside = same outside;
     };
 
+  # With every option set, and the service that gets its files.
+  deployers =
+    let
+      of =
+        settings:
+        let
+          inherit
+            (lib.nixosSystem {
+              system = "x86_64-linux";
+              modules = [
+                nixosModule
+                ../examples/three-nodes/cluster.nix
+                {
+                  plasmacloud.cluster.deployer.url = lib.mkForce "http://deployer:8443";
+                  plasmacloud.deployer = settings // {
+                    enable = true;
+                  };
+                }
+              ];
+            })
+            config
+            ;
+          service = config.systemd.services.plasmacloud-deployer;
+        in
+        {
+          json = builtins.fromJSON config.environment.etc."plasmacloud/deployer.json".text;
+          credentials = service.serviceConfig.LoadCredential or [ ];
+          inherit (service) after wants;
+          inherit (config) warnings;
+          failures = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
+        };
+    in
+    {
+      bolt = of {
+        listen = "10.0.0.10:8443";
+        tls = {
+          enable = true;
+          certFile = "/var/lib/acme/deployer/fullchain.pem";
+          keyFile = "/var/lib/acme/deployer/key.pem";
+          clientCaFile = "/var/lib/secrets/clients.pem";
+        };
+        tokens.joinFile = "/run/secrets/join";
+        tokens.operatorsFile = "/run/secrets/operators";
+        store.path = "/var/lib/plasmacloud-deployer/nodes.db";
+        allowUnknownNodes = true;
+        maxUnknownNodes = 7;
+        provisioningTimeout = "1h30m";
+        heartbeatInterval = "1m";
+        offlineAfter = "90s";
+      };
+      etcd = of {
+        store.type = "etcd";
+        store.etcd = {
+          endpoints = [
+            "https://10.0.0.21:2379"
+            "https://[2001:db8::21]:2379"
+          ];
+          prefix = "/plasmacloud/one/";
+          tls.caFile = "/var/lib/secrets/etcd-ca.pem";
+          tls.certFile = "/var/lib/secrets/etcd.pem";
+          tls.keyFile = "/var/lib/secrets/etcd.key";
+          username = "plasmacloud";
+          passwordFile = "/run/secrets/etcd-password";
+          timeout = "5s";
+          compactInterval = "0s";
+        };
+      };
+      etcdAlone = of {
+        store.type = "etcd";
+        store.etcd.endpoints = [ "http://127.0.0.1:2379" ];
+      };
+    };
+
   # By drain delay.
   stopsWithin = lib.genAttrs [
     "1ms"
@@ -256,7 +329,7 @@ in
       "a b:80"
       "::1:80x"
     ];
-    storePath = [
+    "store.path" = [
       "/var/lib/plasmacloud-deployer/state.db"
       "/var/lib/plasmacloud-deployer/_a-1"
       "/var/lib/plasmacloud-deployer/"
@@ -320,6 +393,46 @@ in
       }
     ];
     deployerAlone = failures [ { plasmacloud.deployer.enable = true; } ];
+    deployerWrong = failures [
+      ../examples/three-nodes/cluster.nix
+      {
+        plasmacloud.deployer = {
+          enable = true;
+          tls.enable = true;
+          tls.certFile = "/etc/deployer.pem";
+          store.etcd.endpoints = [ "https://10.0.0.21:2379" ];
+          store.etcd.tls.keyFile = "/etc/etcd.key";
+          store.etcd.username = "plasmacloud";
+          provisioningTimeout = "721h";
+          heartbeatInterval = "500ms";
+          offlineAfter = "100ms";
+        };
+      }
+    ];
+    etcdNowhere = failures [
+      ../examples/three-nodes/cluster.nix
+      {
+        plasmacloud.deployer.enable = true;
+        plasmacloud.deployer.store.type = "etcd";
+      }
+    ];
+    secretsInTheStore = failures [
+      ../examples/three-nodes/cluster.nix
+      {
+        plasmacloud = {
+          node.id = "node01";
+          deployer = {
+            enable = true;
+            tokens.joinFile = "${builtins.storeDir}/x-join";
+            tokens.operatorsFile = "${builtins.storeDir}/x-operators";
+            store.etcd.passwordFile = "${builtins.storeDir}/x-password";
+            tls.keyFile = "${builtins.storeDir}/x-key";
+          };
+          phoneHome.tokenFile = "${builtins.storeDir}/x-token";
+          phoneHome.keyFile = "${builtins.storeDir}/x-key";
+        };
+      }
+    ];
     phoneHomeAlone = failures [ { plasmacloud.phoneHome.enable = true; } ];
     clusterWrong = failures [
       ./bad/peer.nix

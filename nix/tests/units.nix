@@ -18,7 +18,21 @@ let
           };
         }
       ];
-      nodeModules.node01.plasmacloud.deployer.enable = true;
+      nodeModules.node01.plasmacloud = {
+        deployer = {
+          enable = true;
+          tls.enable = true;
+          tls.certFile = "/var/lib/acme/deployer/fullchain.pem";
+          tls.keyFile = "/var/lib/acme/deployer/key.pem";
+          tokens.joinFile = "/run/secrets/join-tokens";
+        };
+        phoneHome.tokenFile = "/run/secrets/join-token";
+        phoneHome.caFile = "/etc/ssl/deployer-ca.pem";
+        phoneHome.extraArgs = [
+          "--log-level"
+          "100% $debug"
+        ];
+      };
     })
     nixosConfigurations
     ;
