@@ -131,6 +131,7 @@ lib.listToAttrs (
   ++ [
     (file "nodes.json" (pretty (import ./nodes.nix { inherit lib mkCluster nixosModule; })))
     (file "prismnet.json" (pretty (import ./prismnet.nix { inherit lib mkCluster; })))
+    (file "nix-nos/network/readme.json" (pretty (import ./nix-nos/network/readme.nix { inherit lib; })))
     (file "ip.json" (pretty (import ./ip-check.nix { inherit lib; })))
   ]
 )
