@@ -111,9 +111,9 @@ func testReplicas(t *testing.T, version string) {
 	wantUnavailable(t, "etcd is gone", leader, follower)
 	server.Run()
 	answered(nodes)
-	server.Signal(syscall.SIGSTOP)
+	server.Stop()
 	wantUnavailable(t, "etcd is stopped", leader, follower)
-	server.Signal(syscall.SIGCONT)
+	server.Continue()
 	answered(nodes)
 	if err := leader.end(syscall.SIGKILL); err == nil {
 		t.Error("killed and ended well")
@@ -210,9 +210,9 @@ func TestEtcdAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve(`/plasmacloud/meta/schema_version says schema version "2", and this deployer reads 1`)
-	server.Signal(syscall.SIGSTOP)
+	server.Stop()
 	serve("etcd at " + server.URL + " did not answer within 500ms")
-	server.Signal(syscall.SIGCONT)
+	server.Continue()
 	server.Kill()
 	serve("etcd at " + server.URL)
 }

@@ -33,7 +33,8 @@ operators ask it who is there, and it survives a crash with nothing lost.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(serveCommand(), checkCommand(), resetCommand(), decommissionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), resetCommand(), decommissionCommand(),
+		backupCommand(), restoreCommand(), verifyCommand())
 	return command.Prepare(root).ExecuteContext(ctx)
 }
 

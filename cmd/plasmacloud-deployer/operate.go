@@ -24,8 +24,8 @@ func resetCommand() *cobra.Command {
 		Short: "Let a node be provisioned anew, on any machine",
 		Long: `Let a node be provisioned anew, on any machine: it is pending again, no machine is bound
 to it, and the installer may write its disk. Use it to install an active node again and
-to bring a decommissioned one back. Run it while the deployer is stopped, and with the
-node switched off: a node that is up reports itself ready again.`,
+to bring a decommissioned one back. Run it with the node switched off: a node that is up
+reports itself ready again. With a bbolt store the deployer has to be stopped.`,
 		Example: `  systemctl stop plasmacloud-deployer
   plasmacloud-deployer reset node03 --reason "new disks"
   systemctl start plasmacloud-deployer`,
@@ -36,8 +36,8 @@ func decommissionCommand() *cobra.Command {
 	return operatorCommand(&cobra.Command{
 		Use:   "decommission NODE",
 		Short: "Take a node out: its reports are refused until it is reset",
-		Long: `Take a node out: its record stays and its reports are refused until it is reset. Run it
-while the deployer is stopped.`,
+		Long: `Take a node out: its record stays and its reports are refused until it is reset. With a
+bbolt store the deployer has to be stopped.`,
 		Example: `  plasmacloud-deployer decommission node03 --reason "sold"`,
 	}, (*deployer.Registry).Decommission)
 }
@@ -45,8 +45,18 @@ while the deployer is stopped.`,
 type operation func(r *deployer.Registry, ctx context.Context, id, reason string) (deployer.View, error)
 
 func operatorCommand(cmd *cobra.Command, do operation) *cobra.Command {
-	var path, storePath, reason string
+	var reason string
 	cmd.Args = cobra.ExactArgs(1)
+	storeCommand(cmd, func(ctx context.Context, at *storeConfig, args []string, out io.Writer) error {
+		return operate(ctx, at, args[0], reason, do, out)
+	})
+	cmd.Flags().StringVar(&reason, "reason", "", "why, a `TEXT` for the node's history")
+	return cmd
+}
+
+// storeCommand gives cmd the flags that name a store, and work that store.
+func storeCommand(cmd *cobra.Command, work func(ctx context.Context, at *storeConfig, args []string, out io.Writer) error) *cobra.Command {
+	var path, storePath string
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := readConfig(path, cmd.Flags().Changed("config"))
 		if err != nil {
@@ -58,12 +68,11 @@ func operatorCommand(cmd *cobra.Command, do operation) *cobra.Command {
 		if err := cfg.Store.check(); err != nil {
 			return process.ConfigError(fmt.Errorf("configuration %s: %w", path, err))
 		}
-		return operate(cmd.Context(), &cfg.Store, args[0], reason, do, cmd.OutOrStdout())
+		return work(cmd.Context(), &cfg.Store, args, cmd.OutOrStdout())
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVar(&path, "config", defaultConfigPath, "configuration `FILE`; the default one may be missing")
 	cmd.Flags().StringVar(&storePath, "store", "", "bbolt `FILE` of the deployer, over the file's store")
-	cmd.Flags().StringVar(&reason, "reason", "", "why, a `TEXT` for the node's history")
 	return cmd
 }
 

@@ -337,14 +337,7 @@ func TestCorruptRecord(t *testing.T) {
 	if err := serveProc(t, nil, args...).end(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	db, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("nodes")).Put([]byte("node02"), []byte("{torn")) })
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
+	spoil(t, path, "node02", "{torn")
 
 	for range 2 { // it is said at each start
 		p := startProc(t, nil, args...)
@@ -373,7 +366,7 @@ func TestCorruptRecord(t *testing.T) {
 		}
 	}
 	var out strings.Builder
-	err = run(t.Context(), []string{"decommission", "node02", "--store", path}, &out, io.Discard)
+	err := run(t.Context(), []string{"decommission", "node02", "--store", path}, &out, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "nodes/node02 is corrupt") || !strings.Contains(err.Error(), "reset node02 rewrites it") {
 		t.Errorf("decommission: %v", err)
 	}
@@ -433,5 +426,18 @@ func TestOperate(t *testing.T) {
 	}
 	if n := p.get("node01"); n.State != node.Provisioning || !strings.Contains(fmt.Sprint(n.History), "because of decommission") {
 		t.Errorf("%+v", n)
+	}
+}
+
+// spoil writes the record of a node behind the back of a deployer that was stopped.
+func spoil(t *testing.T, path, id, value string) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("nodes")).Put([]byte(id), []byte(value)) })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -275,6 +275,22 @@ func (s *Store) Seen(ctx context.Context, heard map[string]time.Time) error {
 	}))
 }
 
+// Check goes through the whole file and says what is wrong with its structure. What is
+// wrong with a single record, List says.
+func (s *Store) Check() error {
+	var found []error
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		for err := range tx.Check() {
+			found = append(found, err)
+		}
+		return nil
+	})
+	if len(found) > 10 {
+		found = append(found[:10], errors.New("and more"))
+	}
+	return closed(errors.Join(append(found, err)...))
+}
+
 // Close implements store.Store.
 func (s *Store) Close() error { return s.db.Close() }
 

@@ -1,12 +1,11 @@
 package bolt_test
 
 import (
-	"encoding/json"
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -31,14 +30,28 @@ func open(t testing.TB, path string) *bolt.Store {
 }
 
 func TestConformance(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) (store.Store, func() store.Store) {
+	storetest.Run(t, func(t *testing.T) storetest.Opened {
 		path := filepath.Join(t.TempDir(), "state.db")
 		s := open(t, path)
-		return s, func() store.Store {
+		shut := func() {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			return open(t, path)
+		}
+		return storetest.Opened{
+			Store: s,
+			Reopen: func() store.Store {
+				shut()
+				s = open(t, path)
+				return s
+			},
+			Spoil: func(id, value string) (store.Store, string) {
+				shut()
+				edit(t, path, "nodes", id, value)
+				s = open(t, path)
+				return s, "nodes/" + id
+			},
+			Kept: func(id string) []string { return peek(t, path, "corrupt", id+"/") },
 		}
 	})
 }
@@ -85,82 +98,54 @@ func TestMode(t *testing.T) {
 	}
 }
 
-func TestCorruptRecord(t *testing.T) {
-	for name, value := range map[string]string{
-		"not JSON":      "{",
-		"another id":    `{"id":"node03","state":"Active"}`,
-		"another state": `{"id":"node02","state":"asleep"}`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "state.db")
-			good, err := json.Marshal(storetest.Full("node01"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			edit(t, path, "nodes", "node01", string(good))
-			edit(t, path, "nodes", "node02", value)
-			s := open(t, path)
-
-			check := func(what string, err error) {
-				t.Helper()
-				var corrupt *store.CorruptError
-				if !errors.As(err, &corrupt) || corrupt.Key != "nodes/node02" || !strings.Contains(err.Error(), "nodes/node02") {
-					t.Errorf("%s: %v, want a corrupt record nodes/node02", what, err)
-				}
-			}
-			_, err = s.Get(t.Context(), "node02")
-			check("get", err)
-			check("update", s.Update(t.Context(), "node02", func(node.Node, bool) (node.Node, error) {
-				t.Error("the change of a corrupt record ran")
-				return node.Node{}, nil
-			}))
-			nodes, err := s.List(t.Context())
-			check("list", err)
-			if len(nodes) != 1 || nodes[0].ID != "node01" {
-				t.Errorf("listed %v, want the good one", nodes)
-			}
-			if records, rest := store.Corrupt(err); len(records) != 1 || records[0].ID != "node02" || rest != nil {
-				t.Errorf("taken apart: %v and %v", records, rest)
-			}
-
-			mended := storetest.Full("node02")
-			for _, id := range []string{"node01", "node02", "node03"} { // only one of them is corrupt
-				n := storetest.Full(id)
-				n.Role = "mended"
-				if err := s.Mend(t.Context(), n); err != nil {
-					t.Errorf("mend %s: %v", id, err)
-				}
-			}
-			mended.Role = "mended"
-			nodes, err = s.List(t.Context())
-			if err != nil || !reflect.DeepEqual(nodes, []node.Node{storetest.Full("node01"), mended}) {
-				t.Errorf("mended: %+v, %v", nodes, err)
-			}
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if kept := peek(t, path, "corrupt", "node02/1"); kept != value {
-				t.Errorf("kept aside: %q, want %q", kept, value)
-			}
-		})
+// TestCheck: a file whose pages are damaged is found out.
+func TestCheck(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, path)
+	for i := range 200 { // more than one page
+		id := fmt.Sprintf("node%03d", i)
+		if err := s.Update(t.Context(), id, func(node.Node, bool) (node.Node, error) { return storetest.Full(id), nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(s.Check(), s.Close()); err != nil {
+		t.Fatalf("a good file: %v", err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := bytes.LastIndex(data, []byte("node000")) // in the page that it is in, the pages' numbers come before
+	page := first / os.Getpagesize() * os.Getpagesize()
+	copy(data[page:], "damaged!")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path)
+	if err := s.Check(); err == nil {
+		t.Error("a damaged page was not found")
 	}
 }
 
-// peek reads one key behind the store's back.
-func peek(t *testing.T, path, bucket, key string) (value string) {
+// peek reads the values of all keys with a prefix behind the store's back.
+func peek(t *testing.T, path, bucket, prefix string) (values []string) {
 	t.Helper()
 	db, err := bbolt.Open(path, 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = db.View(func(tx *bbolt.Tx) error {
-		value = string(tx.Bucket([]byte(bucket)).Get([]byte(key)))
-		return nil
+		return tx.Bucket([]byte(bucket)).ForEach(func(key, value []byte) error {
+			if bytes.HasPrefix(key, []byte(prefix)) {
+				values = append(values, string(value))
+			}
+			return nil
+		})
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	return value
+	return values
 }
 
 // edit writes one key behind the store's back.

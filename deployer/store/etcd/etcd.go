@@ -20,6 +20,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -111,11 +112,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	})
 	s := &Store{cfg: cfg, client: client, reads: make(chan *get)}
 	if err != nil {
-		return nil, fmt.Errorf("store: %w", s.failed(err))
+		return nil, s.unopened(ctx, err)
 	}
 	if err := s.prepare(ctx); err != nil {
 		_ = client.Close() // the first error says it all
-		return nil, fmt.Errorf("store: %w", err)
+		return nil, s.unopened(ctx, err)
 	}
 	s.ctx, s.close = context.WithCancel(context.Background())
 	for range readers {
@@ -219,6 +220,10 @@ func share[T interface{ shared() *call }](ctx context.Context, s *Store, queue c
 	}
 	select {
 	case <-c.done:
+		var ours *failure
+		if errors.As(c.err, &ours) && over(ctx) != nil {
+			return over(ctx) // our time was the caller's
+		}
 		return c.err
 	case <-mine.Done():
 		return s.late(ctx)
@@ -227,10 +232,22 @@ func share[T interface{ shared() *call }](ctx context.Context, s *Store, queue c
 
 // late is the error of a call whose time is over: its caller's own, or ours.
 func (s *Store) late(caller context.Context) error {
-	if err := caller.Err(); err != nil {
+	if err := over(caller); err != nil {
 		return err
 	}
 	return s.failed(context.DeadlineExceeded)
+}
+
+// over is the error of a context that has ended, or would within this very moment:
+// two timers for one deadline do not fire at once.
+func over(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // next takes what waits in queue, up to maxBatch, and nothing when the store closes.
@@ -288,8 +305,8 @@ func (s *Store) within(ctx context.Context) (context.Context, context.CancelFunc
 
 // failedFor is failed, unless the caller itself gave up.
 func (s *Store) failedFor(caller context.Context, err error) error {
-	if caller.Err() != nil {
-		return caller.Err()
+	if err := over(caller); err != nil {
+		return err
 	}
 	return s.failed(err)
 }

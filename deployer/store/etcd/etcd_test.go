@@ -2,15 +2,28 @@ package etcd_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/certtest"
+	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/store"
 	"github.com/centra/plasmacloud/deployer/store/etcd"
 	"github.com/centra/plasmacloud/deployer/store/etcdtest"
 	"github.com/centra/plasmacloud/deployer/store/storetest"
 )
+
+var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 var prefixes atomic.Int64
 
@@ -27,22 +40,376 @@ func open(t testing.TB, server *etcdtest.Server, prefix string) *etcd.Store {
 	return s
 }
 
-func TestConformance(t *testing.T) {
+// on is what a test works on: one etcd serves all tests of its version.
+type on struct {
+	server *etcdtest.Server
+	client *clientv3.Client
+}
+
+// TestEtcd runs all of these on an etcd of each version.
+func TestEtcd(t *testing.T) {
 	for _, version := range etcdtest.Versions {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			server := etcdtest.Start(t, version)
-			server.Client()
-			storetest.Run(t, func(t *testing.T) (store.Store, func() store.Store) {
-				prefix := fresh()
-				s := open(t, server, prefix)
-				return s, func() store.Store {
-					if err := s.Close(); err != nil {
-						t.Fatal(err)
-					}
-					return open(t, server, prefix)
+			server := etcdtest.Start(t, version, "--bcrypt-cost=4")
+			it := on{server, server.Client()}
+			t.Run("conformance", it.conformance)
+			t.Run("shared", it.shared)
+			t.Run("schema", it.schema)
+			t.Run("large", it.large)
+			t.Run("lead", it.lead)
+			t.Run("away", it.away)
+			t.Run("login", it.login) // the last: it goes on with TLS
+		})
+	}
+}
+
+func set(id string, change func(*node.Node)) store.Change {
+	return func(n node.Node, found bool) (node.Node, error) {
+		if !found {
+			n = node.New(id, start)
+		}
+		change(&n)
+		return n, nil
+	}
+}
+
+func (it on) conformance(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Opened {
+		prefix := fresh()
+		s := open(t, it.server, prefix)
+		reopen := func() store.Store {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = open(t, it.server, prefix)
+			return s
+		}
+		return storetest.Opened{
+			Store:  s,
+			Reopen: reopen,
+			Spoil: func(id, value string) (store.Store, string) {
+				key := prefix + "nodes/" + id
+				if _, err := it.client.Put(t.Context(), key, value); err != nil {
+					t.Fatal(err)
+				}
+				return reopen(), key
+			},
+			Kept: func(id string) (values []string) {
+				kept, err := it.client.Get(t.Context(), prefix+"corrupt/"+id+"/", clientv3.WithPrefix())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, kv := range kept.Kvs {
+					values = append(values, string(kv.Value))
+				}
+				return values
+			},
+		}
+	})
+}
+
+// shared: two stores on one prefix lose none of each other's writes, and each
+// answers with what the other has written.
+func (it on) shared(t *testing.T) {
+	const nodes, writers, times = 5, 8, 20
+	prefix := fresh()
+	stores := []*etcd.Store{open(t, it.server, prefix), open(t, it.server, prefix)}
+	var all sync.WaitGroup
+	for i := range writers {
+		all.Go(func() {
+			for turn := range times {
+				id := fmt.Sprintf("node%d", (i+turn)%nodes)
+				if err := stores[i%2].Update(t.Context(), id, set(id, func(n *node.Node) { n.Attempt++ })); err != nil {
+					t.Error(err)
+				}
+				other := stores[1-i%2]
+				if _, err := other.Get(t.Context(), id); err != nil {
+					t.Errorf("the other has it not: %v", err)
+				}
+				if err := other.Seen(t.Context(), map[string]time.Time{id: start.Add(time.Duration(turn) * time.Minute)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	sum := 0
+	list, err := stores[0].List(t.Context())
+	for _, n := range list {
+		sum += n.Attempt
+	}
+	if err != nil || len(list) != nodes || sum != writers*times {
+		t.Errorf("%d of %d increments in %d nodes, %v", sum, writers*times, len(list), err)
+	}
+}
+
+// away: each call ends within the timeout while etcd is stopped, is killed, and
+// its error is no error of the caller's context; what was answered is there afterwards.
+func (it on) away(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	s, err := etcd.Open(t.Context(), etcd.Config{Endpoints: []string{it.server.URL}, Timeout: timeout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Update(t.Context(), "node01", set("node01", func(n *node.Node) { *n = storetest.Full("node01") })); err != nil {
+		t.Fatal(err)
+	}
+	fails := func(when, want string) {
+		t.Helper()
+		var all sync.WaitGroup
+		for what, call := range map[string]func() error{
+			"get":   func() error { _, err := s.Get(t.Context(), "node01"); return err },
+			"list":  func() error { _, err := s.List(t.Context()); return err },
+			"seen":  func() error { return s.Seen(t.Context(), map[string]time.Time{"node01": start.Add(time.Hour)}) },
+			"probe": func() error { return s.Seen(t.Context(), nil) },
+			"mend":  func() error { return s.Mend(t.Context(), storetest.Full("node01")) },
+			"update": func() error {
+				return s.Update(t.Context(), "node01", set("node01", func(n *node.Node) { n.Role = "x" }))
+			},
+		} {
+			all.Go(func() {
+				begin := time.Now()
+				err := call()
+				took := time.Since(begin)
+				if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+					!strings.HasPrefix(err.Error(), "etcd at "+it.server.URL+want) || took > timeout+5*time.Second {
+					t.Errorf("%s, %s: %v, after %s", when, what, err, took)
 				}
 			})
+		}
+		all.Wait()
+	}
+	it.server.Stop()
+	fails("stopped", " did not answer within 300ms")
+	short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := s.Get(short, "node01"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a caller with less time: %v", err)
+	}
+	it.server.Continue()
+	within(t, func() bool { _, err := s.Get(t.Context(), "node01"); return err == nil })
+	it.server.Kill()
+	fails("killed", "")
+	it.server.Run()
+	within(t, func() bool { return s.Seen(t.Context(), nil) == nil })
+	if n, err := s.Get(t.Context(), "node01"); err != nil || n.ID != "node01" {
+		t.Errorf("%+v, %v", n, err)
+	}
+}
+
+// within polls until done.
+func within(t *testing.T, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not in time")
+		}
+	}
+}
+
+// schema: a store whose schema is another's, or gone, is not written any more.
+func (it on) schema(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(prefix string) error
+		want  string
+	}{
+		"newer": {func(prefix string) error {
+			_, err := it.client.Put(t.Context(), prefix+"meta/schema_version", "2")
+			return err
+		}, `meta/schema_version says schema version "2", and this deployer reads 1`},
+		"emptied": {func(prefix string) error {
+			_, err := it.client.Delete(t.Context(), prefix, clientv3.WithPrefix())
+			return err
+		}, "meta/schema_version is gone: the prefix was emptied"},
+	} {
+		prefix := fresh()
+		s := open(t, it.server, prefix)
+		if err := s.Update(t.Context(), "node01", set("node01", func(*node.Node) {})); err != nil {
+			t.Fatal(err)
+		}
+		err := s.Update(t.Context(), "node01", func(n node.Node, _ bool) (node.Node, error) {
+			n.Attempt++
+			return n, test.spoil(prefix) // between the read and the write
 		})
+		_, getErr := s.Get(t.Context(), "node01")
+		_, listErr := s.List(t.Context())
+		for what, err := range map[string]error{
+			"update": err, "get": getErr, "list": listErr,
+			"seen": s.Seen(t.Context(), map[string]time.Time{"node01": start.Add(time.Hour)}),
+			"mend": s.Mend(t.Context(), storetest.Full("node01")),
+		} {
+			if err == nil || !strings.Contains(err.Error(), prefix+test.want) {
+				t.Errorf("%s, %s: %v, want %q", name, what, err, test.want)
+			}
+		}
+		if left, err := it.client.Get(t.Context(), prefix+"nodes/node01"); err != nil || len(left.Kvs) > 0 && left.Kvs[0].Version > 1 {
+			t.Errorf("%s: written all the same: %v, %v", name, left, err)
+		}
+	}
+}
+
+// large: large records go into requests that etcd takes, and one that it does not
+// take fails alone.
+func (it on) large(t *testing.T) {
+	s := open(t, it.server, fresh())
+	var all sync.WaitGroup
+	for i, size := range []int{100, 300 << 10, 400 << 10, 500 << 10, 600 << 10, 1 << 20, 700 << 10, 100} {
+		id := fmt.Sprintf("node%d", i)
+		all.Go(func() {
+			err := s.Update(t.Context(), id, set(id, func(n *node.Node) { n.Facts = map[string]string{"x": strings.Repeat("x", size)} }))
+			tooLarge := err != nil && strings.Contains(err.Error(), "the record of node "+id+" has ")
+			if tooLarge != (size == 1<<20) || err != nil && !tooLarge {
+				t.Errorf("%d bytes: %v", size, err)
+			}
+		})
+	}
+	all.Wait()
+	if nodes, err := s.List(t.Context()); err != nil || len(nodes) != 7 {
+		t.Errorf("%d nodes, %v", len(nodes), err)
+	}
+}
+
+// login: a user with a role for the prefix alone can do all that is needed, over
+// TLS with a certificate; who has none, or the wrong password or prefix, is told.
+func (it on) login(t *testing.T) {
+	ca := certtest.New(t)
+	cert, key := ca.Issue("etcd")
+	_, err := it.client.UserAdd(t.Context(), "root", "r")
+	_, roleErr := it.client.RoleAdd(t.Context(), "deployer")
+	_, grantErr := it.client.RoleGrantPermission(t.Context(), "deployer", "/pc/", "/pc0", clientv3.PermissionType(clientv3.PermReadWrite))
+	_, userErr := it.client.UserAdd(t.Context(), "deployer", "s3cret")
+	_, rootErr := it.client.UserGrantRole(t.Context(), "root", "root")
+	_, ownErr := it.client.UserGrantRole(t.Context(), "deployer", "deployer")
+	_, enableErr := it.client.AuthEnable(t.Context())
+	if err := errors.Join(err, roleErr, grantErr, userErr, rootErr, ownErr, enableErr); err != nil {
+		t.Fatal(err)
+	}
+	it.server.Kill()
+	server := it.server.WithTLS(ca.File, cert, key)
+
+	tls := func(files api.TLSFiles) etcd.Config {
+		config, err := files.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return etcd.Config{
+			Endpoints: []string{server.URL}, Prefix: "/pc/", TLS: config, Username: "deployer", Password: "s3cret",
+			Timeout: time.Second, Logger: slog.New(slog.DiscardHandler),
+		}
+	}
+	good := tls(api.TLSFiles{CA: ca.File, Cert: cert, Key: key})
+	var s *etcd.Store
+	within(t, func() bool { s, err = etcd.Open(t.Context(), good); return err == nil })
+	defer s.Close()
+	go s.Lead(t.Context(), "me", 20*time.Millisecond)
+	_, getErr := s.Get(t.Context(), "node01")
+	if !errors.Is(getErr, store.ErrNotFound) {
+		t.Error(getErr)
+	}
+	_, listErr := s.List(t.Context())
+	if err := errors.Join(listErr, s.Seen(t.Context(), nil),
+		s.Update(t.Context(), "node01", set("node01", func(*node.Node) {})),
+		s.Seen(t.Context(), map[string]time.Time{"node01": start.Add(time.Hour)})); err != nil {
+		t.Error(err)
+	}
+	within(t, s.Leading)
+
+	for name, test := range map[string]struct {
+		change func(*etcd.Config)
+		want   string
+	}{
+		"wrong password": {func(c *etcd.Config) { c.Password = "s3cret2" }, "refuses the login"},
+		"other prefix":   {func(c *etcd.Config) { c.Prefix = "/other/" }, `give the user "deployer" a role with readwrite on the prefix /other/`},
+		"no user":        {func(c *etcd.Config) { c.Username, c.Password = "", "" }, "give the user that the certificate names a role"},
+		"no certificate": {func(c *etcd.Config) { c.TLS = tls(api.TLSFiles{CA: ca.File}).TLS }, "remote error: tls: "},
+		"another CA":     {func(c *etcd.Config) { c.TLS = tls(api.TLSFiles{CA: certtest.New(t).File, Cert: cert, Key: key}).TLS }, "certificate signed by unknown authority"},
+	} {
+		config := good
+		test.change(&config)
+		s, err := etcd.Open(t.Context(), config)
+		if err == nil {
+			_ = s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+// lead: one of two leads; when it ends the other one does. The leader compacts.
+func (it on) lead(t *testing.T) {
+	prefix := fresh()
+	first, second := open(t, it.server, prefix), open(t, it.server, prefix)
+	go first.Lead(t.Context(), "first", 10*time.Millisecond)
+	within(t, first.Leading)
+	go second.Lead(t.Context(), "second", 0)
+	before, err := it.client.Get(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	within(t, func() bool {
+		if err := second.Seen(t.Context(), nil); err != nil { // so that there is something to compact
+			t.Fatal(err)
+		}
+		_, err := it.client.Get(t.Context(), "x", clientv3.WithRev(before.Header.Revision))
+		return errors.Is(err, rpctypes.ErrCompacted)
+	})
+	if second.Leading() {
+		t.Error("two lead")
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	if first.Leading() {
+		t.Error("closed and leading")
+	}
+	within(t, second.Leading)
+}
+
+// TestOutOfSpace: an etcd over its quota is told apart from one that is away.
+func TestOutOfSpace(t *testing.T) {
+	t.Parallel()
+	server := etcdtest.Start(t, "3.7", "--quota-backend-bytes=1000000")
+	client := server.Client()
+	s := open(t, server, fresh())
+	within(t, func() bool {
+		_, err := client.Put(t.Context(), "fill", strings.Repeat("x", 500_000))
+		return errors.Is(err, rpctypes.ErrNoSpace)
+	})
+	err := s.Update(t.Context(), "node01", set("node01", func(*node.Node) {}))
+	if err == nil || !strings.Contains(err.Error(), "is out of space: compact and defragment it") {
+		t.Error(err)
+	}
+	if err := s.Seen(t.Context(), nil); err == nil {
+		t.Error("it seems to take writes")
+	}
+	if _, err := s.List(t.Context()); err != nil {
+		t.Errorf("reading: %v", err)
+	}
+}
+
+// BenchmarkUpdate is durable writes of whole records by many callers at once.
+func BenchmarkUpdate(b *testing.B) {
+	for _, version := range etcdtest.Versions {
+		server := etcdtest.Start(b, version)
+		server.Client()
+		for _, callers := range []int{1, 64, 256} {
+			b.Run(fmt.Sprintf("etcd=%s/callers=%d", version, callers), func(b *testing.B) {
+				s := open(b, server, fresh())
+				var next atomic.Int64
+				b.SetParallelism(max(1, callers/2))
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						id := fmt.Sprintf("node%05d", next.Add(1)%10_000)
+						err := s.Update(b.Context(), id, func(node.Node, bool) (node.Node, error) { return storetest.Full(id), nil })
+						if err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			})
+		}
 	}
 }

@@ -62,31 +62,44 @@ type Server struct {
 	gone chan struct{} // closed when cmd has ended
 }
 
-// Start runs an etcd of the version until the test ends. flags go behind our own.
+// Start runs an etcd of the version until the test ends, and returns when it answers.
+// flags go behind our own.
 func Start(t testing.TB, version string, flags ...string) *Server {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "etcdtest-") // a test need not wait for a disk
-	if err != nil {
-		dir = t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	path, err := program(version)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, path: path, URL: "http://" + freeAddress(t)}
-	peer := "http://" + freeAddress(t)
-	s.args = append([]string{
-		"--name=test", "--data-dir=" + dir, "--listen-client-urls=" + s.URL, "--advertise-client-urls=" + s.URL,
-		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=test=" + peer,
-		// It is alone: nobody else could be elected.
-		"--heartbeat-interval=10", "--election-timeout=50", "--logger=zap", "--log-level=error",
-	}, flags...)
-	for _, flag := range flags {
-		if url, ok := strings.CutPrefix(flag, "--listen-client-urls="); ok {
-			s.URL = url
+	for range 5 { // somebody else may take a port before the etcd does
+		s := &Server{t: t, path: path, URL: "http://" + freeAddress(t)}
+		dir, err := os.MkdirTemp("/dev/shm", "etcdtest-") // a test need not wait for a disk
+		if err != nil {
+			dir = t.TempDir()
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		peer := "http://" + freeAddress(t)
+		s.args = append([]string{
+			"--name=test", "--data-dir=" + dir, "--listen-client-urls=" + s.URL, "--advertise-client-urls=" + s.URL,
+			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=test=" + peer,
+			// It is alone: nobody else could be elected.
+			"--heartbeat-interval=10", "--election-timeout=50", "--logger=zap", "--log-level=error",
+		}, flags...)
+		s.Run()
+		if err := s.answers(); err == nil {
+			return s
 		}
 	}
+	t.Fatal("etcd does not start")
+	return nil
+}
+
+// WithTLS starts it anew, after Kill, with TLS for which clients need a certificate.
+func (s *Server) WithTLS(ca, cert, key string) *Server {
+	s.t.Helper()
+	url := strings.Replace(s.URL, "http://", "https://", 1)
+	s.args = append(s.args, "--listen-client-urls="+url, "--advertise-client-urls="+url,
+		"--cert-file="+cert, "--key-file="+key, "--trusted-ca-file="+ca, "--client-cert-auth")
+	s.URL = url
 	s.Run()
 	return s
 }
@@ -126,16 +139,42 @@ func (s *Server) Run() {
 
 // Kill ends it at once, and returns when it is gone.
 func (s *Server) Kill() {
-	s.Signal(syscall.SIGKILL)
+	s.signal(syscall.SIGKILL)
 	<-s.gone
 }
 
-// Signal sends one, for example SIGSTOP.
-func (s *Server) Signal(signal syscall.Signal) {
+// Stop lets it hang: it keeps its connections and answers nothing.
+func (s *Server) Stop() {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	for end := time.Now().Add(10 * time.Second); !s.stopped(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatal("etcd does not stop")
+		}
+	}
+}
+
+// stopped says whether all of its threads are.
+func (s *Server) stopped() bool {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+	for _, path := range stats {
+		stat, readErr := os.ReadFile(path)
+		_, state, _ := strings.Cut(string(stat), ") ")
+		if readErr == nil && !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return err == nil && len(stats) > 0
+}
+
+// Continue ends Stop.
+func (s *Server) Continue() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(signal syscall.Signal) {
 	_ = s.cmd.Process.Signal(signal) // one that has ended takes none
 }
 
-// Client is a client that has got an answer.
+// Client is a client of it.
 func (s *Server) Client() *clientv3.Client {
 	s.t.Helper()
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{s.URL}, Logger: zap.NewNop()})
@@ -143,19 +182,28 @@ func (s *Server) Client() *clientv3.Client {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// answers waits for its first answer.
+func (s *Server) answers() error {
+	s.t.Helper()
+	client := s.Client()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for {
-		_, err := client.Get(ctx, "ready")
+		attempt, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := client.Get(attempt, "ready")
+		cancel()
 		if err == nil {
-			return client
+			return nil
 		}
 		select {
 		case <-s.gone:
-			s.t.Fatal("etcd ended")
-		case <-time.After(10 * time.Millisecond):
+			return errors.New("etcd ended")
 		case <-ctx.Done():
-			s.t.Fatal(err)
+			return err
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,12 +20,24 @@ import (
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// Run tests the stores that open makes: each call gives an empty one, and reopen
-// gives its content again as another process would see it.
-func Run(t *testing.T, open func(t *testing.T) (s store.Store, reopen func() store.Store)) {
+// Opened is a store under test.
+type Opened struct {
+	store.Store
+
+	// Reopen closes the store and gives its content again, as another process would see it.
+	Reopen func() store.Store
+	// Spoil is Reopen with other bytes for the record of a node, and key as the store's
+	// word for where they are.
+	Spoil func(id, value string) (s store.Store, key string)
+	// Kept are the bytes that Mend kept of a node, once the store is closed.
+	Kept func(id string) []string
+}
+
+// Run tests the stores that open makes, each of which is empty.
+func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, store.Store, func() store.Store)
+		run  func(*testing.T, Opened)
 	}{
 		{"nothing there", nothingThere},
 		{"written and read", writtenAndRead},
@@ -36,12 +50,14 @@ func Run(t *testing.T, open func(t *testing.T) (s store.Store, reopen func() sto
 		{"one bad change among many", oneBadAmongMany},
 		{"seen moves last_seen", seen},
 		{"seen and update at once", seenAndUpdate},
+		{"list is of one moment", listIsOfOneMoment},
+		{"seen after a reset", seenAfterReset},
 		{"it is all there after opening again", openAgain},
+		{"a corrupt record", corruptRecord},
 		{"closed", closed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, reopen := open(t)
-			test.run(t, s, reopen)
+			test.run(t, open(t))
 		})
 	}
 }
@@ -54,7 +70,7 @@ func Full(id string) node.Node {
 		LastError: &node.Error{At: start, Phase: node.PhaseInstalling, Message: "no \"disk\"\nat all \u2028 \x00"},
 		History:   []node.Transition{{At: start, From: node.Pending, To: node.Failed, Event: node.EventTick, Reason: "late"}},
 		MachineID: "m1", BootID: "b1", Hostname: "host", ReportedIP: netip.MustParseAddr("10.0.0.1"), ReportedHash: "sha256:bb",
-		Phase: node.PhaseBooted, Facts: map[string]string{"cpus": "2"}, VIPs: []string{"203.0.113.10/32"},
+		SecretHash: "sha256:cc", Phase: node.PhaseBooted, Facts: map[string]string{"cpus": "2"}, VIPs: []string{"203.0.113.10/32"},
 		LastSeen: start.Add(123 * time.Millisecond),
 	}
 }
@@ -84,7 +100,7 @@ func list(t *testing.T, s store.Store) []node.Node {
 	return nodes
 }
 
-func nothingThere(t *testing.T, s store.Store, _ func() store.Store) {
+func nothingThere(t *testing.T, s Opened) {
 	if _, err := s.Get(t.Context(), "node01"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("get: %v, want ErrNotFound", err)
 	}
@@ -108,7 +124,7 @@ func nothingThere(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func writtenAndRead(t *testing.T, s store.Store, _ func() store.Store) {
+func writtenAndRead(t *testing.T, s Opened) {
 	want := Full("node01")
 	put(t, s, want)
 	if got := getFirst(t, s); !reflect.DeepEqual(got, want) {
@@ -126,7 +142,7 @@ func writtenAndRead(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func listIsInOrder(t *testing.T, s store.Store, _ func() store.Store) {
+func listIsInOrder(t *testing.T, s Opened) {
 	for _, id := range []string{"b", "node10", "a", "node2"} {
 		put(t, s, Full(id))
 	}
@@ -142,7 +158,7 @@ func listIsInOrder(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func changeFails(t *testing.T, s store.Store, _ func() store.Store) {
+func changeFails(t *testing.T, s Opened) {
 	put(t, s, Full("node01"))
 	refused := errors.New("refused")
 	err := s.Update(t.Context(), "node01", func(old node.Node, _ bool) (node.Node, error) {
@@ -161,7 +177,7 @@ func changeFails(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func changeUnchanged(t *testing.T, s store.Store, _ func() store.Store) {
+func changeUnchanged(t *testing.T, s Opened) {
 	err := s.Update(t.Context(), "node01", func(node.Node, bool) (node.Node, error) {
 		return Full("node01"), store.ErrUnchanged
 	})
@@ -170,7 +186,7 @@ func changeUnchanged(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func endedContext(t *testing.T, s store.Store, _ func() store.Store) {
+func endedContext(t *testing.T, s Opened) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.Get(ctx, "node01"); !errors.Is(err, context.Canceled) {
@@ -188,7 +204,7 @@ func endedContext(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func noInterleaving(t *testing.T, s store.Store, _ func() store.Store) {
+func noInterleaving(t *testing.T, s Opened) {
 	const writers, times = 16, 25
 	n := node.New("node01", start)
 	put(t, s, n)
@@ -209,7 +225,7 @@ func noInterleaving(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func manyAtOnce(t *testing.T, s store.Store, _ func() store.Store) {
+func manyAtOnce(t *testing.T, s Opened) {
 	const many = 300
 	atOnce(t, many, func(i int) error {
 		id := fmt.Sprintf("node%03d", i)
@@ -224,7 +240,7 @@ func manyAtOnce(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func oneBadAmongMany(t *testing.T, s store.Store, _ func() store.Store) {
+func oneBadAmongMany(t *testing.T, s Opened) {
 	const many = 100
 	refused := errors.New("refused")
 	atOnce(t, many, func(i int) error {
@@ -245,7 +261,7 @@ func oneBadAmongMany(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func seen(t *testing.T, s store.Store, _ func() store.Store) {
+func seen(t *testing.T, s Opened) {
 	n := Full("node01")
 	put(t, s, n)
 	put(t, s, Full("node02"))
@@ -282,7 +298,7 @@ func seen(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func seenAndUpdate(t *testing.T, s store.Store, _ func() store.Store) {
+func seenAndUpdate(t *testing.T, s Opened) {
 	put(t, s, Full("node01"))
 	const times = 20
 	atOnce(t, 2, func(writer int) error {
@@ -308,19 +324,19 @@ func seenAndUpdate(t *testing.T, s store.Store, _ func() store.Store) {
 	}
 }
 
-func openAgain(t *testing.T, s store.Store, reopen func() store.Store) {
+func openAgain(t *testing.T, s Opened) {
 	put(t, s, Full("node01"))
 	put(t, s, Full("node02"))
 	if err := s.Seen(t.Context(), map[string]time.Time{"node02": start.Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
 	want := list(t, s)
-	if got := list(t, reopen()); !reflect.DeepEqual(got, want) {
+	if got := list(t, s.Reopen()); !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}
 }
 
-func closed(t *testing.T, s store.Store, _ func() store.Store) {
+func closed(t *testing.T, s Opened) {
 	put(t, s, Full("node01"))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -335,6 +351,125 @@ func closed(t *testing.T, s store.Store, _ func() store.Store) {
 		if !errors.Is(err, store.ErrClosed) {
 			t.Errorf("%s: %v, want ErrClosed", what, err)
 		}
+	}
+}
+
+// listIsOfOneMoment: one node is written before another, again and again, and no list
+// has the second without the first. There are more nodes than a page may have.
+func listIsOfOneMoment(t *testing.T, s Opened) {
+	const between = 1200
+	atOnce(t, between, func(i int) error {
+		id := fmt.Sprintf("b%04d", i)
+		return s.Update(t.Context(), id, func(node.Node, bool) (node.Node, error) { return node.New(id, start), nil })
+	})
+	write := func(id string, attempt int) error {
+		return s.Update(t.Context(), id, func(node.Node, bool) (node.Node, error) {
+			n := node.New(id, start)
+			n.Attempt = attempt
+			return n, nil
+		})
+	}
+	if err := errors.Join(write("a", 0), write("c", 0)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() {
+		for attempt := 1; ctx.Err() == nil; attempt++ {
+			if err := errors.Join(write("a", attempt), write("c", attempt)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 20 {
+		nodes := list(t, s)
+		if len(nodes) != between+2 {
+			t.Errorf("%d nodes, want %d", len(nodes), between+2)
+			break
+		}
+		if first, second := nodes[0].Attempt, nodes[between+1].Attempt; second > first || first > second+1 {
+			t.Errorf("the first is at %d and the second, which is written after it, at %d", first, second)
+		}
+	}
+	stop()
+	all.Wait()
+}
+
+// seenAfterReset: a node that was reset has forgotten when it was heard, and what was
+// heard before that is no news.
+func seenAfterReset(t *testing.T, s Opened) {
+	n := node.New("node01", start)
+	put(t, s, n)
+	for _, step := range []struct{ heard, want time.Time }{
+		{start.Add(-time.Second), time.Time{}},
+		{start.Add(time.Second), start.Add(time.Second)},
+	} {
+		if err := s.Seen(t.Context(), map[string]time.Time{"node01": step.heard}); err != nil {
+			t.Fatal(err)
+		}
+		if got := getFirst(t, s).LastSeen; !got.Equal(step.want) {
+			t.Errorf("heard at %s: last seen %s, want %s", step.heard, got, step.want)
+		}
+	}
+}
+
+func corruptRecord(t *testing.T, opened Opened) {
+	put(t, opened, Full("node01"))
+	put(t, opened, Full("node02"))
+	values := map[string]string{
+		"not JSON":      "{",
+		"another id":    `{"id":"node03","state":"Active"}`,
+		"another state": `{"id":"node02","state":"asleep"}`,
+	}
+	var s store.Store
+	for name, value := range values {
+		var key string
+		s, key = opened.Spoil("node02", value)
+		check := func(what string, err error) {
+			t.Helper()
+			var corrupt *store.CorruptError
+			if !errors.As(err, &corrupt) || corrupt.ID != "node02" || corrupt.Key != key || !strings.Contains(err.Error(), key) {
+				t.Errorf("%s, %s: %v, want a corrupt record %s", name, what, err, key)
+			}
+		}
+		_, err := s.Get(t.Context(), "node02")
+		check("get", err)
+		check("update", s.Update(t.Context(), "node02", func(node.Node, bool) (node.Node, error) {
+			t.Errorf("%s: the change of a corrupt record ran", name)
+			return node.Node{}, nil
+		}))
+		if err := s.Seen(t.Context(), map[string]time.Time{"node02": start.Add(time.Hour)}); err != nil {
+			t.Errorf("%s, seen: %v", name, err)
+		}
+		nodes, err := s.List(t.Context())
+		check("list", err)
+		if len(nodes) != 1 || nodes[0].ID != "node01" {
+			t.Errorf("%s: listed %v, want the good one", name, nodes)
+		}
+		if records, rest := store.Corrupt(err); len(records) != 1 || records[0].ID != "node02" || rest != nil {
+			t.Errorf("%s: taken apart: %v and %v", name, records, rest)
+		}
+
+		mended := Full("node02")
+		mended.Role = "mended"
+		for _, id := range []string{"node01", "node02", "node03"} { // only one of them is corrupt
+			n := Full(id)
+			n.Role = "mended"
+			if err := s.Mend(t.Context(), n); err != nil {
+				t.Errorf("%s: mend %s: %v", name, id, err)
+			}
+		}
+		if nodes := list(t, s); !reflect.DeepEqual(nodes, []node.Node{Full("node01"), mended}) {
+			t.Errorf("%s: mended: %+v", name, nodes)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	kept, want := opened.Kept("node02"), slices.Sorted(maps.Values(values))
+	if slices.Sort(kept); !slices.Equal(kept, want) {
+		t.Errorf("kept aside: %q, want %q", kept, want)
 	}
 }
 

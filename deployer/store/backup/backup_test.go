@@ -1,0 +1,170 @@
+package backup_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/store"
+	"github.com/centra/plasmacloud/deployer/store/backup"
+	"github.com/centra/plasmacloud/deployer/store/bolt"
+	"github.com/centra/plasmacloud/deployer/store/storetest"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func open(t *testing.T) store.Store {
+	t.Helper()
+	s, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "state.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func list(t *testing.T, s store.Store) []node.Node {
+	t.Helper()
+	nodes, err := s.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nodes
+}
+
+// full is a store with some nodes, one of which was heard since it was written.
+func full(t *testing.T) store.Store {
+	t.Helper()
+	s := open(t)
+	for i := range 20 {
+		n := storetest.Full(fmt.Sprintf("node%02d", i))
+		if err := s.Update(t.Context(), n.ID, func(node.Node, bool) (node.Node, error) { return n, nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Seen(t.Context(), map[string]time.Time{"node07": now.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestBackup(t *testing.T) {
+	from := full(t)
+	var file bytes.Buffer
+	done, err := backup.Write(t.Context(), &file, from, now)
+	if err != nil || done.Nodes != 20 || len(done.Unreadable) != 0 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	nodes, made, err := backup.Read(bytes.NewReader(file.Bytes()))
+	if err != nil || !made.Equal(now) || !reflect.DeepEqual(nodes, list(t, from)) {
+		t.Fatalf("read: %s, %+v, %v", made, nodes, err)
+	}
+
+	into := open(t)
+	interrupted := nodes[:7]
+	for _, part := range [][]node.Node{interrupted, nodes, nodes} {
+		if err := backup.Restore(t.Context(), into, part); err != nil {
+			t.Errorf("restore: %v", err)
+		}
+	}
+	if !reflect.DeepEqual(list(t, into), list(t, from)) {
+		t.Errorf("restored\n%+v\nwant\n%+v", list(t, into), list(t, from))
+	}
+
+	for name, change := range map[string]func() error{
+		"another node": func() error {
+			return into.Update(t.Context(), "other", func(node.Node, bool) (node.Node, error) { return node.New("other", now), nil })
+		},
+		"a node that is otherwise": func() error {
+			return into.Update(t.Context(), "node03", func(n node.Node, _ bool) (node.Node, error) { n.Role = "other"; return n, nil })
+		},
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		before := list(t, into)
+		if err := backup.Restore(t.Context(), into, nodes); err == nil || !strings.Contains(err.Error(), "restore into one without nodes") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !reflect.DeepEqual(list(t, into), before) {
+			t.Errorf("%s: it was written all the same", name)
+		}
+	}
+
+	var empty bytes.Buffer
+	if _, err := backup.Write(t.Context(), &empty, open(t), now); err != nil {
+		t.Fatal(err)
+	}
+	if nodes, _, err := backup.Read(&empty); err != nil || len(nodes) != 0 {
+		t.Errorf("an empty store: %v, %v", nodes, err)
+	}
+}
+
+// sealed is a backup with the lines, whose sum is right.
+func sealed(number int, lines ...string) string {
+	content := strings.Join(lines, "\n") + "\n"
+	sum := sha256.Sum256([]byte(content))
+	return content + fmt.Sprintf(`{"nodes":%d,"sha256":"%s"}`, number, hex.EncodeToString(sum[:])) + "\n"
+}
+
+const head = `{"plasmacloud_deployer_backup":1,"made_at":"2026-03-01T12:00:00Z"}`
+
+func line(id string) string {
+	return `{"id":"` + id + `","declared":true,"state":"Active","since":"2026-03-01T12:00:00Z","attempt":0}`
+}
+
+func TestReadRefuses(t *testing.T) {
+	good := sealed(2, head, line("a"), line("b"))
+	if nodes, _, err := backup.Read(strings.NewReader(good)); err != nil || len(nodes) != 2 {
+		t.Fatalf("the good one: %v, %v", nodes, err)
+	}
+	lines := strings.SplitAfter(good, "\n")
+	for name, test := range map[string]struct{ body, want string }{
+		"empty":              {"", "not a backup of plasmacloud-deployer"},
+		"other text":         {"hello\nworld\n", "not a backup of plasmacloud-deployer"},
+		"other JSON":         {"{}\n{}\n", "not a backup of plasmacloud-deployer"},
+		"a newer version":    {sealed(0, `{"plasmacloud_deployer_backup":2,"more":1}`), "a backup of version 2, and this deployer reads 1"},
+		"a key in the head":  {sealed(0, `{"plasmacloud_deployer_backup":1,"more":1}`), `line 1: json: unknown field "more"`},
+		"the head alone":     {lines[0], "cut short"},
+		"no foot":            {lines[0] + lines[1] + lines[2], "cut short"},
+		"cut in the foot":    {good[:len(good)-10], "cut short"},
+		"without the end":    {strings.TrimSuffix(good, "\n"), "cut short"},
+		"a line less":        {lines[0] + lines[1] + lines[3], "changed or damaged"},
+		"a byte changed":     {strings.Replace(good, "Active", "active", 1), "changed or damaged"},
+		"more nodes claimed": {sealed(3, head, line("a"), line("b")), "changed or damaged"},
+		"a key of a node":    {sealed(1, head, `{"id":"a","state":"Active","more":1}`), `line 2: not a node: json: unknown field "more"`},
+		"no such state":      {sealed(1, head, `{"id":"a","state":"asleep"}`), `line 2: record of node a is corrupt: it holds id "a" in state "asleep"`},
+		"a bad id":           {sealed(1, head, line("A b")), `line 2: node "A b": not a node's id`},
+		"an id twice":        {sealed(2, head, line("a"), line("a")), "line 3: node a is not behind node a"},
+		"out of order":       {sealed(2, head, line("b"), line("a")), "line 3: node a is not behind node b"},
+	} {
+		nodes, _, err := backup.Read(strings.NewReader(test.body))
+		if err == nil || !strings.Contains(err.Error(), test.want) || nodes != nil {
+			t.Errorf("%s: %v, %v, want %q", name, nodes, err, test.want)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(sealed(2, head, line("a"), line("b"))))
+	f.Add([]byte(sealed(0, head)))
+	f.Add([]byte(head + "\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		nodes, _, err := backup.Read(bytes.NewReader(data))
+		if err != nil && nodes != nil {
+			t.Errorf("%d nodes beside %v", len(nodes), err)
+		}
+		for i, n := range nodes {
+			if !node.ValidID(n.ID) || node.Lifecycle[n.State] == nil || i > 0 && nodes[i-1].ID >= n.ID {
+				t.Errorf("accepted %+v", n)
+			}
+		}
+	})
+}
