@@ -44,7 +44,9 @@ type prismnetNode struct {
 // prismnetIntegration, and more of NixOS, by node.
 func evaluatePrismNET(t *testing.T, more string, nixos ...string) map[string]prismnetNode {
 	t.Helper()
-	out, err := exec.Command("nix", "--extra-experimental-features", "nix-command", "eval", "--impure", "--json", "--expr", fmt.Sprintf(`
+	// A store of its own, since not everybody may write to /nix.
+	out, err := exec.Command("nix", "--extra-experimental-features", "nix-command", "eval",
+		"--store", t.TempDir(), "--option", "build-users-group", "", "--impure", "--json", "--expr", fmt.Sprintf(`
 		let
 		  bare = import ../nix/offline/lib;
 		  lib = bare // { nixosSystem = import ../nix/offline/nixos.nix { lib = bare; }; };
@@ -433,10 +435,12 @@ func TestPrismNETChassis(t *testing.T) {
 		}))
 	}
 
-	for _, c := range []*chassis{one, two} {
-		c.mustApply()
-		c.startController()
-	}
+	one.mustApply()
+	one.startController()
+	// Where the settings come late, ovn-controller waits for them.
+	two.startController()
+	registered("node01", "node01 geneve 10.0.0.11")
+	two.mustApply()
 	registered("node01", "node01 geneve 10.0.0.11", "node02", "node02 geneve 10.0.0.12")
 	tunnels := func(c *chassis, remote string) {
 		t.Helper()

@@ -30,6 +30,8 @@ let
       if ip.isIPv6 host then "[${host}]" else host
     }:${toString cfg.southbound.port}";
 
+  remotes = lib.concatMapStringsSep "," remote cfg.southbound.addresses;
+
   systemId = id: if (ofNode id).systemId != null then (ofNode id).systemId else id;
   encapsulationIp =
     id:
@@ -71,7 +73,7 @@ in
     // own.externalIds
     // {
       system-id = systemId id;
-      ovn-remote = lib.concatMapStringsSep "," remote cfg.southbound.addresses;
+      ovn-remote = remotes;
       ovn-encap-type = cfg.encapsulation.type;
       ovn-encap-ip = encapsulationIp id;
       ovn-monitor-all = lib.boolToString cfg.monitorAll;
@@ -83,6 +85,6 @@ in
     }
     // lib.optionalAttrs own.gateway { ovn-cms-options = "enable-chassis-as-gw"; }
     // lib.optionalAttrs (cfg.probeInterval != null) {
-      ovn-remote-probe-interval = toString (duration.parse cfg.probeInterval);
+      ovn-remote-probe-interval = toString (builtins.floor (duration.parse cfg.probeInterval));
     };
 }

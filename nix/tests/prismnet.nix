@@ -59,7 +59,7 @@ let
         storage = "br-st";
       };
       monitorAll = true;
-      probeInterval = "1m30s";
+      probeInterval = "1m30.5s";
       externalIds = {
         ovn-transport-zones = "rack1";
         ovn-openflow-probe-interval = "10";
