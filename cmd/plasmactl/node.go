@@ -173,6 +173,8 @@ func printNode(w io.Writer, n api.Node, now time.Time) error {
 	}
 	add("Last error:", lastError(n))
 	add("Machine:", strings.TrimSpace(n.Hostname+" "+n.MachineID))
+	add("  serial:", n.Facts["serial"])
+	add("  MACs:", strings.ReplaceAll(n.Facts["macs"], ",", ", "))
 	if n.ReportedIP != "" && n.ReportedIP != n.IP {
 		add("Reported IP:", n.ReportedIP)
 	}

@@ -131,6 +131,8 @@ func TestMistakes(t *testing.T) {
 		"no nix":             {[]string{"eval", "--flake", exampleFlake, "--nix", "/nowhere/nix"}, 1, []string{"/nowhere/nix", "apt-get install nix-bin"}},
 		"no deployer":        {[]string{"node", "list", "--deployer-url", "http://127.0.0.1:9"}, 1, []string{"127.0.0.1:9", "refused", "--deployer-url"}},
 		"deployer URL":       {[]string{"node", "list", "--deployer-url", "deployer:8080"}, 64, []string{"--deployer-url", "http://deployer:8080"}},
+		"no token file":      {[]string{"node", "list", "--token-file", "/nowhere"}, 78, []string{"token: open /nowhere"}},
+		"no CA file":         {[]string{"node", "list", "--ca-file", "/nowhere"}, 78, []string{"CA: open /nowhere"}},
 		"node missing":       {[]string{"node", "show"}, 64, []string{"plasmactl node show NODE", "plasmactl node show --help"}},
 	}
 	for name, c := range cases {
@@ -151,7 +153,7 @@ func deployerStandIn(t *testing.T) string {
 	node := `{"node_id": "node01", "role": "worker", "ip": "10.0.0.11", "declared": true, "state": "%s", "since": "2026-01-02T03:04:05Z",
 		"attempt": 2, "reachability": "offline", "last_seen": "2026-01-02T03:04:05Z", "config": "drifted",
 		"config_hash": "sha256:aa", "reported_hash": "sha256:bb", "last_error": {"at": "2026-01-02T03:04:05Z", "message": "no disk"},
-		"machine_id": "m1", "hostname": "h1", "vips": ["203.0.113.10/32"],
+		"machine_id": "m1", "hostname": "h1", "facts": {"macs": "52:54:00:00:00:01,52:54:00:00:00:02", "serial": "S1"}, "vips": ["203.0.113.10/32"],
 		"history": [{"at": "2026-01-02T03:04:05Z", "from": "a", "to": "b", "event": "failed", "reason": "no disk"}]}`
 	node = fmt.Sprintf(node, "Failed")
 	mux := http.NewServeMux()
@@ -179,7 +181,7 @@ func TestNode(t *testing.T) {
 
 	out, _, _, err = plasmactl(t, "node", "show", "node01", "--deployer-url", url)
 	require.NoError(t, err)
-	for _, part := range []string{"Failed since", "sha256:aa", "sha256:bb", "no disk", "h1 m1", "203.0.113.10/32"} {
+	for _, part := range []string{"Failed since", "sha256:aa", "sha256:bb", "no disk", "h1 m1", "52:54:00:00:00:01, 52:54:00:00:00:02", "S1", "203.0.113.10/32"} {
 		assert.Contains(t, out, part)
 	}
 

@@ -3,6 +3,7 @@ package phonehome
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -165,11 +166,23 @@ func TestMACsAndSerial(t *testing.T) {
 	} {
 		maps.Copy(files, c)
 	}
-	m, err := ReadMachine(root(t, files))
-	if want := []string{"52:54:00:00:00:01", "52:54:00:ab:cd:02"}; err != nil || !slices.Equal(m.MACs, want) || m.Serial != "CZ1234ABCD" {
+	dir := root(t, files)
+	for name, bus := range map[string]string{"usb0": "usb", "usb1": "usb", "vf0": "pci"} {
+		device := filepath.Join(dir, netDevices, name, "device")
+		if err := errors.Join(os.MkdirAll(device, 0o755), os.Symlink("../../../bus/"+bus, filepath.Join(device, "subsystem")),
+			os.WriteFile(filepath.Join(device, "../address"), []byte(map[string]string{
+				"usb0": "be:3a:f2:b6:05:9f", "usb1": "00:e0:4c:68:00:01", "vf0": "52:54:00:00:00:77"}[name]+"\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, netDevices, "vf0/device/physfn"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m, err := ReadMachine(dir)
+	if want := []string{"00:e0:4c:68:00:01", "52:54:00:00:00:01", "52:54:00:ab:cd:02"}; err != nil || !slices.Equal(m.MACs, want) || m.Serial != "CZ1234ABCD" {
 		t.Errorf("%v, %q, %v; want %v, CZ1234ABCD", m.MACs, m.Serial, err, want)
 	}
-	if m.Facts["macs"] != "52:54:00:00:00:01,52:54:00:ab:cd:02" || m.Facts["serial"] != "CZ1234ABCD" {
+	if m.Facts["macs"] != "00:e0:4c:68:00:01,52:54:00:00:00:01,52:54:00:ab:cd:02" || m.Facts["serial"] != "CZ1234ABCD" {
 		t.Errorf("facts %v", m.Facts)
 	}
 

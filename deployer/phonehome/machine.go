@@ -93,14 +93,22 @@ func readMACs(root string) []string {
 		if _, err := os.Stat(filepath.Join(card, "physfn")); err == nil {
 			continue // a virtual function, which this machine makes itself
 		}
+		bus, _ := os.Readlink(filepath.Join(card, "subsystem"))
 		card = filepath.Dir(card)
 		text, err := readLine(filepath.Join(card, "bonding_slave", "perm_hwaddr"))
 		if err != nil {
 			text, _ = readLine(filepath.Join(card, "address"))
 		}
-		if mac, ok := node.CanonicalMAC(text); ok { // not: InfiniBand, or a card that has no address yet
-			macs = append(macs, mac)
+		mac, ok := node.CanonicalMAC(text)
+		if !ok { // InfiniBand, or a card that has no address yet
+			continue
 		}
+		// Towards its management controller many a board has a card on USB, with an
+		// address that all boards of the kind have.
+		if filepath.Base(bus) == "usb" && strings.ContainsRune("2367abef", rune(mac[1])) {
+			continue
+		}
+		macs = append(macs, mac)
 	}
 	slices.Sort(macs)
 	return slices.Compact(macs)

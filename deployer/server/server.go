@@ -178,8 +178,11 @@ func (s *server) health(_ http.ResponseWriter, r *http.Request) answer {
 		h.Status, h.Reason, status = "failing", "the store cannot be used; the deployer's log has the reason", http.StatusServiceUnavailable
 	} else if ids := s.registry.Unreadable(); len(ids) > 0 {
 		h.Status = "degraded"
-		h.Reason = fmt.Sprintf("unreadable records: %d (%s); stop the deployer and rewrite each with plasmacloud-deployer reset",
-			len(ids), clean(strings.Join(ids, ", ")))
+		names := " (" + clean(strings.Join(ids, ", ")) + ")"
+		if s.cfg.Operators != nil { // which nodes there are is for them
+			names = ""
+		}
+		h.Reason = fmt.Sprintf("unreadable records: %d%s; stop the deployer and rewrite each with plasmacloud-deployer reset", len(ids), names)
 	}
 	return answer{status: status, body: h}
 }
