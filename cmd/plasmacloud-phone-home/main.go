@@ -27,11 +27,9 @@ const name = "plasmacloud-phone-home"
 const exitRefused = 77
 
 const usage = `Usage: plasmacloud-phone-home [flags]
-       plasmacloud-phone-home identify [flags]
 
 Reports this node to the deployer named in its cluster-config.json and shows the
-answer. With --heartbeat it stays and goes on reporting. identify, on the ISO, finds
-out which node this machine is; it has a --help of its own.
+answer. With --heartbeat it stays and goes on reporting.
 
 Examples:
   # from the ISO, before the disk is touched; a non-zero status means: do not install
@@ -67,9 +65,6 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) error {
-	if len(args) > 0 && args[0] == "identify" {
-		return identify(args[1:], stdout, stderr)
-	}
 	var (
 		cfg     phonehome.Config
 		files   api.TLSFiles

@@ -19,7 +19,7 @@ let
   accounts =
     description:
     mkOption {
-      type = types.attrsOf (types.attrsOf types.anything);
+      type = types.attrsOf types.attrs;
       default = { };
       inherit description;
     };

@@ -1,0 +1,126 @@
+// Package qemu boots real machines: an ISO or a kernel in QEMU, in the network
+// namespace of a lab's host, with what the machine says on its serial port kept.
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/centra/plasmacloud/vmtests/lab"
+)
+
+// Config is a machine.
+type Config struct {
+	Name   string // of its serial log, in the host's folder
+	UUID   string // of its mainboard; "" leaves it to QEMU, which has none
+	MAC    string // of its network card; "" leaves it to QEMU
+	Memory int    // MB; 0: 256
+	UEFI   bool   // boot through UEFI; else through the BIOS
+
+	// What it boots: an ISO, or a kernel without any boot loader.
+	ISO                  string
+	Kernel, Initrd, Args string
+
+	Disk string // file of a raw disk; "": none
+}
+
+// Machine is a machine that has been switched on.
+type Machine struct {
+	process *lab.Process
+	started time.Time
+}
+
+// Start switches a machine on. It is in the namespace of the host: by DHCP it gets
+// an address, and it reaches 127.0.0.1 of the host as 10.0.2.2. It ends with the lab.
+func Start(ctx context.Context, h *lab.Host, cfg Config) (*Machine, error) {
+	accel, err := Accel(ctx)
+	if err != nil {
+		return nil, err
+	}
+	args, err := cfg.args(accel, h.Dir)
+	if err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	process, err := h.Start(cfg.Name, append([]string{"qemu-system-x86_64"}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	return &Machine{process: process, started: started}, nil
+}
+
+func (c Config) args(accel, dir string) ([]string, error) {
+	memory := c.Memory
+	if memory == 0 {
+		memory = 256
+	}
+	// q35: the boot loaders of several machines at once take many times longer on pc.
+	args := []string{"-accel", accel, "-machine", "q35", "-m", fmt.Sprint(memory), "-nodefaults", "-no-user-config",
+		"-display", "none", "-serial", "stdio", "-no-reboot", "-netdev", "user,id=net0"}
+	card := "virtio-net-pci,netdev=net0,romfile="
+	if c.MAC != "" {
+		card += ",mac=" + c.MAC
+	}
+	args = append(args, "-device", card)
+	if c.UUID != "" {
+		args = append(args, "-uuid", c.UUID)
+	}
+	if c.ISO != "" {
+		args = append(args, "-cdrom", c.ISO, "-boot", "d")
+	}
+	if c.Kernel != "" {
+		args = append(args, "-kernel", c.Kernel, "-initrd", c.Initrd, "-append", c.Args)
+	}
+	if c.Disk != "" {
+		args = append(args, "-drive", "file="+c.Disk+",format=raw,if=virtio")
+	}
+	if c.UEFI {
+		// The variables are the machine's own.
+		const code, variables = "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"
+		data, err := os.ReadFile(variables)
+		if err != nil {
+			return nil, fmt.Errorf("UEFI needs Debian's package ovmf: %w", err)
+		}
+		own := filepath.Join(dir, c.Name+".vars")
+		if err := os.WriteFile(own, data, 0o600); err != nil {
+			return nil, err
+		}
+		args = append(args, "-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+code,
+			"-drive", "if=pflash,format=raw,unit=1,file="+own)
+	}
+	return args, nil
+}
+
+// WaitFor returns once the serial log has a match, and how long after the machine
+// was switched on that was. Its error has the end of the log.
+func (m *Machine) WaitFor(within time.Duration, pattern string) (time.Duration, error) {
+	wanted := regexp.MustCompile(pattern)
+	err := lab.Eventually(within, func() error {
+		if wanted.MatchString(m.Console()) {
+			return nil
+		}
+		select {
+		case <-m.process.Done():
+			return fmt.Errorf("the machine ended: %w", m.process.Err())
+		default:
+			return fmt.Errorf("nothing like %q", pattern)
+		}
+	})
+	took := time.Since(m.started)
+	if err != nil {
+		console := m.Console()
+		err = fmt.Errorf("%w after %s; the console ends with:\n%s", err, took.Round(time.Millisecond), console[max(0, len(console)-2000):])
+	}
+	return took, err
+}
+
+// Console is what the machine has said on its serial port so far.
+func (m *Machine) Console() string { return strings.ReplaceAll(m.process.Output(), "\r", "") }
+
+// Cut takes the power away.
+func (m *Machine) Cut() error { return m.process.Kill() }
