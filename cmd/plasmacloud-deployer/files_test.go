@@ -57,7 +57,7 @@ func TestServeTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := plain.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "not_a_deployer") {
+	if _, err := plain.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "one that serves https answers http so") {
 		t.Errorf("without TLS: %v", err)
 	}
 }

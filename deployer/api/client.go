@@ -171,6 +171,9 @@ func problem(response *http.Response) error {
 		e.Code = "not_a_deployer"
 		e.Detail = fmt.Sprintf("the answer of %s is not a deployer's: status %d, %q; check the URL and any proxy on the way",
 			response.Request.URL.Host, response.StatusCode, response.Header.Get("Content-Type"))
+		if e.Status == http.StatusBadRequest && response.Request.URL.Scheme == "http" {
+			e.Detail += "; one that serves https answers http so"
+		}
 	}
 	return e
 }
