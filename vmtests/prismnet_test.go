@@ -169,6 +169,11 @@ func (c *chassis) vsctl(args ...string) string {
 	return c.must(append([]string{"ovs-vsctl", "--db=" + c.node.Apply.OVSDB, "--no-wait", "--timeout=5"}, args...)...)
 }
 
+// vswitchd gives a command to the node's ovs-vswitchd.
+func (c *chassis) vswitchd(args ...string) (string, error) {
+	return c.try(append([]string{"env", "OVS_RUNDIR=/run/openvswitch", "ovs-appctl", "-t", "ovs-vswitchd"}, args...)...)
+}
+
 // apply runs the script of plasmacloud-prismnet.service.
 func (c *chassis) apply() (string, error) {
 	c.t.Helper()
@@ -459,6 +464,59 @@ func TestPrismNETChassis(t *testing.T) {
 	}
 	tunnels(one, "10.0.0.12")
 	tunnels(two, "10.0.0.11")
+
+	// A logical switch with a port on either node: a packet that goes into one comes
+	// out of the other, by the tunnel and a wire between the two datapaths.
+	one.must("ovsdb-tool", "create", "/run/nb.db", "/usr/share/ovn/ovn-nb.ovsschema")
+	one.start("northbound", "ovsdb-server", "--remote=punix:/run/ovn/nb.sock", "--unixctl=/run/ovn/nb.ctl",
+		"-vconsole:warn", "-vsyslog:off", "/run/nb.db")
+	one.start("ovn-northd", "env", "OVN_RUNDIR=/run/ovn", "ovn-northd", "--ovnnb-db=unix:/run/ovn/nb.sock",
+		"--ovnsb-db=unix:/run/ovn/sb.sock", "-vconsole:warn", "-vsyslog:off")
+	require.NoError(t, lab.Eventually(patience, func() error {
+		_, err := one.try("ovn-nbctl", "--db=unix:/run/ovn/nb.sock", "--timeout=5", "ls-add", "net",
+			"--", "lsp-add", "net", "vif1", "--", "lsp-set-addresses", "vif1", "02:00:00:00:00:01 192.168.0.1",
+			"--", "lsp-add", "net", "vif2", "--", "lsp-set-addresses", "vif2", "02:00:00:00:00:02 192.168.0.2")
+		return err
+	}))
+	wire := filepath.Join(l.Dir, "wire")
+	for i, c := range []*chassis{one, two} {
+		end := []string{"pstream=punix:" + wire, "stream=unix:" + wire}[i]
+		own, peer := 1+i, 2-i
+		c.vsctl("add-br", "br-phy", "--", "set", "Bridge", "br-phy", "datapath_type=dummy", fmt.Sprintf("other_config:hwaddr=02:00:00:00:01:0%d", own),
+			"--", "add-port", "br-phy", "wire", "--", "set", "Interface", "wire", "type=dummy", "options:"+end, "options:tx_pcap=/run/wire.pcap",
+			"--", "add-port", "br-int", fmt.Sprintf("vif%d", own), "--", "set", "Interface", fmt.Sprintf("vif%d", own), "type=dummy",
+			fmt.Sprintf("external_ids:iface-id=vif%d", own), fmt.Sprintf("options:tx_pcap=/run/vif%d.pcap", own))
+		require.NoError(t, lab.Eventually(patience, func() error {
+			_, err := c.vswitchd("netdev-dummy/ip4addr", "br-phy", fmt.Sprintf("10.0.0.1%d/24", own))
+			return err
+		}))
+		for _, command := range [][]string{
+			{"ovs/route/add", "10.0.0.0/24", "br-phy"},
+			{"tnl/neigh/set", "br-phy", fmt.Sprintf("10.0.0.1%d", peer), fmt.Sprintf("02:00:00:00:01:0%d", peer)},
+		} {
+			_, err := c.vswitchd(command...)
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, lab.Eventually(patience, func() error {
+		if _, err := one.vswitchd("netdev-dummy/receive", "vif1",
+			"in_port(1),eth(src=02:00:00:00:00:01,dst=02:00:00:00:00:02),eth_type(0x0800),ipv4(src=192.168.0.1,dst=192.168.0.2,proto=17,tos=0,ttl=64,frag=no),udp(src=1,dst=2)"); err != nil {
+			return err
+		}
+		for file, frame := range map[string][]byte{
+			filepath.Join(one.run, "wire.pcap"): {10, 0, 0, 11, 10, 0, 0, 12},
+			filepath.Join(two.run, "vif2.pcap"): {2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0},
+		} {
+			sent, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			if !bytes.Contains(sent, frame) {
+				return fmt.Errorf("%s has no packet with % x", file, frame)
+			}
+		}
+		return nil
+	}))
 
 	// The database takes nobody whose certificate another authority signed.
 	stranger := filepath.Join(two.run, "stranger")
