@@ -9,7 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -19,7 +19,9 @@ import (
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server"
+	"github.com/centra/plasmacloud/deployer/store"
 	"github.com/centra/plasmacloud/deployer/store/bolt"
+	"github.com/centra/plasmacloud/deployer/store/etcd"
 )
 
 const (
@@ -28,54 +30,107 @@ const (
 )
 
 // benchPhoneHome lets 10,000 machines boot at once: each reports `ready` once,
-// which the deployer has on disk before it answers. The peer decodes the same
-// request and answers it from a bare net/http handler with no store.
+// which the deployer has on disk before it answers, in its own file or in an etcd
+// beside it. The peer decodes the same request and answers it from a bare net/http
+// handler with no store.
 func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
-	ours, err := median(b.runs, func() (float64, error) {
-		handler, shut, err := registryHandler(ctx, filepath.Join(b.dir, "state.db"))
-		if err != nil {
-			return 0, err
-		}
-		defer shut()
-		return storm(ctx, handler)
-	})
+	endpoint, stop, err := startEtcd(ctx, filepath.Join(b.dir, "etcd"))
 	if err != nil {
 		return nil, err
+	}
+	defer stop()
+	run := 0
+	stores := []struct {
+		name string
+		open func() (store.Store, error)
+	}{
+		{"bbolt", func() (store.Store, error) {
+			run++
+			return bolt.Open(bolt.Config{Path: filepath.Join(b.dir, fmt.Sprintf("state%d.db", run))})
+		}},
+		{"etcd beside it", func() (store.Store, error) {
+			run++
+			return etcd.Open(ctx, etcd.Config{Endpoints: []string{endpoint}, Prefix: fmt.Sprintf("/%d/", run)})
+		}},
 	}
 	bare, err := median(b.runs, func() (float64, error) { return storm(ctx, http.HandlerFunc(answerBare)) })
 	if err != nil {
 		return nil, err
 	}
-	return []figure{
-		{fmt.Sprintf("%d phone-homes, bbolt", phoneHomes), fmt.Sprintf("%.0f/s", ours), "the rate of a bare net/http handler", ours / bare},
-		{"a bare net/http handler, no store", fmt.Sprintf("%.0f/s", bare), "", 0},
-	}, nil
+	var figures []figure
+	for _, kept := range stores {
+		rate, err := median(b.runs, func() (float64, error) {
+			handler, shut, err := registryHandler(ctx, kept.open)
+			if err != nil {
+				return 0, err
+			}
+			defer shut()
+			return storm(ctx, handler)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", kept.name, err)
+		}
+		figures = append(figures, figure{
+			fmt.Sprintf("%d phone-homes, %s", phoneHomes, kept.name), fmt.Sprintf("%.0f/s", rate), "the rate of a bare net/http handler", rate / bare,
+		})
+	}
+	return append(figures, figure{"a bare net/http handler, no store", fmt.Sprintf("%.0f/s", bare), "", 0}), nil
+}
+
+// startEtcd runs Debian's etcd, alone and with its files in dir.
+func startEtcd(ctx context.Context, dir string) (endpoint string, stop func(), err error) {
+	var urls [2]string // for clients, and for peers that there are not
+	for i := range urls {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", nil, err
+		}
+		urls[i] = "http://" + l.Addr().String()
+		l.Close()
+	}
+	cmd := exec.CommandContext(ctx, "etcd", "--name=bench", "--data-dir="+dir, "--log-level=error",
+		"--listen-client-urls="+urls[0], "--advertise-client-urls="+urls[0], "--listen-peer-urls="+urls[1],
+		"--initial-advertise-peer-urls="+urls[1], "--initial-cluster=bench="+urls[1])
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		s, err := etcd.Open(ctx, etcd.Config{Endpoints: urls[:1], Prefix: "/ready/", Timeout: time.Second})
+		if err == nil {
+			return urls[0], stop, s.Close()
+		}
+		if time.Now().After(end) || ctx.Err() != nil {
+			stop()
+			return "", nil, err
+		}
+	}
 }
 
 // Logging costs time of its own, which neither side is asked for here.
 var quiet = slog.New(slog.DiscardHandler)
 
-// registryHandler is the deployer without its process: registry, bbolt, HTTP.
-func registryHandler(ctx context.Context, path string) (http.Handler, func(), error) {
-	if err := os.RemoveAll(path); err != nil {
-		return nil, nil, err
-	}
-	store, err := bolt.Open(bolt.Config{Path: path})
+// registryHandler is the deployer without its process: registry, store, HTTP.
+func registryHandler(ctx context.Context, open func() (store.Store, error)) (http.Handler, func(), error) {
+	kept, err := open()
 	if err != nil {
 		return nil, nil, err
 	}
-	registry, err := deployer.New(ctx, deployer.Config{Store: store, Logger: quiet})
+	registry, err := deployer.New(ctx, deployer.Config{Store: kept, Logger: quiet})
 	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+		return nil, nil, errors.Join(err, kept.Close())
 	}
 	var declared []node.Declaration
 	for i := range phoneHomes {
 		declared = append(declared, node.Declaration{ID: nodeID(i), Role: "worker", IP: nodeIP(i)})
 	}
 	if _, err := registry.Declare(ctx, declared); err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+		return nil, nil, errors.Join(err, kept.Close())
 	}
-	return server.New(server.Config{Registry: registry, Logger: quiet}), func() { store.Close() }, nil
+	return server.New(server.Config{Registry: registry, Logger: quiet}), func() { kept.Close() }, nil
 }
 
 func nodeID(i int) string { return fmt.Sprintf("node%05d", i) }

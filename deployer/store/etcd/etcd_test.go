@@ -2,6 +2,7 @@ package etcd_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -390,26 +391,38 @@ func TestOutOfSpace(t *testing.T) {
 	}
 }
 
-// BenchmarkUpdate is durable writes of whole records by many callers at once.
+// BenchmarkUpdate is durable writes of whole records by many callers at once, which
+// read and compare; beside it bare puts of the same values, each on its own.
 func BenchmarkUpdate(b *testing.B) {
 	for _, version := range etcdtest.Versions {
 		server := etcdtest.Start(b, version)
-		server.Client()
-		for _, callers := range []int{1, 64, 256} {
-			b.Run(fmt.Sprintf("etcd=%s/callers=%d", version, callers), func(b *testing.B) {
-				s := open(b, server, fresh())
-				var next atomic.Int64
-				b.SetParallelism(max(1, callers/2))
-				b.RunParallel(func(pb *testing.PB) {
-					for pb.Next() {
-						id := fmt.Sprintf("node%05d", next.Add(1)%10_000)
-						err := s.Update(b.Context(), id, func(node.Node, bool) (node.Node, error) { return storetest.Full(id), nil })
-						if err != nil {
-							b.Error(err)
+		client := server.Client()
+		s := open(b, server, fresh())
+		for what, write := range map[string]func(id string) error{
+			"update": func(id string) error {
+				return s.Update(b.Context(), id, func(node.Node, bool) (node.Node, error) { return storetest.Full(id), nil })
+			},
+			"put": func(id string) error {
+				value, err := json.Marshal(storetest.Full(id))
+				if err == nil {
+					_, err = client.Put(b.Context(), "bare/"+id, string(value))
+				}
+				return err
+			},
+		} {
+			for _, callers := range []int{1, 64, 256} {
+				b.Run(fmt.Sprintf("etcd=%s/%s/callers=%d", version, what, callers), func(b *testing.B) {
+					var next atomic.Int64
+					b.SetParallelism(max(1, callers/2))
+					b.RunParallel(func(pb *testing.PB) {
+						for pb.Next() {
+							if err := write(fmt.Sprintf("node%05d", next.Add(1)%10_000)); err != nil {
+								b.Error(err)
+							}
 						}
-					}
+					})
 				})
-			})
+			}
 		}
 	}
 }

@@ -72,11 +72,13 @@ func Start(t testing.TB, version string, flags ...string) *Server {
 	}
 	for range 5 { // somebody else may take a port before the etcd does
 		s := &Server{t: t, path: path, URL: "http://" + freeAddress(t)}
-		dir, err := os.MkdirTemp("/dev/shm", "etcdtest-") // a test need not wait for a disk
-		if err != nil {
-			dir = t.TempDir()
+		dir := t.TempDir()
+		if _, figures := t.(*testing.B); !figures { // a test need not wait for a disk
+			if memory, err := os.MkdirTemp("/dev/shm", "etcdtest-"); err == nil {
+				dir = memory
+				t.Cleanup(func() { os.RemoveAll(dir) })
+			}
 		}
-		t.Cleanup(func() { os.RemoveAll(dir) })
 		peer := "http://" + freeAddress(t)
 		s.args = append([]string{
 			"--name=test", "--data-dir=" + dir, "--listen-client-urls=" + s.URL, "--advertise-client-urls=" + s.URL,
