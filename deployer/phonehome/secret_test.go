@@ -2,6 +2,7 @@ package phonehome
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/secretfile"
@@ -125,4 +127,37 @@ func TestSecretCannotBeKept(t *testing.T) {
 	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "make the node's secret: ") || len(s.at) > 0 {
 		t.Errorf("%v, %d requests", err, len(s.at))
 	}
+}
+
+// TestNewToken: a token that is replaced is used at the next heartbeat, so that a
+// node that was reset joins anew by itself.
+func TestNewToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		token := filepath.Join(t.TempDir(), "token")
+		write := func(name string) {
+			if err := os.WriteFile(token, []byte(strings.Repeat(name, 30)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("1")
+		var secret string
+		s := &script{t: t}
+		expired := refuses(401, node.CodeJoinTokenExpired)
+		expired.because = func() {
+			secret = s.secret
+			write("2")
+		}
+		last := accepts(node.Active, 10)
+		last.because = cancel
+		s.answers = []answer{accepts(node.Active, 10), expired, last}
+		cfg, log := testConfig(t, s)
+		cfg.Heartbeat, cfg.JoinTokenFile = true, token
+		if err := Run(ctx, cfg); err != nil {
+			t.Fatal(err)
+		}
+		if s.token != strings.Repeat("2", 30) || s.secret != secret || !strings.Contains(log.String(), "code=join_token_expired") {
+			t.Errorf("the last report brought %q and %q\n%s", s.token, s.secret, log)
+		}
+	})
 }

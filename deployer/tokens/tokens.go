@@ -79,7 +79,7 @@ const (
 type File struct {
 	path   string
 	kind   Kind
-	tokens atomic.Pointer[[]Token]
+	tokens atomic.Pointer[map[[sha256.Size]byte]Token]
 }
 
 // Open reads the file at path, which not everybody may read. Errors name the file
@@ -99,23 +99,31 @@ func (f *File) Reload() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
-	f.tokens.Store(&list)
+	f.set(list)
 	return nil
+}
+
+func (f *File) set(list []Token) {
+	bySum := make(map[[sha256.Size]byte]Token, len(list))
+	for _, t := range list {
+		bySum[t.sum] = t
+	}
+	f.tokens.Store(&bySum)
 }
 
 // Len is how many tokens there are.
 func (f *File) Len() int { return len(*f.tokens.Load()) }
 
 // Find is the line of the token, also of one that has expired. How long it takes
-// does not depend on how much of the token is right.
+// does not depend on how much of the token is right: it is looked for by its hash,
+// of which nobody can choose the beginning, and compared as a whole.
 func (f *File) Find(token string) (found Token, ok bool) {
 	sum := sha256.Sum256([]byte(token))
-	for _, t := range *f.tokens.Load() {
-		if subtle.ConstantTimeCompare(sum[:], t.sum[:]) == 1 {
-			found, ok = t, true
-		}
+	found = (*f.tokens.Load())[sum]
+	if subtle.ConstantTimeCompare(sum[:], found.sum[:]) != 1 {
+		return Token{}, false
 	}
-	return found, ok
+	return found, true
 }
 
 var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)

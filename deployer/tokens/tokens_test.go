@@ -144,7 +144,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		var file File
-		file.tokens.Store(&list)
+		file.set(list)
 		for line := range strings.Lines(string(data)) {
 			line, _, _ = strings.Cut(line, "#")
 			words := strings.Fields(line)
