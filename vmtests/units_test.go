@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -18,8 +17,10 @@ const exposure = "25"
 
 var (
 	inStore = regexp.MustCompile(`/nix/store/[^/ ]+/bin/([^ ]+)`)
-	// A script of NixOS' own making, around what a module says in shell.
-	script = regexp.MustCompile(`/nix/store/unit-script-[^/\s]+`)
+	// What Nix makes of shell commands.
+	script = regexp.MustCompile(`/nix/store/[^/\s]+`)
+	// What systemd 254 knows, and NixOS has at least, and Debian 12's does not.
+	later = regexp.MustCompile(`(?m)^.*Unknown key '(RestartSteps|RestartMaxDelaySec)' in section \[Service\], ignoring\.\n`)
 )
 
 // units writes the units that nix/tests records to a folder, with programs that are
@@ -63,8 +64,10 @@ func TestUnitsAreWellFormed(t *testing.T) {
 	t.Parallel()
 	for name, file := range units(t) {
 		out, err := analyze("verify", "--man=no", "--recursive-errors=no", file)
-		assert.NoError(t, err, "%s: %s", name, out)
-		assert.Empty(t, out, name)
+		if known := later.ReplaceAllString(out, ""); known != "" || out == "" {
+			assert.NoError(t, err, "%s: %s", name, known)
+			assert.Empty(t, known, name)
+		}
 	}
 
 	wrong := filepath.Join(t.TempDir(), "wrong.service")
@@ -75,16 +78,12 @@ func TestUnitsAreWellFormed(t *testing.T) {
 
 func TestUnitsAreConfined(t *testing.T) {
 	t.Parallel()
-	confined := 0
-	for name, file := range units(t) {
-		if !strings.HasPrefix(name, "plasmacloud-") {
-			continue
-		}
-		confined++
+	files := units(t)
+	assert.Greater(t, len(files), 4)
+	for name, file := range files {
 		out, err := analyze("security", "--offline=true", "--threshold="+exposure, file)
 		assert.NoError(t, err, "%s: %s", name, out)
 	}
-	assert.GreaterOrEqual(t, confined, 3)
 
 	open := filepath.Join(t.TempDir(), "open.service")
 	require.NoError(t, os.WriteFile(open, []byte("[Service]\nExecStart=/bin/true\n"), 0o644))

@@ -1,24 +1,2 @@
-# What no service of ours needs, as serviceConfig; see systemd.exec(5). A unit
-# adds its capabilities, its user and its address families.
-{
-  LockPersonality = true;
-  MemoryDenyWriteExecute = true;
-  NoNewPrivileges = true;
-  PrivateDevices = true;
-  PrivateMounts = true;
-  PrivateTmp = true;
-  ProtectClock = true;
-  ProtectControlGroups = true;
-  ProtectHome = true;
-  ProtectHostname = true;
-  ProtectKernelLogs = true;
-  ProtectKernelModules = true;
-  ProtectKernelTunables = true;
-  ProtectProc = "invisible";
-  ProtectSystem = "strict";
-  RestrictNamespaces = true;
-  RestrictRealtime = true;
-  RestrictSUIDSGID = true;
-  SystemCallArchitectures = "native";
-  SystemCallFilter = [ "@system-service" ];
-}
+# What no service of ours needs: the same as for those of nix-nos.
+import ../nix-nos/lib/hardening.nix

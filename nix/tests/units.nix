@@ -37,6 +37,27 @@ let
     nixosConfigurations
     ;
   inherit (nixosConfigurations.node01.config.systemd) services;
+  # gobgpd as a user of nix-nos alone has it, with passwords.
+  speaker =
+    (lib.nixosSystem {
+      system = "x86_64-linux";
+      modules = [
+        ../nix-nos/modules/bgp
+        {
+          nix-nos.bgp = {
+            enable = true;
+            asn = 64513;
+            routerId = "192.0.2.10";
+            announcements = [ { prefix = "203.0.113.0/24"; } ];
+            peers.router1 = {
+              address = "192.0.2.1";
+              asn = 64512;
+              passwordFile = "/run/secrets/router1";
+            };
+          };
+        }
+      ];
+    }).config.systemd.services;
 
   # Packages have another hash in every build.
   withoutHash =
@@ -85,4 +106,10 @@ let
     )
     + lib.optionalString (s.wantedBy != [ ]) "\n${section "Install" (units "WantedBy" s.wantedBy)}";
 in
-lib.mapAttrs (_: unit) services
+lib.mapAttrs (_: unit) (
+  services
+  // {
+    inherit (speaker) gobgpd-announcements;
+    gobgpd-passwords = speaker.gobgpd;
+  }
+)

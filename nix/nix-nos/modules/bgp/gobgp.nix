@@ -263,6 +263,13 @@ let
       // lib.optionalAttrs (sets "prefixSets" != [ ]) { prefix-sets = sets "prefixSets"; };
     };
 
+  hardening = import ../../lib/hardening.nix;
+  families = [
+    "AF_INET"
+    "AF_INET6"
+    "AF_UNIX"
+  ];
+
   template = "nix-nos/gobgpd.toml";
   file = if passwords.any then passwords.file "gobgpd.toml" else "/etc/${template}";
   render = lib.optional passwords.any "+${
@@ -410,7 +417,11 @@ in
       restartTriggers = [ (builtins.toJSON config.services.gobgpd.settings.global) ];
       # Else systemd gives it up for good after five quick failures.
       startLimitIntervalSec = 0;
-      serviceConfig = {
+      # nixpkgs' unit runs it as a user of its own that may bind port 179.
+      serviceConfig = hardening // {
+        CapabilityBoundingSet = [ "CAP_NET_BIND_SERVICE" ];
+        RestrictAddressFamilies = families ++ [ "AF_NETLINK" ];
+        UMask = "0077";
         ExecStartPre = lib.mkForce (render ++ [ "${pkgs.gobgpd}/bin/gobgpd -f ${file} --dry-run" ]);
         ExecStart = lib.mkForce "${pkgs.gobgpd}/bin/gobgpd -f ${file} --sdnotify --api-hosts=${cfg.apiAddress}";
         # gobgpd -r means graceful restart; the file is read again at SIGHUP.
@@ -451,7 +462,10 @@ in
         ${builtins.readFile ./gobgp-announce.sh}
       '';
       reload = builtins.readFile ./gobgp-announce.sh;
-      serviceConfig = {
+      serviceConfig = hardening // {
+        CapabilityBoundingSet = "";
+        RestrictAddressFamilies = families;
+        UMask = "0077";
         Type = "oneshot";
         RemainAfterExit = true;
         DynamicUser = true;
