@@ -36,9 +36,12 @@ type Announcer struct {
 	wake    chan struct{}
 	locks   locks // of Open; none of New
 
-	mu     sync.Mutex // guards cfg, users and status
+	asks chan func() // for Run, between two passes
+
+	mu     sync.Mutex // guards cfg, users, orders and status
 	cfg    *Config
 	users  map[health.Check][]netip.Addr // by check of cfg
+	orders DrainOrders
 	status Status
 
 	// Used by Run alone.
@@ -62,6 +65,7 @@ func New(o Options) *Announcer {
 		speaker: o.Speaker, holder: newBoundedHolder(o.Holder), cfg: o.Config, users: checks(o.Config),
 		log:    o.Logger.With("part", "announcer"),
 		wake:   make(chan struct{}, 1),
+		asks:   make(chan func()),
 		drains: drains{}, delays: delays{}, reported: newReports(), sent: sentPaths{},
 	}
 	a.monitor = health.NewMonitor(health.Config{OnChange: a.trigger, Probe: o.Probe, Logger: o.Logger.With("part", "health"), Users: a.usersOf})
@@ -129,7 +133,18 @@ func (a *Announcer) SpeakerGeneration() int {
 func (a *Announcer) Reload(cfg *Config) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch old := a.cfg; {
+	if err := reloadable(a.cfg, cfg); err != nil {
+		return err
+	}
+	a.cfg, a.users = cfg, checks(cfg)
+	a.monitor.Update(slices.Collect(maps.Keys(a.users)))
+	a.trigger()
+	return nil
+}
+
+// reloadable is nil if cfg may take the place of old without a restart.
+func reloadable(old, cfg *Config) error {
+	switch {
 	case old.Speaker != cfg.Speaker:
 		return needsRestart("speaker", old.Speaker, cfg.Speaker)
 	case old.ASN != cfg.ASN:
@@ -137,9 +152,6 @@ func (a *Announcer) Reload(cfg *Config) error {
 	case old.Hold != cfg.Hold:
 		return needsRestart("hold", old.Hold, cfg.Hold)
 	}
-	a.cfg, a.users = cfg, checks(cfg)
-	a.monitor.Update(slices.Collect(maps.Keys(a.users)))
-	a.trigger()
 	return nil
 }
 
@@ -270,10 +282,16 @@ func (a *Announcer) sleep(ctx context.Context, stopping bool, gap, wait time.Dur
 		return
 	}
 	timer.Reset(max(0, wait-gap))
-	select {
-	case <-timer.C:
-	case <-a.wake:
-	case <-done:
+	for {
+		select {
+		case ask := <-a.asks:
+			ask()
+			continue
+		case <-timer.C:
+		case <-a.wake:
+		case <-done:
+		}
+		return
 	}
 }
 

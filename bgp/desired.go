@@ -49,6 +49,7 @@ const (
 	CauseHealth        Cause = "health"         // its checks are up, or one is down
 	CauseUnknown       Cause = "unknown"        // a check has not answered yet
 	CauseNotConfigured Cause = "not_configured" // it carries our mark, and is in no configuration
+	CauseDrained       Cause = "drained"        // an operator's order
 	CauseStopping      Cause = "stopping"       // the announcer stops
 	CauseCannotBeHeld  Cause = "cannot_be_held" // it could not be bound
 	CauseHold          Cause = "hold"           // it is held otherwise now
@@ -58,10 +59,10 @@ const (
 var notConfigured = wish{want: Withdraw, cause: CauseNotConfigured, why: "is not in the configuration"}
 
 // desired decides what should become of every configured VIP: configuration,
-// health, and the gate, which is shut once the announcer stops. Peers of our own AS
+// health, operators' orders, and the gate, which is shut once the announcer stops. Peers of our own AS
 // take no path with that AS in it, for a loop (RFC 4271, section 9.1.2), so while
 // there is one, nothing is prepended.
-func desired(cfg *Config, state func(health.Check) health.State, internalPeer, stopping bool) map[netip.Addr]wish {
+func desired(cfg *Config, orders DrainOrders, state func(health.Check) health.State, internalPeer, stopping bool) map[netip.Addr]wish {
 	wishes := make(map[netip.Addr]wish, len(cfg.VIPs))
 	for _, v := range cfg.VIPs {
 		w := wish{path: cfg.Path(v), hold: v.Hold, drain: v.DrainDelay}
@@ -70,6 +71,8 @@ func desired(cfg *Config, state func(health.Check) health.State, internalPeer, s
 		}
 		if stopping {
 			w.want, w.cause, w.why = Withdraw, CauseStopping, "the announcer stops"
+		} else if order, ok := orders.of(v.Address); ok {
+			w.want, w.cause, w.why = Withdraw, CauseDrained, fmt.Sprintf("drained by %s: %s", order.By, order.Reason)
 		} else {
 			w.want, w.cause, w.why = healthOf(v, state)
 		}

@@ -54,7 +54,7 @@ func TestLogReaderGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "run", "--config", s.file)
+	cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "run", "--config", s.file, "--control", "", "--drains", s.file+".drains")
 	cmd.Stderr = writer
 	if err := gobgpdtest.StartProcess(cmd); err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	a.steps = nil
 	cfg := a.config()
 	now, speakerErr, addrsErr := a.read(ctx)
-	wishes := desired(cfg, a.health, now.internalPeer(cfg.ASN), stopping)
+	wishes := desired(cfg, a.DrainOrders(), a.health, now.internalPeer(cfg.ASN), stopping)
 	a.reportSpeaker(speakerErr)
 	a.reportPrepend(cfg, now)
 	a.reportForeign(wishes, now)
@@ -157,7 +157,7 @@ func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr, cau
 		}
 		if bound := slices.DeleteFunc(slices.Clone(addrs), func(addr netip.Addr) bool { return failed[addr] }); len(bound) > 0 {
 			did = true
-			a.log.Info("bound", "count", len(bound), "addresses", some(bound), "as", how)
+			a.log.Info("bound", "count", len(bound), "addresses", some(bound), "as", how.String())
 			a.did("bind", slices.Values(bound), cause)
 		}
 	}
@@ -173,7 +173,7 @@ func (a *Announcer) letGo(ctx context.Context, surplus map[vip.How][]netip.Addr)
 			continue
 		}
 		did = true
-		a.log.Info("moved", "count", len(addrs), "addresses", some(addrs), "from", how)
+		a.log.Info("moved", "count", len(addrs), "addresses", some(addrs), "from", how.String())
 		a.did("move", slices.Values(addrs), func(netip.Addr) Cause { return CauseHold })
 	}
 	return did, err

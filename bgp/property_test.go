@@ -101,6 +101,20 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			m.cfg = cfg
 			m.announcer.cfg = cfg // as Reload does, without its runners
 		},
+		"drain order": func(t *rapid.T) {
+			orders := m.announcer.DrainOrders()
+			if rapid.Bool().Draw(t, "of the node") {
+				orders.Node = nil
+				if rapid.Bool().Draw(t, "drain") {
+					orders.Node = &DrainOrder{}
+				}
+			} else if a := drawVIP(t); rapid.Bool().Draw(t, "drain") {
+				orders.VIPs[a] = DrainOrder{}
+			} else {
+				delete(orders.VIPs, a)
+			}
+			m.announcer.SetDrainOrders(orders)
+		},
 		"announcer crashes": func(*rapid.T) { m.start() },
 		"restart with another interface": func(*rapid.T) {
 			m.start()
@@ -149,7 +163,7 @@ func (m *machine) afterPass(t *rapid.T) {
 	if w.listFails || w.away != nil && !errors.Is(w.away, speaker.ErrWrongASN) {
 		return
 	}
-	wishes := desired(m.cfg, m.announcer.health, m.world.internal, false)
+	wishes := desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.world.internal, false)
 	for p := range w.table {
 		if a := p.Addr(); !w.held(a) {
 			t.Fatalf("%s is announced, and nobody holds it", a)
@@ -190,7 +204,7 @@ func (m *machine) settle(t *rapid.T) {
 	if r = m.pass(); r.err != nil || !r.next.IsZero() || w.changes() != steps {
 		t.Fatalf("not quiet: %+v, %d steps more", r, w.changes()-steps)
 	}
-	for addr, wish := range desired(m.cfg, m.announcer.health, m.world.internal, false) {
+	for addr, wish := range desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.world.internal, false) {
 		path, announced := w.table[wish.path.Prefix]
 		held := w.held(addr)
 		right := w.own[addr] == wish.hold || wish.hold == vip.Address && w.own[addr] == vip.None && w.others[addr]
@@ -215,7 +229,7 @@ func (m *machine) settle(t *rapid.T) {
 			}
 		}
 	}
-	wishes := desired(m.cfg, m.announcer.health, m.world.internal, false)
+	wishes := desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.world.internal, false)
 	for p := range w.table {
 		if _, ok := wishes[p.Addr()]; !ok {
 			t.Fatalf("%s is not configured, and announced", p)

@@ -56,11 +56,10 @@ func (s sentPaths) observe(own map[netip.Prefix]speaker.Path) {
 // before, and returns which of those were not known yet.
 func (s sentPaths) filter(paths []speaker.Path, own map[netip.Prefix]speaker.Path) (left []speaker.Path, changed []netip.Prefix) {
 	left = slices.DeleteFunc(paths, func(p speaker.Path) bool {
-		live, there := own[p.Prefix]
-		sent := s[p.Prefix]
-		if !there || sent == nil || sent.seen == nil || !sent.path.Equal(p) || !sent.seen.Equal(live) {
+		if !s.asMade(p, own) {
 			return false
 		}
+		sent := s[p.Prefix]
 		if !sent.reported {
 			sent.reported = true
 			changed = append(changed, p.Prefix)
@@ -68,6 +67,13 @@ func (s sentPaths) filter(paths []speaker.Path, own map[netip.Prefix]speaker.Pat
 		return true
 	})
 	return left, changed
+}
+
+// asMade reports whether the daemon holds p in the form that it gave it before.
+func (s sentPaths) asMade(p speaker.Path, own map[netip.Prefix]speaker.Path) bool {
+	live, there := own[p.Prefix]
+	sent := s[p.Prefix]
+	return there && sent != nil && sent.seen != nil && sent.path.Equal(p) && sent.seen.Equal(live)
 }
 
 // dropped are the paths that were sent before and never showed up. Once is no

@@ -97,7 +97,7 @@ const drainDelay = 400 * time.Millisecond
 // start runs the announcer.
 func (s *site) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(gobgpdtest.Build(s.t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "run", "--config", s.file, "--log-format", "json", "--log-level", "debug")
+	s.cmd = exec.Command(gobgpdtest.Build(s.t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "run", "--config", s.file, "--control", s.socket(), "--drains", s.file+".drains", "--log-format", "json", "--log-level", "debug")
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -124,6 +124,7 @@ func (s *site) start() {
 	s.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		<-exited
+		_ = os.Remove(s.socket())
 		if s.t.Failed() {
 			for _, l := range s.logged() {
 				s.t.Log(l.text)
@@ -131,6 +132,9 @@ func (s *site) start() {
 		}
 	})
 }
+
+// socket is where the announcer is controlled; it is shorter than t.TempDir().
+func (s *site) socket() string { return filepath.Join("/run", filepath.Base(s.ns.Path)+".sock") }
 
 func (s *site) logged() []logLine {
 	s.mu.Lock()

@@ -9,9 +9,10 @@ import (
 	"github.com/centra/plasmacloud/bgp"
 )
 
-// The answer of GET /status.
+// What GET /status answers.
 type (
-	status struct {
+	// Status is what the last pass found.
+	Status struct {
 		NodeID    string     `json:"node_id"`
 		Version   string     `json:"version"`
 		At        *time.Time `json:"at"` // end of the last pass; null before the first
@@ -20,21 +21,24 @@ type (
 		Error     string     `json:"error"`
 		TableRead bool       `json:"table_read"`
 		HostRead  bool       `json:"host_read"`
-		Speaker   speaker    `json:"speaker"`
-		VIPs      []vip      `json:"vips"`
+		Speaker   Speaker    `json:"speaker"`
+		VIPs      []VIP      `json:"vips"`
 	}
-	speaker struct {
+	// Speaker is the BGP daemon.
+	Speaker struct {
 		State      string `json:"state"`
 		Generation int    `json:"generation"`
-		Peers      []peer `json:"peers"`
+		Peers      []Peer `json:"peers"`
 	}
-	peer struct {
+	// Peer is a neighbour of the daemon.
+	Peer struct {
 		Address string     `json:"address"`
 		ASN     uint32     `json:"asn"`
 		State   string     `json:"state"`
 		Since   *time.Time `json:"since"` // null while not established
 	}
-	vip struct {
+	// VIP is one that is configured, or that we announce or hold.
+	VIP struct {
 		Address   string `json:"address"`
 		Want      string `json:"want"`
 		Cause     string `json:"cause"`
@@ -55,22 +59,27 @@ func stamp(t time.Time) *time.Time {
 	return &t
 }
 
-func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
+// Status is what the last pass of the announcer found.
+func (s *Server) Status() Status {
 	now := s.announcer.Status()
-	answer := status{
+	answer := Status{
 		NodeID: s.nodeID, Version: s.version, At: stamp(now.At), Summary: now.String(), Stopping: now.Stopping, Error: now.Error,
 		TableRead: now.TableRead, HostRead: now.HostRead,
-		Speaker: speaker{State: now.Speaker, Generation: s.announcer.SpeakerGeneration(), Peers: []peer{}},
-		VIPs:    []vip{},
+		Speaker: Speaker{State: now.Speaker, Generation: s.announcer.SpeakerGeneration(), Peers: []Peer{}},
+		VIPs:    []VIP{},
 	}
 	for _, p := range now.Peers {
-		answer.Speaker.Peers = append(answer.Speaker.Peers, peer{p.Address.String(), p.ASN, p.State, stamp(p.Since)})
+		answer.Speaker.Peers = append(answer.Speaker.Peers, Peer{p.Address.String(), p.ASN, p.State, stamp(p.Since)})
 	}
 	for _, v := range now.VIPs {
-		answer.VIPs = append(answer.VIPs, vip{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Held, v.As.String(), v.Foreign, v.Draining})
+		answer.VIPs = append(answer.VIPs, VIP{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Held, v.As.String(), v.Foreign, v.Draining})
 	}
+	return answer
+}
+
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(answer) // what fails here is the connection
+	_ = json.NewEncoder(w).Encode(s.Status()) // what fails here is the connection
 }
 
 // patience is how much longer than the interval between two passes one may take to

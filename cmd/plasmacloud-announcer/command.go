@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/centra/plasmacloud/bgp"
+	"github.com/centra/plasmacloud/bgp/control"
 	"github.com/centra/plasmacloud/bgp/metrics"
 	"github.com/centra/plasmacloud/cmd/internal/command"
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
@@ -33,7 +34,8 @@ withdrawn; once its path is out of the daemon's table, and a router has a sessio
 with the daemon, the drain delay begins, and only after it the host lets go of it.
 The delay has to cover the withdraw's way to the routers: how far it has come, the
 daemon does not say. What the daemon announces and what the host holds is read anew
-in every pass, so a crash of either side is mended, and nothing is kept on disk.
+in every pass, so a crash of either side is mended, and nothing is kept on disk
+but operators' orders to drain (plasmactl vip drain).
 What others made is reported and left alone. A second announcer with the same daemon,
 or in the same network namespace, is refused.
 
@@ -64,6 +66,10 @@ Exit statuses:
 
 Files:
   ` + defaultConfig + `   what to announce; see "check"
+  ` + control.DefaultSocket + `
+                                      where plasmactl vip asks and orders, as root
+  ` + control.DefaultState + `
+                                      orders to drain that stand
 
 The daemon's address need not answer at the start: the announcer waits for it.
 It needs CAP_NET_ADMIN, Linux 5.18, and a daemon that holds its own configuration.`
@@ -80,7 +86,7 @@ func newCommand(stderr io.Writer) *cobra.Command {
 }
 
 func runCommand(stderr io.Writer) *cobra.Command {
-	var file string
+	var file, socket, orders string
 	var logging daemon.LogOptions
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -93,10 +99,12 @@ func runCommand(stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), file, logger)
+			return run(cmd.Context(), files{file, socket, orders}, logger)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", defaultConfig, "read the configuration from `FILE`")
+	cmd.Flags().StringVar(&socket, "control", control.DefaultSocket, "answer operators (plasmactl vip) at `SOCKET`; empty: nowhere")
+	cmd.Flags().StringVar(&orders, "drains", control.DefaultState, "keep operators' orders to drain in `FILE`")
 	logging.Register(cmd.Flags())
 	return cmd
 }
@@ -123,7 +131,10 @@ Exit status 0: the file is right. 78: it is not.`,
 }
 
 // run wires signals to an announcer.
-func run(parent context.Context, file string, logger *slog.Logger) error {
+// files are where run reads and listens.
+type files struct{ config, control, drains string }
+
+func run(parent context.Context, f files, logger *slog.Logger) error {
 	// From here on a reload that comes early waits instead of ending the process.
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -136,9 +147,13 @@ func run(parent context.Context, file string, logger *slog.Logger) error {
 	ctx, stop := daemon.SignalContext(parent)
 	defer stop()
 
-	cfg, err := bgp.LoadConfig(file)
+	cfg, err := bgp.LoadConfig(f.config)
 	if err != nil {
 		return daemon.ConfigError(err)
+	}
+	orders, err := control.Load(f.drains)
+	if err != nil {
+		return fmt.Errorf("orders to drain: %w", err)
 	}
 	logger = logger.With("node", cfg.NodeID)
 	announcer, err := bgp.Open(cfg, logger)
@@ -157,13 +172,24 @@ func run(parent context.Context, file string, logger *slog.Logger) error {
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	go server.Run(serving)
+
+	announcer.SetDrainOrders(orders)
+	if f.control != "" {
+		// VIPs are announced all the same.
+		controlled, err := control.Listen(f.control, f.drains, announcer, server.Status, logger)
+		if err != nil {
+			logger.Warn("operators cannot reach the announcer", "error", err)
+		} else {
+			defer controlled.Close()
+		}
+	}
 	go func() {
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-hup:
-				n.reload(announcer, server, file)
+				n.reload(announcer, server, f.config)
 			}
 		}
 	}()

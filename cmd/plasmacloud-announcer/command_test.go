@@ -177,7 +177,7 @@ func TestNotify(t *testing.T) {
 	defer cancel()
 	var log bytes.Buffer
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, file, slog.New(slog.NewTextHandler(&log, nil))) }()
+	go func() { ended <- run(ctx, files{config: file}, slog.New(slog.NewTextHandler(&log, nil))) }()
 	expect("READY=1")
 	says("announced unknown of 0 healthy VIPs; speaker: speaker is not running")
 	hup := func() {
@@ -237,7 +237,7 @@ func TestWatchdog(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, write(t, settings), slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- run(ctx, files{config: write(t, settings)}, slog.New(slog.DiscardHandler)) }()
 	for pings := 0; pings < 5; {
 		buf := make([]byte, 1024)
 		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -254,7 +254,7 @@ func TestWatchdog(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("WATCHDOG_USEC", "soon")
-	if err := run(t.Context(), write(t, settings), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "WATCHDOG_USEC") {
+	if err := run(t.Context(), files{config: write(t, settings)}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "WATCHDOG_USEC") {
 		t.Errorf("error is %v", err)
 	}
 }

@@ -21,13 +21,14 @@ func rootCommand() *cobra.Command {
 		Use:   "plasmactl",
 		Short: "Operate a PlasmaCloud cluster",
 		Long: `plasmactl evaluates a cluster's Nix definition, shows what the deployer knows
-of its nodes, and runs the whole way from definition to BGP route on this
+of its nodes, drains the VIPs of the host that it runs on, and runs the whole way from definition to BGP route on this
 machine as a demo.`,
 		Example: `  plasmactl eval --flake ./my-cluster     what the definition says
   plasmactl node list                     what the deployer knows
+  plasmactl vip list                      what this host's announcer does (as root)
   plasmactl demo                          all of it, here, in half a minute
   source <(plasmactl completion bash)     completion for this shell`,
 	}
-	root.AddCommand(evalCommand(), nodeCommand(), demoCommand())
+	root.AddCommand(evalCommand(), nodeCommand(), vipCommand(), planCommand(), demoCommand())
 	return command.Prepare(root)
 }

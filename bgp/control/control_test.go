@@ -1,0 +1,117 @@
+package control
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp"
+	"github.com/centra/plasmacloud/bgp/metrics"
+)
+
+func TestState(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "drains.json")
+	if orders, err := Load(file); err != nil || orders.Node != nil || len(orders.VIPs) != 0 {
+		t.Fatalf("without a file: %+v, %v", orders, err)
+	}
+	order := bgp.DrainOrder{Reason: "why \"not\"", By: "uid 0", Since: time.Unix(1_000_000_000, 0).UTC()}
+	want := bgp.DrainOrders{Node: &order, VIPs: map[netip.Addr]bgp.DrainOrder{netip.MustParseAddr("2001:db8::10"): order}}
+	for range 2 {
+		if err := save(file, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := Load(file); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if entries, err := os.ReadDir(filepath.Dir(file)); err != nil || len(entries) != 1 {
+		t.Errorf("left are %v, %v", entries, err)
+	}
+	for _, text := range []string{"", "{", `{"vips": {"x": {}}}`, `{"nodes": null}`} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if orders, err := Load(file); err == nil || !strings.Contains(err.Error(), "remove it, if nothing is to be drained") {
+			t.Errorf("%s: %+v, %v", text, orders, err)
+		}
+	}
+}
+
+func TestWhoIsAllowed(t *testing.T) {
+	for _, test := range []struct {
+		p    peer
+		self int
+		want bool
+	}{
+		{peer{0, true}, 1000, true}, {peer{1000, true}, 1000, true}, {peer{1001, true}, 1000, false}, {peer{1001, true}, 0, false}, {peer{}, 0, false},
+	} {
+		if got := allowed(test.p, test.self); got != test.want {
+			t.Errorf("%v for one of uid %d: %v", test.p, test.self, got)
+		}
+	}
+}
+
+// The kernel says who asks; an order that cannot be kept is not followed; a socket that
+// a killed process left is taken over, and one that is in use is not.
+func TestServer(t *testing.T) {
+	dir, err := os.MkdirTemp("", "control")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket, file := dir+"/s", dir+"/state/drains.json"
+	vip := netip.MustParseAddr("203.0.113.10")
+	a := bgp.New(bgp.Options{Config: &bgp.Config{VIPs: []bgp.VIP{{Address: vip}}}})
+	logger := slog.New(slog.DiscardHandler)
+	left, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false)
+	left.Close()
+	s, err := Listen(socket, file, a, func() metrics.Status { return metrics.Status{NodeID: "node01"} }, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("socket is %v, %v", info.Mode(), err)
+	}
+	if second, err := Listen(socket, file, a, nil, logger); err == nil || !strings.Contains(err.Error(), "somebody listens there already") {
+		t.Errorf("a second one: %v, %v", second, err)
+	}
+	c := NewClient(socket)
+	order := Order{VIP: vip.String(), Reason: "test"}
+	if _, err := c.Drain(t.Context(), order); err == nil || !strings.Contains(err.Error(), "nothing is changed") || len(a.DrainOrders().VIPs) != 0 {
+		t.Errorf("without a directory: %v, %v", err, a.DrainOrders())
+	}
+	if err := os.Mkdir(dir+"/state", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	state, err := c.Drain(t.Context(), order)
+	kept, loadErr := Load(file)
+	if err != nil || loadErr != nil || state.Status.NodeID != "node01" || !reflect.DeepEqual(state.Drains, kept) || !reflect.DeepEqual(a.DrainOrders(), kept) {
+		t.Errorf("%+v, %+v, %v, %v", state, kept, err, loadErr)
+	}
+	if by := kept.VIPs[vip].By; by != (peer{uint32(os.Geteuid()), true}).String() {
+		t.Errorf("by %s", by)
+	}
+	raw := &http.Client{Transport: c.http.Transport}
+	for body, want := range map[string]int{`{"vip": 3}`: 400, `{"vips": []}`: 400, strings.Repeat(" ", maxOrder) + "{}": 400, `{"vip": "203.0.113.10"}`: 200} {
+		response, err := raw.Post("http://x/v1/undrain", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("%.40s: %s", body, response.Status)
+		}
+	}
+}

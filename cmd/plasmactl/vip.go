@@ -1,0 +1,223 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/centra/plasmacloud/bgp/control"
+	"github.com/centra/plasmacloud/bgp/metrics"
+	"github.com/centra/plasmacloud/cmd/internal/daemon"
+)
+
+// socketVariable is the environment variable behind --socket.
+const socketVariable = "PLASMACLOUD_ANNOUNCER_SOCKET"
+
+// exitDifference is the exit status of plan when there is something to do.
+const exitDifference = 2
+
+func registerSocket(cmd *cobra.Command, socket *string) {
+	otherwise := control.DefaultSocket
+	if fromEnv := os.Getenv(socketVariable); fromEnv != "" {
+		otherwise = fromEnv
+	}
+	cmd.PersistentFlags().StringVar(socket, "socket", otherwise, "`SOCKET` of this host's announcer; the default is $"+socketVariable+" where it is set")
+}
+
+func vipCommand() *cobra.Command {
+	var socket string
+	var format outputFormat
+	cmd := &cobra.Command{
+		Use:   "vip",
+		Short: "Show and drain the VIPs of this host",
+		Long: `Shows what this host's announcer does with its VIPs, and takes them out of service.
+
+A VIP that is drained is withdrawn, and let go of after its drain delay, as if its
+check were down. An order to drain stands until it is taken back, also through
+restarts and reloads. The announcer listens to root, and to its own user.`,
+	}
+	registerSocket(cmd, &socket)
+	format.register(cmd)
+	show := func(cmd *cobra.Command, s control.State, vips []metrics.VIP) error {
+		if format == outputJSON {
+			s.Status.VIPs = vips
+			return printJSON(cmd.OutOrStdout(), s)
+		}
+		return printVIPs(cmd.OutOrStdout(), s, vips)
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List all VIPs",
+		Example: `  plasmactl vip list
+  plasmactl vip list -o json | jq -r '.status.vips[] | select(.announced | not).address'`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := control.NewClient(socket).State(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return show(cmd, s, s.Status.VIPs)
+		},
+	})
+	cmd.AddCommand(&cobra.Command{
+		Use:     "show VIP",
+		Short:   "Show one VIP",
+		Example: `  plasmactl vip show 203.0.113.10`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := control.NewClient(socket).State(cmd.Context())
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(s.Status.VIPs, func(v metrics.VIP) bool { return v.Address == args[0] })
+			if i < 0 {
+				return fmt.Errorf("%.60q is no VIP of this host; see plasmactl vip list", args[0])
+			}
+			return show(cmd, s, s.Status.VIPs[i:i+1])
+		},
+	})
+	var reason string
+	var drainNode, undrainNode bool
+	drain := &cobra.Command{
+		Use:   "drain VIP --reason TEXT | --node --reason TEXT",
+		Short: "Take a VIP, or all of this host's, out of service",
+		Example: `  plasmactl vip drain 203.0.113.10 --reason "backend is rebuilt"
+  plasmactl vip drain --node --reason "new kernel"`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := order(args, drainNode)
+			if err != nil {
+				return err
+			}
+			if o.Reason = reason; reason == "" {
+				return daemon.UsageError(errors.New("--reason: say why, for whoever finds it drained"))
+			}
+			s, err := control.NewClient(socket).Drain(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			return ordered(cmd, format, s, "drained", o)
+		},
+	}
+	drain.Flags().StringVar(&reason, "reason", "", "why, in one line of `TEXT`, for whoever finds it drained")
+	drain.Flags().BoolVar(&drainNode, "node", false, "all VIPs of this host")
+	undrain := &cobra.Command{
+		Use:   "undrain VIP | --node",
+		Short: "Take an order to drain back",
+		Long: `Takes an order to drain back. A VIP with an order of its own stays drained when the
+node's is taken back, and the other way round.`,
+		Example: `  plasmactl vip undrain 203.0.113.10
+  plasmactl vip undrain --node`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := order(args, undrainNode)
+			if err != nil {
+				return err
+			}
+			s, err := control.NewClient(socket).Undrain(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			return ordered(cmd, format, s, "not drained any more", o)
+		},
+	}
+	undrain.Flags().BoolVar(&undrainNode, "node", false, "the order about all VIPs of this host")
+	cmd.AddCommand(drain, undrain)
+	return cmd
+}
+
+// order is about a VIP or about the node.
+func order(args []string, node bool) (control.Order, error) {
+	switch {
+	case len(args) == 1 && !node:
+		return control.Order{VIP: args[0]}, nil
+	case len(args) == 0 && node:
+		return control.Order{}, nil
+	default:
+		return control.Order{}, daemon.UsageError(errors.New("name one VIP, or --node"))
+	}
+}
+
+func ordered(cmd *cobra.Command, format outputFormat, s control.State, done string, o control.Order) error {
+	if format == outputJSON {
+		return printJSON(cmd.OutOrStdout(), s.Drains)
+	}
+	what := o.VIP
+	if what == "" {
+		what = s.Status.NodeID
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is %s\n", what, done)
+	return err
+}
+
+func planCommand() *cobra.Command {
+	var socket string
+	var format outputFormat
+	cmd := &cobra.Command{
+		Use:   "plan [FILE]",
+		Short: "Say what this host's announcer has to do, or would with another file",
+		Long: `Says what this host's announcer has to do so that what is announced and held is what
+should be: nothing, unless something just changed, or something keeps it from it. With
+FILE, an announcer.json, it says what a reload with that would do. Nothing is done.
+
+Exit status 0: there is nothing to do. 2: there is. 1: it cannot be said.`,
+		Example: `  plasmactl plan
+  plasmactl plan ./announcer.json`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var candidate []byte
+			if len(args) == 1 {
+				var err error
+				if candidate, err = os.ReadFile(args[0]); err != nil {
+					return daemon.ConfigError(err)
+				}
+			}
+			plan, err := control.NewClient(socket).Plan(cmd.Context(), candidate)
+			if err != nil {
+				return err
+			}
+			if format == outputJSON {
+				err = printJSON(cmd.OutOrStdout(), plan)
+			} else {
+				for _, step := range plan.Steps {
+					fmt.Fprintln(cmd.OutOrStdout(), step.Text)
+				}
+			}
+			if n := len(plan.Steps); err == nil && n > 0 {
+				err = &daemon.ExitError{Code: exitDifference, Err: fmt.Errorf("%d steps to do", n)}
+			}
+			return err
+		},
+	}
+	registerSocket(cmd, &socket)
+	format.register(cmd)
+	return cmd
+}
+
+func printVIPs(w io.Writer, s control.State, vips []metrics.VIP) error {
+	fmt.Fprintln(w, s.Status.NodeID+": "+s.Status.Summary)
+	if d := s.Drains.Node; d != nil {
+		fmt.Fprintf(w, "the node is drained since %s by %s: %s\n", d.Since.Local().Format("2006-01-02 15:04:05"), d.By, d.Reason)
+	}
+	var rows [][]any
+	for _, v := range vips {
+		held := v.HeldAs
+		if v.Held && held == "none" {
+			held = "by others"
+		}
+		announced := "no"
+		switch {
+		case !s.Status.TableRead:
+			announced = "unknown"
+		case v.Announced:
+			announced = "yes"
+		}
+		rows = append(rows, []any{v.Address, v.Want, announced, held, v.Why})
+	}
+	fmt.Fprintln(w)
+	return printTable(w, "VIP\tWANT\tANNOUNCED\tHELD\tWHY", rows)
+}
