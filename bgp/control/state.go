@@ -41,7 +41,7 @@ func save(file string, orders bgp.DrainOrders) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temporary.Name())
+	defer func() { _ = os.Remove(temporary.Name()) }() // after the rename there is none
 	_, err = temporary.Write(append(data, '\n'))
 	if err == nil {
 		err = temporary.Sync()

@@ -114,6 +114,9 @@ in
           TimeoutStopSec = "${toString stopSeconds}s";
           # A pass may wait several times for the speaker, and for the kernel.
           WatchdogSec = "90s";
+          # For operators' orders to drain, and the socket to give them at.
+          RuntimeDirectory = "plasmacloud-announcer";
+          StateDirectory = "plasmacloud-announcer";
 
           DynamicUser = true;
           AmbientCapabilities = [ "CAP_NET_ADMIN" ];
