@@ -158,9 +158,16 @@ func (s *speaking) startGoBGP(generation string) *lab.Process {
 	s.run(filepath.Join(gobgp, "gobgpd"), "-f", conf, "--dry-run")
 	process, err := s.node.Start("gobgpd", slices.Concat([]string{"env"}, s.env, []string{filepath.Join(gobgp, "gobgpd"), "-f", conf, "--api-hosts", "127.0.0.1:50051"})...)
 	require.NoError(s.t, err)
-	s.run("env", "PATH="+gobgp+":"+os.Getenv("PATH"), "RUNTIME_DIRECTORY="+s.node.Dir, "WANTED="+filepath.Join(s.files, "announcements"),
-		"GOBGP_HOST=127.0.0.1", "GOBGP_PORT=50051", "GOBGP_AS=65001", "bash", "-e", "../nix/nix-nos/modules/bgp/gobgp-announce.sh")
+	require.NoError(s.t, s.announce(generation))
 	return process
+}
+
+// announce does what the unit gobgpd-announcements does as it starts or reloads.
+func (s *speaking) announce(generation string) error {
+	_, err := s.node.Run("env", "PATH="+filepath.Join(bin, generation)+":"+os.Getenv("PATH"), "RUNTIME_DIRECTORY="+s.node.Dir,
+		"WANTED="+filepath.Join(s.files, "announcements"), "GOBGP_HOST=127.0.0.1", "GOBGP_PORT=50051", "GOBGP_AS=65001",
+		"bash", "-e", "../nix/nix-nos/modules/bgp/gobgp-announce.sh")
+	return err
 }
 
 func (s *speaking) expect(want map[string][]lab.Route) {
@@ -437,8 +444,9 @@ func TestBackendsListenAndAskForPasswords(t *testing.T) {
 				require.NoError(t, err)
 				assert.Equal(t, want, routes)
 			}
-			own := route("203.0.113.0/24", "10.0.0.11", lab.Route{ASPath: []uint32{65001}})
-			has(right, own)
+			path := []uint32{65001}
+			chosen := route("203.0.113.0/24", "10.0.0.11", lab.Route{ASPath: path, MED: 5, Communities: []string{"65001:1"}})
+			has(right, chosen)
 			require.NoError(t, lab.Eventually(patience, func() error {
 				out, err := hosts["node"].Run("nstat", "-asz", "TcpExtTCPMD5Failure")
 				if err != nil {
@@ -466,8 +474,8 @@ func TestBackendsListenAndAskForPasswords(t *testing.T) {
 				} else {
 					require.NoError(t, process.Signal(syscall.SIGHUP))
 				}
-				has(wrong, own)
-				has(right, own)
+				has(wrong, route("203.0.113.0/24", "10.0.0.11", lab.Route{ASPath: path}), route("203.0.114.0/24", "10.0.0.11", lab.Route{ASPath: path}))
+				has(right, chosen)
 			}
 			assert.NoError(t, filepath.WalkDir(l.Dir, func(path string, entry os.DirEntry, err error) error {
 				if err != nil || !entry.Type().IsRegular() || strings.HasPrefix(entry.Name(), "secret-") ||
@@ -610,4 +618,37 @@ func TestBackendsFindPeersOnALink(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A route that gobgpd refuses is an error, and keeps no other one from coming or going.
+func TestRefusedAnnouncementsKeepNoOthersBack(t *testing.T) {
+	t.Parallel()
+	l, err := lab.New("refused")
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, l.Close()) })
+	node, err := l.Host("node")
+	require.NoError(t, err)
+	s := &speaking{t: t, node: node, files: filepath.Join(l.Dir, "files")}
+	line := func(prefix string) string { return prefix + " origin igp nexthop 10.0.0.11 -a ipv4\n" }
+	s.give(files{"gobgpd.toml": "[global.config]\nas = 65001\nrouter-id = \"10.0.0.11\"\n", "announcements": line("203.0.113.0/24")})
+	s.startGoBGP("v4")
+	table := func(want ...string) {
+		t.Helper()
+		out, err := node.Run(filepath.Join(bin, "v4", "gobgp"), "global", "rib", "-j")
+		require.NoError(t, err)
+		var got map[string]any
+		require.NoError(t, json.Unmarshal([]byte(out), &got))
+		assert.Equal(t, want, slices.Sorted(maps.Keys(got)))
+	}
+	table("203.0.113.0/24")
+
+	s.give(files{"announcements": line("203.0.114.0/33") + line("203.0.115.0/24")})
+	require.Error(t, s.announce("v4"))
+	table("203.0.115.0/24")
+	s.give(files{"announcements": strings.Replace(line("203.0.115.0/24"), "igp", "igp med x", 1) + line("203.0.116.0/24")})
+	require.Error(t, s.announce("v4"))
+	table("203.0.115.0/24", "203.0.116.0/24")
+	s.give(files{"announcements": line("203.0.116.0/24")})
+	require.NoError(t, s.announce("v4"))
+	table("203.0.116.0/24")
 }

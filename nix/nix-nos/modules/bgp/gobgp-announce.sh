@@ -13,17 +13,28 @@ until gobgp global | grep -q "^AS: *$GOBGP_AS\$"; do
 done
 
 refused=0
+: > "$applied.new"
 while read -r prefix rest; do
   # $rest is a list of words.
   # shellcheck disable=SC2086
-  gobgp global rib add "$prefix" $rest || refused=1
+  if gobgp global rib add "$prefix" $rest; then
+    echo "$prefix $rest" >> "$applied.new"
+  else
+    # As it was before, if it was.
+    grep "^${prefix//./\\.} " "$applied" >> "$applied.new" || true
+    refused=1
+  fi
 done < "$WANTED"
 
 while read -r prefix rest; do
-  if ! cut -d ' ' -f 1 "$WANTED" | grep -Fxq "$prefix"; then
-    gobgp global rib del "$prefix" -a "${rest##* }" || refused=1
+  if cut -d ' ' -f 1 "$WANTED" | grep -Fxq "$prefix"; then
+    continue
+  fi
+  if ! gobgp global rib del "$prefix" -a "${rest##* }"; then
+    echo "$prefix $rest" >> "$applied.new"
+    refused=1
   fi
 done < "$applied"
 
-cp "$WANTED" "$applied"
+mv "$applied.new" "$applied"
 [ "$refused" = 0 ]

@@ -1,4 +1,5 @@
-# One own address and port to listen on, and peers that need a password.
+# One own address and port to listen on, and peers that need a password; one of
+# them hears not all.
 {
   nix-nos.bgp = {
     asn = 65001;
@@ -15,6 +16,13 @@
         passive = true;
         passwordFile = "/run/secrets/right";
         families = [ "ipv4" ];
+        export = [
+          {
+            prefixes = [ "203.0.113.0/24" ];
+            med = 5;
+            communities = [ "65001:1" ];
+          }
+        ];
       };
       wrong = {
         address = "10.0.0.2";
@@ -26,6 +34,9 @@
       };
     };
     openFirewall = true;
-    announcements = [ { prefix = "203.0.113.0/24"; } ];
+    announcements = [
+      { prefix = "203.0.113.0/24"; }
+      { prefix = "203.0.114.0/24"; }
+    ];
   };
 }
