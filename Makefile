@@ -29,8 +29,9 @@ test: test-deps test-nix test-go ## all tests; installs what they need
 .PHONY: test-deps
 test-deps:
 	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr ip=iproute2 etcd=etcd-server python3=python3 networkctl=systemd \
+		xorriso=xorriso /usr/lib/ISOLINUX/isolinux.bin=isolinux sgdisk=gdisk mkfs.ext4=e2fsprogs openssl=openssl \
 		ovs-vswitchd=openvswitch-switch ovn-northd=ovn-central ovn-controller=ovn-host jq=jq nft=nftables iptables=iptables \
-		qemu-system-x86_64=qemu-system-x86 grub-mkrescue=grub-common xorriso=xorriso mformat=mtools cpio=cpio busybox=busybox-static \
+		qemu-system-x86_64=qemu-system-x86 grub-mkrescue=grub-common mformat=mtools cpio=cpio busybox=busybox-static \
 		/usr/share/OVMF/OVMF_CODE.fd=ovmf /usr/lib/grub/i386-pc/linux.mod=grub-pc-bin \
 		/usr/lib/grub/x86_64-efi/linux.mod=grub-efi-amd64-bin
 
@@ -52,7 +53,8 @@ bench: test-deps build ## measure, with peers side by side
 	.ci/as-root go run ./vmtests/bench $(ARGS)
 
 .PHONY: lint
-lint: ## gofmt, go vet, golangci-lint, checks of the Nix files and of the package
+lint: ## gofmt, go vet, golangci-lint, checks of the Nix and shell files and of the package
+	@.ci/install nix=nix-bin shellcheck=shellcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these"; exit 1; }
 	go vet ./...
 	go tool -modfile=.ci/lint/go.mod golangci-lint run

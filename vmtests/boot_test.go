@@ -18,7 +18,7 @@ import (
 	"github.com/centra/plasmacloud/vmtests/qemu"
 )
 
-const joinToken = "5b8e12c97a6f4d03b1e8a7c6d5f4e3b2a190807060504030201000fedcba9876"
+const bootToken = "5b8e12c97a6f4d03b1e8a7c6d5f4e3b2a190807060504030201000fedcba9876"
 
 // phase is how long a machine may take for a step, on a machine that has more to do.
 const phase = 90 * time.Second
@@ -93,7 +93,7 @@ func (s *site) waitFor(m *qemu.Machine, pattern string) time.Duration {
 func (s *site) startDeployer() {
 	s.t.Helper()
 	config := s.write("deployer.json", fmt.Sprintf(`{"listen": "127.0.0.1:8080", "manifest": %q, "store": {"path": %q}, "tokens": {"join_file": %q}}`,
-		s.manifest, filepath.Join(s.dir, "state.db"), s.write("join-tokens", "row1 "+joinToken+"\n", 0o600)), 0o644)
+		s.manifest, filepath.Join(s.dir, "state.db"), s.write("join-tokens", "row1 "+bootToken+"\n", 0o600)), 0o644)
 	_, err := s.host.Start("deployer", filepath.Join(bin, "plasmacloud-deployer"), "serve", "--config", config)
 	require.NoError(s.t, err)
 }
@@ -117,7 +117,7 @@ func (s *site) state(id string) string {
 func TestBoot(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	early := qemu.Config{Name: "early", ISO: filepath.Join(s.image("node01", joinToken), "small.iso"), UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a01", MAC: "52:54:00:00:00:01"}
+	early := qemu.Config{Name: "early", ISO: filepath.Join(s.image("node01", bootToken), "small.iso"), UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a01", MAC: "52:54:00:00:00:01"}
 	m := s.boot(early)
 	s.waitFor(m, `userspace after`)
 	require.NoError(t, m.Cut())
@@ -129,12 +129,12 @@ func TestBoot(t *testing.T) {
 	s.waitFor(m, `node01: .*Active`)
 	assert.Equal(t, "Active in_sync", s.state("node01"))
 
-	uefi := s.boot(qemu.Config{Name: "uefi", UEFI: true, ISO: filepath.Join(s.image("node02", joinToken), "small.iso"), UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a02", MAC: "52:54:00:00:00:02"})
-	stranger := s.image("node03", strings.Repeat("0", len(joinToken)))
+	uefi := s.boot(qemu.Config{Name: "uefi", UEFI: true, ISO: filepath.Join(s.image("node02", bootToken), "small.iso"), UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a02", MAC: "52:54:00:00:00:02"})
+	stranger := s.image("node03", strings.Repeat("0", len(bootToken)))
 	refused := s.boot(qemu.Config{Name: "refused", Kernel: filepath.Join(stranger, "kernel"), Initrd: filepath.Join(stranger, "initrd"), Args: qemu.KernelArgs, UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a03", MAC: "52:54:00:00:00:03"})
 	s.waitFor(refused, `phone-home ended with status 77`)
 	assert.Regexp(t, `refuses.*join_token_wrong`, refused.Console())
-	assert.NotContains(t, refused.Console(), strings.Repeat("0", len(joinToken)))
+	assert.NotContains(t, refused.Console(), strings.Repeat("0", len(bootToken)))
 	assert.Equal(t, "Pending unknown", s.state("node03"))
 	s.waitFor(uefi, `node02: .*Active`)
 	assert.Equal(t, "Active in_sync", s.state("node02"))

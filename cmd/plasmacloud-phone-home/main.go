@@ -27,9 +27,11 @@ const name = "plasmacloud-phone-home"
 const exitRefused = 77
 
 const usage = `Usage: plasmacloud-phone-home [flags]
+       plasmacloud-phone-home identify [flags]
 
 Reports this node to the deployer named in its cluster-config.json and shows the
-answer. With --heartbeat it stays and goes on reporting.
+answer. With --heartbeat it stays and goes on reporting. identify, on the ISO, finds
+out which node this machine is; it has a --help of its own.
 
 Examples:
   # from the ISO, before the disk is touched; a non-zero status means: do not install
@@ -65,6 +67,9 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "identify" {
+		return identify(args[1:], stdout, stderr)
+	}
 	var (
 		cfg     phonehome.Config
 		files   api.TLSFiles

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -190,5 +191,62 @@ func TestNotify(t *testing.T) {
 	_ = notified.SetReadDeadline(time.Now())
 	if n, err := notified.Read(buf); err == nil {
 		t.Errorf("heard %q as well", buf[:n])
+	}
+}
+
+// TestIdentify is the command as the ISO runs it, but for the machine's name.
+func TestIdentify(t *testing.T) {
+	out, machine := t.TempDir(), t.TempDir()
+	card := filepath.Join(machine, "sys/class/net/eth0")
+	if err := os.MkdirAll(filepath.Join(card, "device"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	table := filepath.Join(out, "nodes.json")
+	config := strings.ReplaceAll(clusterConfig, "NODE", "node01")
+	text, err := json.Marshal(phonehome.NodeTable{SchemaVersion: 1, Nodes: []phonehome.TableNode{{ClusterConfig: config, MACs: []string{"52:54:00:00:00:01"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, data := range map[string][]byte{table: text, filepath.Join(card, "address"): []byte("52:54:00:00:00:01\n")} {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"found":     {[]string{"--nodes", table, "--out", out, "--root", machine}, 0, "This machine is node01 (MAC address 52:54:00:00:00:01)."},
+		"not found": {[]string{"--nodes", table, "--out", out, "--root", out, "--wait", "1ms"}, process.ExitFailure, "This ISO is for the node node01"},
+		"no table":  {[]string{"--nodes", "/nowhere.json", "--out", out}, process.ExitConfig, "/nowhere.json"},
+		"no nodes":  {[]string{"--out", out}, process.ExitUsage, "--nodes FILE"},
+		"no out":    {[]string{"--nodes", table}, process.ExitUsage, "--out DIR"},
+		"bad wait":  {[]string{"--nodes", table, "--out", out, "--wait", "-1s"}, process.ExitUsage, "--wait"},
+		"argument":  {[]string{"x"}, process.ExitUsage, "--help"},
+		"flag":      {[]string{"--node", "x"}, process.ExitUsage, "--help"},
+		"help":      {[]string{"--help"}, 0, "Exit status:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr strings.Builder
+			err := run(append([]string{"identify"}, test.args...), &stdout, &stderr)
+			code := 0
+			var coded *process.ExitError
+			if errors.As(err, &coded) {
+				code = coded.Code
+			} else if err != nil {
+				code = process.ExitFailure
+			}
+			said := stdout.String() + stderr.String()
+			if err != nil {
+				said += err.Error()
+			}
+			if code != test.code || !strings.Contains(said, test.says) {
+				t.Errorf("exit %d, %q; want %d, %q", code, said, test.code, test.says)
+			}
+		})
+	}
+	if data, err := os.ReadFile(filepath.Join(out, phonehome.ConfigFile)); err != nil || string(data) != config {
+		t.Errorf("%q, %v", data, err)
 	}
 }

@@ -101,15 +101,15 @@ func (n *Node) recognize(r Report) {
 	}
 }
 
-// mismatch says how the machine that sent r differs from the declared one, "" when
-// it does not.
-func (i Identity) mismatch(n Node, r Report) string {
-	option := "plasmacloud.cluster.nodes." + n.ID + ".identity"
+// Mismatch says how a machine with these cards and this serial number differs from
+// the one that the node id has to be, "" when it does not.
+func (i Identity) Mismatch(id string, macs []string, serial string) string {
+	option := "plasmacloud.cluster.nodes." + id + ".identity"
 	switch {
-	case len(i.MACs) > 0 && !haveCommon(i.MACs, r.MACs):
-		return fmt.Sprintf("%s.macs declares %s, and this machine has %s", option, strings.Join(i.MACs, ", "), orNone(strings.Join(r.MACs, ", ")))
-	case i.Serial != "" && !strings.EqualFold(i.Serial, r.Serial):
-		return fmt.Sprintf("%s.serial declares %q, and this machine has %s", option, i.Serial, orNone(r.Serial))
+	case len(i.MACs) > 0 && !haveCommon(i.MACs, macs):
+		return fmt.Sprintf("%s.macs declares %s, and this machine has %s", option, strings.Join(i.MACs, ", "), orNone(strings.Join(macs, ", ")))
+	case i.Serial != "" && !strings.EqualFold(i.Serial, serial):
+		return fmt.Sprintf("%s.serial declares %q, and this machine has %s", option, i.Serial, orNone(serial))
 	default:
 		return ""
 	}

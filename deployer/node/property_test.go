@@ -101,7 +101,7 @@ func checkStep(t *rapid.T, old, next Node, in Input, now time.Time, made []Trans
 	if phase := Phase(in.Event); phase.Valid() && !has(EventReplaced) && !old.sameMachine(in.Report) {
 		t.Fatalf("%+v speaks as %s without taking its place", in.Report, old.machineName())
 	}
-	if next.Declared && Phase(in.Event).Valid() && next.Identity.mismatch(next, in.Report) != "" {
+	if next.Declared && Phase(in.Event).Valid() && next.Identity.Mismatch(next.ID, in.Report.MACs, in.Report.Serial) != "" {
 		t.Fatal("accepted from another machine than the declared one")
 	}
 	if old.Provisioned && old.MachineID != "" && next.MachineID == old.MachineID && !next.Provisioned && !has(EventReset) {

@@ -41,7 +41,7 @@ func refuse(code string, n Node, r Report) *RefusedError {
 		}
 	case CodeIdentityMismatch:
 		e.Title = "Not the machine that is declared"
-		e.Detail = fmt.Sprintf("node %s: %s. Give this machine the configuration of its own node, or mend the declaration.", n.ID, n.Identity.mismatch(n, r))
+		e.Detail = fmt.Sprintf("node %s: %s. Give this machine the configuration of its own node, or mend the declaration.", n.ID, n.Identity.Mismatch(n.ID, r.MACs, r.Serial))
 	case CodeRoleMismatch:
 		e.Title = "The role differs from the declared one"
 		e.Detail = fmt.Sprintf("node %s says %q and the manifest declares %q. "+

@@ -21,7 +21,7 @@ func (c *change) report(r Report) error {
 	if n.Declared && r.Role != "" && r.Role != n.Role {
 		return refuse(CodeRoleMismatch, *n, r)
 	}
-	if n.Declared && n.Identity.mismatch(*n, r) != "" {
+	if n.Declared && n.Identity.Mismatch(n.ID, r.MACs, r.Serial) != "" {
 		return refuse(CodeIdentityMismatch, *n, r)
 	}
 	if err := c.bind(r); err != nil {

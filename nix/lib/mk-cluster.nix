@@ -11,11 +11,13 @@
   once without NixOS, whatever the number of nodes, and again in each node.
   nixosModules: further modules of every node's NixOS configuration.
   nodeModules: { <node id> = module; }, further modules of one.
+  isoModules: further modules of the ISO, nixosConfigurations.plasmacloud-iso.
 */
 {
   modules,
   nixosModules ? [ ],
   nodeModules ? { },
+  isoModules ? [ ],
   system ? "x86_64-linux",
 }:
 let
@@ -75,13 +77,32 @@ let
         lib.setDefaultModuleLocation "nodeModules.${id} of mkCluster" nodeModules.${id}
       );
     };
+  systems = lib.mapAttrs nodeSystem cluster.nodes;
+
+  isoSystem = lib.nixosSystem {
+    modules = [
+      ../iso/plasmacloud-iso.nix
+      {
+        _file = ./mk-cluster.nix;
+        nixpkgs.hostPlatform = lib.mkDefault system;
+        plasmacloud.iso = {
+          clusterName = cluster.name;
+          inherit manifest systems;
+          inherit (light.config.plasmacloud.iso) sshKeys installFlake;
+        };
+      }
+    ]
+    ++ named "isoModules" isoModules;
+  };
 in
 {
-  nixosConfigurations = lib.throwIf (
-    strangers != [ ]
-  ) "mkCluster: nodeModules has ${toString strangers}, which plasmacloud.cluster.nodes does not have" (
-    lib.mapAttrs nodeSystem cluster.nodes
-  );
+  nixosConfigurations =
+    lib.throwIf (strangers != [ ])
+      "mkCluster: nodeModules has ${toString strangers}, which plasmacloud.cluster.nodes does not have"
+      lib.throwIf
+      (cluster.nodes ? plasmacloud-iso)
+      "mkCluster: a node cannot be called plasmacloud-iso, which is the name of the cluster's ISO"
+      (systems // { plasmacloud-iso = isoSystem; });
 
   plasmacloud.${cluster.name} = manifest;
 }

@@ -129,6 +129,7 @@ lib.listToAttrs (
     import ./units.nix { inherit lib mkCluster; }
   )
   ++ [
+    (file "iso.json" (pretty (import ./iso.nix { inherit lib mkCluster; })))
     (file "nodes.json" (pretty (import ./nodes.nix { inherit lib mkCluster nixosModule; })))
     (file "prismnet.json" (pretty (import ./prismnet.nix { inherit lib mkCluster; })))
     (file "nix-nos/network/readme.json" (pretty (import ./nix-nos/network/readme.nix { inherit lib; })))

@@ -304,6 +304,11 @@ func (p *Process) Err() error {
 // Signal sends sig to the process.
 func (p *Process) Signal(sig syscall.Signal) error { return p.cmd.Process.Signal(sig) }
 
+// SignalGroup sends sig to the process and all that it started.
+func (p *Process) SignalGroup(sig syscall.Signal) error {
+	return syscall.Kill(-p.cmd.Process.Pid, sig)
+}
+
 // Kill ends the process at once and waits for its end.
 func (p *Process) Kill() error {
 	_ = p.Signal(syscall.SIGCONT)

@@ -1,11 +1,12 @@
 # A node of plasmacloud.cluster: its options, and what can be wrong with it alone.
-{ lib, peer }:
+{ lib }:
 let
   inherit (lib) mkOption types;
   ip = import ../../nix-nos/lib/ip.nix;
   label = import ../../lib/label.nix;
   mac = import ../../lib/mac.nix;
   endpoint = import ../../lib/endpoint.nix { inherit lib; };
+  peer = import ./peer.nix { inherit lib; };
 
   isRouterId =
     text: ip.isIPv4 text && text != "0.0.0.0" && lib.head (ip.parse text).groups < 224;
@@ -135,11 +136,12 @@ in
             script = mkOption {
               type = types.nullOr types.lines;
               default = null;
-              example = "parted --script /dev/vda mklabel gpt";
+              example = lib.literalExpression "builtins.readFile ./layout.sh";
               description = ''
-                Shell commands that install the node, in place of the ISO's own
-                way. They are in the world-readable Nix store: put no secret
-                into them.
+                Shell commands that partition and format the disk, `$DISK`, and
+                mount the node's file systems below `$MNT`. Null: disko's, where
+                the node's configuration has that module. They are in the
+                world-readable Nix store: put no secret into them.
               '';
             };
           };
@@ -214,7 +216,7 @@ in
     }
     ++ lib.optional (provision.mode == "install") {
       assertion = provision.disk != null || provision.script != null;
-      message = "${option}.deployment.provision: mode is \"install\", and neither disk nor script says how; set disk to what may be overwritten, or script to commands that install the node.";
+      message = "${option}.deployment.provision: mode is \"install\", and neither disk nor script says how; set disk to what may be overwritten, or script to commands that lay a disk out.";
     }
     ++ lib.optional (n.bgp.routerId != null) {
       assertion = isRouterId n.bgp.routerId;

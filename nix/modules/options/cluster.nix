@@ -10,11 +10,8 @@ let
   endpoint = import ../../lib/endpoint.nix { inherit lib; };
   cfg = config.plasmacloud.cluster;
 
-  peer = import ./peer.nix {
-    inherit lib;
-    cluster = cfg;
-  };
-  node = import ./cluster-node.nix { inherit lib peer; };
+  peer = import ./peer.nix { inherit lib; };
+  node = import ./cluster-node.nix { inherit lib; };
   inherit (label) isHostLabel hostRule;
   option = id: "plasmacloud.cluster.nodes.${id}";
 
@@ -27,7 +24,7 @@ let
         message = "plasmacloud.cluster.sites.${name}: \"${name}\" cannot be a name; ${hostRule}.";
       }
     ]
-    ++ peer.sharedProblems "plasmacloud.cluster.sites.${name}.bgp.peers" s.bgp.peers;
+    ++ peer.problems "plasmacloud.cluster.sites.${name}.bgp.peers" s.bgp.peers;
 
   # { <value> = [ <node id> ]; } of what several nodes claim as theirs alone.
   claimedTwice =
@@ -72,6 +69,8 @@ let
   );
 in
 {
+  imports = [ ./iso.nix ];
+
   options.plasmacloud.cluster = {
     name = mkOption {
       type = types.str;
@@ -171,7 +170,7 @@ in
       ) cfg.nodes
     )
     ++ lib.concatLists (lib.mapAttrsToList checkSite cfg.sites)
-    ++ peer.sharedProblems "plasmacloud.cluster.bgp.peers" cfg.bgp.peers
+    ++ peer.problems "plasmacloud.cluster.bgp.peers" cfg.bgp.peers
     ++ lib.mapAttrsToList (address: ids: {
       assertion = false;
       message = "plasmacloud.cluster.nodes: identity.macs has ${address} ${

@@ -19,7 +19,7 @@ let
   accounts =
     description:
     mkOption {
-      type = types.attrsOf types.attrs;
+      type = types.attrsOf (types.attrsOf types.anything);
       default = { };
       inherit description;
     };

@@ -4,8 +4,6 @@
   lib,
   topology ? { },
   bgp,
-  # The option that the peers are in.
-  where ? "nix-nos.bgp.peers",
 }:
 let
   inherit (lib) mkOption types;
@@ -276,7 +274,7 @@ rec {
   problems =
     name: p:
     let
-      option = "${where}.${name}";
+      option = "nix-nos.bgp.peers.${name}";
       peer = ip.parse p.address;
       own = ip.parse p.localAddress;
       internal = p.asn == bgp.asn;

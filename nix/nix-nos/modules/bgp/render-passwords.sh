@@ -39,7 +39,7 @@ while [ $# -gt 0 ]; do
   text=${text//"$mark"/"$password"}
 done
 
-mkdir -p -m 0755 "${output%/*}"
+install -d -m 0755 "${output%/*}"
 new=$(mktemp "$output.XXXXXX")
 printf '%s\n' "$text" > "$new"
 chown --reference="$owned" "$new"
