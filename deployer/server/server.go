@@ -207,7 +207,7 @@ func (s *server) fail(r *http.Request, err error) answer {
 	s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	p := api.Problem{
 		Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable, Title: "The store cannot be used",
-		Detail: "nothing was recorded; the deployer's log has the reason",
+		Detail: "nothing was acknowledged; the deployer's log has the reason",
 	}
 	var corrupt *store.CorruptError
 	if errors.As(err, &corrupt) {

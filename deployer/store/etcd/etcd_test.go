@@ -14,6 +14,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/certtest"
@@ -43,8 +44,9 @@ func open(t testing.TB, server *etcdtest.Server, prefix string) *etcd.Store {
 
 // on is what a test works on: one etcd serves all tests of its version.
 type on struct {
-	server *etcdtest.Server
-	client *clientv3.Client
+	version string
+	server  *etcdtest.Server
+	client  *clientv3.Client
 }
 
 // TestEtcd runs all of these on an etcd of each version.
@@ -53,7 +55,7 @@ func TestEtcd(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			server := etcdtest.Start(t, version, "--bcrypt-cost=4")
-			it := on{server, server.Client()}
+			it := on{version, server, server.Client()}
 			t.Run("conformance", it.conformance)
 			t.Run("shared", it.shared)
 			t.Run("schema", it.schema)
@@ -290,6 +292,7 @@ func (it on) login(t *testing.T) {
 	it.server.Kill()
 	server := it.server.WithTLS(ca.File, cert, key)
 
+	log := new(logged)
 	tls := func(files api.TLSFiles) etcd.Config {
 		config, err := files.Config()
 		if err != nil {
@@ -297,7 +300,7 @@ func (it on) login(t *testing.T) {
 		}
 		return etcd.Config{
 			Endpoints: []string{server.URL}, Prefix: "/pc/", TLS: config, Username: "deployer", Password: "s3cret",
-			Timeout: time.Second, Logger: slog.New(slog.DiscardHandler),
+			Timeout: time.Second, Logger: slog.New(slog.NewTextHandler(log, nil)),
 		}
 	}
 	good := tls(api.TLSFiles{CA: ca.File, Cert: cert, Key: key})
@@ -316,6 +319,26 @@ func (it on) login(t *testing.T) {
 		t.Error(err)
 	}
 	within(t, s.Leading)
+	// The role is enough for 3.4 to compact; to a newer one it is not, and the log says so.
+	same, err := clientv3.New(clientv3.Config{Endpoints: good.Endpoints, TLS: good.TLS, Username: good.Username, Password: good.Password, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer same.Close()
+	now, err := same.Get(t.Context(), "/pc/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	within(t, func() bool {
+		if err := s.Seen(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if it.version != "3.4" {
+			return log.has("history of etcd not compacted", "this etcd lets only root compact: run it with --auto-compaction-retention")
+		}
+		_, err := same.Get(t.Context(), "/pc/x", clientv3.WithRev(now.Header.Revision))
+		return errors.Is(err, rpctypes.ErrCompacted)
+	})
 
 	for name, test := range map[string]struct {
 		change func(*etcd.Config)
@@ -337,6 +360,29 @@ func (it on) login(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 	}
+}
+
+// logged is a log to look into.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) has(words ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, word := range words {
+		if !strings.Contains(l.text.String(), word) {
+			return false
+		}
+	}
+	return true
 }
 
 // lead: one of two leads; when it ends the other one does. The leader compacts.
@@ -367,6 +413,75 @@ func (it on) lead(t *testing.T) {
 		t.Error("closed and leading")
 	}
 	within(t, second.Leading)
+}
+
+// TestCluster: with one member of three gone all goes on; with two gone nothing is
+// answered; and what was answered is there when they are back.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	members := etcdtest.StartCluster(t, "3.7", 3)
+	var endpoints []string
+	for _, m := range members {
+		endpoints = append(endpoints, m.URL)
+	}
+	s, err := etcd.Open(t.Context(), etcd.Config{Endpoints: endpoints, Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+
+	const nodes = 8
+	var answered [nodes]atomic.Int64
+	var failed atomic.Int64
+	ctx, stop := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for i := range nodes {
+		id := fmt.Sprintf("node%d", i)
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if s.Update(t.Context(), id, set(id, func(n *node.Node) { n.Attempt++ })) == nil {
+					answered[i].Add(1)
+				} else {
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	goOn := func() {
+		t.Helper()
+		var before [nodes]int64
+		for i := range nodes {
+			before[i] = answered[i].Load()
+		}
+		within(t, func() bool {
+			for i := range nodes {
+				if answered[i].Load() < before[i]+3 {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	goOn()
+	members[0].Kill()
+	goOn()
+	members[1].Kill()
+	until := failed.Load() + 2*nodes
+	within(t, func() bool { return failed.Load() >= until })
+	members[0].Run()
+	members[1].Run()
+	goOn()
+	stop()
+	all.Wait()
+	list, err := s.List(t.Context())
+	if err != nil || len(list) != nodes {
+		t.Fatalf("%d nodes, %v", len(list), err)
+	}
+	for i, n := range list {
+		if int64(n.Attempt) < answered[i].Load() {
+			t.Errorf("%s: %d writes were answered, %d are there", n.ID, answered[i].Load(), n.Attempt)
+		}
+	}
 }
 
 // TestOutOfSpace: an etcd over its quota is told apart from one that is away.

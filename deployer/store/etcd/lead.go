@@ -128,7 +128,11 @@ func (s *Store) compact(ctx context.Context, old int64) (now int64, err error) {
 	defer cancel()
 	if old > 0 {
 		// That somebody else compacted further is no error of ours.
-		if _, err := s.client.Compact(ctx, old); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+		_, err := s.client.Compact(ctx, old)
+		switch {
+		case errors.Is(err, rpctypes.ErrPermissionDenied):
+			return old, failuref("this etcd lets only root compact: run it with --auto-compaction-retention=5m, and set store.compact_interval to 0s")
+		case err != nil && !errors.Is(err, rpctypes.ErrCompacted):
 			return old, err
 		}
 	}

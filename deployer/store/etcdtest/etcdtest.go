@@ -51,7 +51,7 @@ func program(version string) (string, error) {
 	return path, nil
 }
 
-// Server is an etcd of one member.
+// Server is an etcd: one member, of a cluster of its own or of several.
 type Server struct {
 	URL string
 
@@ -66,33 +66,65 @@ type Server struct {
 // flags go behind our own.
 func Start(t testing.TB, version string, flags ...string) *Server {
 	t.Helper()
+	// It is alone: nobody else could be elected.
+	flags = append([]string{"--heartbeat-interval=10", "--election-timeout=50"}, flags...)
+	return start(t, version, 1, flags)[0]
+}
+
+// StartCluster is Start for several members of one cluster.
+func StartCluster(t testing.TB, version string, members int) []*Server {
+	t.Helper()
+	return start(t, version, members, []string{"--heartbeat-interval=50", "--election-timeout=500"})
+}
+
+func start(t testing.TB, version string, members int, flags []string) []*Server {
+	t.Helper()
 	path, err := program(version)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 5 { // somebody else may take a port before the etcd does
-		s := &Server{t: t, path: path, URL: "http://" + freeAddress(t)}
-		dir := t.TempDir()
-		if _, figures := t.(*testing.B); !figures { // a test need not wait for a disk
-			if memory, err := os.MkdirTemp("/dev/shm", "etcdtest-"); err == nil {
-				dir = memory
-				t.Cleanup(func() { os.RemoveAll(dir) })
-			}
+		var err error
+		servers := make([]*Server, members)
+		var peers, cluster []string
+		for i := range servers {
+			servers[i] = &Server{t: t, path: path, URL: "http://" + freeAddress(t)}
+			peers = append(peers, "http://"+freeAddress(t))
+			cluster = append(cluster, fmt.Sprintf("member%d=%s", i, peers[i]))
 		}
-		peer := "http://" + freeAddress(t)
-		s.args = append([]string{
-			"--name=test", "--data-dir=" + dir, "--listen-client-urls=" + s.URL, "--advertise-client-urls=" + s.URL,
-			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=test=" + peer,
-			// It is alone: nobody else could be elected.
-			"--heartbeat-interval=10", "--election-timeout=50", "--logger=zap", "--log-level=error",
-		}, flags...)
-		s.Run()
-		if err := s.answers(); err == nil {
-			return s
+		for i, s := range servers {
+			s.args = append([]string{
+				fmt.Sprintf("--name=member%d", i), "--data-dir=" + dataDir(t), "--logger=zap", "--log-level=error",
+				"--listen-client-urls=" + s.URL, "--advertise-client-urls=" + s.URL,
+				"--listen-peer-urls=" + peers[i], "--initial-advertise-peer-urls=" + peers[i],
+				"--initial-cluster=" + strings.Join(cluster, ","),
+			}, flags...)
+			s.Run()
+		}
+		for _, s := range servers {
+			err = errors.Join(err, s.answers())
+		}
+		if err == nil {
+			return servers
+		}
+		for _, s := range servers {
+			s.Kill()
 		}
 	}
 	t.Fatal("etcd does not start")
 	return nil
+}
+
+// dataDir is in memory: a test need not wait for a disk. For figures it is on the disk.
+func dataDir(t testing.TB) string {
+	t.Helper()
+	if _, figures := t.(*testing.B); !figures {
+		if dir, err := os.MkdirTemp("/dev/shm", "etcdtest-"); err == nil {
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			return dir
+		}
+	}
+	return t.TempDir()
 }
 
 // WithTLS starts it anew, after Kill, with TLS for which clients need a certificate.
