@@ -123,12 +123,16 @@ let
       (if e.only == null then runsLb ? ${id} else e.only ? ${id}) && mayAnnounce e.v.host.prefix id
     ) entries;
 
+  inherit (import ../modules/options/peer.nix { inherit lib cluster; }) rendered;
   # That a site is none, the assertions say.
-  peersOf =
+  siteOf = n: if n.site == null then { } else cluster.sites.${n.site} or { };
+  peersOf = n: cluster.bgp.peers // (siteOf n).bgp.peers or { } // n.bgp.peers;
+  clusterPeers = lib.mapAttrs (_: rendered) cluster.bgp.peers;
+  sitePeers = lib.mapAttrs (_: s: clusterPeers // lib.mapAttrs (_: rendered) s.bgp.peers) cluster.sites;
+  renderedPeersOf =
     n:
-    cluster.bgp.peers
-    // (if n.site == null then { } else cluster.sites.${n.site}.bgp.peers or { })
-    // n.bgp.peers;
+    (if n.site == null then clusterPeers else sitePeers.${n.site} or clusterPeers)
+    // lib.mapAttrs (_: rendered) n.bgp.peers;
 
   bootstraps = lib.genAttrs cluster.bootstrap.initialPeers (_: true);
 
@@ -183,7 +187,7 @@ let
             backend = "gobgp";
             inherit (cluster.bgp) asn;
             routerId = if n.bgp.routerId != null then n.bgp.routerId else address;
-            peers = lib.mapAttrs (_: p: p // { address = ip.canonicalOrGiven p.address; }) (peersOf n);
+            peers = renderedPeersOf n;
             announcements = map (
               e:
               e.announcement

@@ -341,6 +341,34 @@ in
     ];
   };
 
+  # What a cluster says of a router, and a node's own module beside it.
+  peers =
+    let
+      inherit
+        ((mkCluster {
+          modules = [ ./good/peers.nix ];
+          nodeModules.node01.nix-nos.bgp = {
+            gracefulRestart.enable = false;
+            peers.router1.timers.connectRetry = 5;
+          };
+        }).nixosConfigurations.node01)
+        config
+        ;
+    in
+    {
+      failures = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
+      peers = lib.mapAttrs (_: p: {
+        inherit (p)
+          address
+          asn
+          passwordFile
+          timers
+          gracefulRestart
+          import
+          ;
+      }) config.nix-nos.bgp.peers;
+    };
+
   # A user of nix-nos alone.
   speaker = {
     inherit (speaker.networking.firewall) allowedTCPPorts;

@@ -1,12 +1,11 @@
 # A node of plasmacloud.cluster: its options, and what can be wrong with it alone.
-{ lib }:
+{ lib, peer }:
 let
   inherit (lib) mkOption types;
   ip = import ../../nix-nos/lib/ip.nix;
   label = import ../../lib/label.nix;
   mac = import ../../lib/mac.nix;
   endpoint = import ../../lib/endpoint.nix { inherit lib; };
-  peer = import ./peer.nix { inherit lib; };
 
   isRouterId =
     text: ip.isIPv4 text && text != "0.0.0.0" && lib.head (ip.parse text).groups < 224;

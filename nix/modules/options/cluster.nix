@@ -10,8 +10,11 @@ let
   endpoint = import ../../lib/endpoint.nix { inherit lib; };
   cfg = config.plasmacloud.cluster;
 
-  peer = import ./peer.nix { inherit lib; };
-  node = import ./cluster-node.nix { inherit lib; };
+  peer = import ./peer.nix {
+    inherit lib;
+    cluster = cfg;
+  };
+  node = import ./cluster-node.nix { inherit lib peer; };
   inherit (label) isHostLabel hostRule;
   option = id: "plasmacloud.cluster.nodes.${id}";
 
@@ -24,7 +27,7 @@ let
         message = "plasmacloud.cluster.sites.${name}: \"${name}\" cannot be a name; ${hostRule}.";
       }
     ]
-    ++ peer.problems "plasmacloud.cluster.sites.${name}.bgp.peers" s.bgp.peers;
+    ++ peer.sharedProblems "plasmacloud.cluster.sites.${name}.bgp.peers" s.bgp.peers;
 
   # { <value> = [ <node id> ]; } of what several nodes claim as theirs alone.
   claimedTwice =
@@ -170,7 +173,7 @@ in
       ) cfg.nodes
     )
     ++ lib.concatLists (lib.mapAttrsToList checkSite cfg.sites)
-    ++ peer.problems "plasmacloud.cluster.bgp.peers" cfg.bgp.peers
+    ++ peer.sharedProblems "plasmacloud.cluster.bgp.peers" cfg.bgp.peers
     ++ lib.mapAttrsToList (address: ids: {
       assertion = false;
       message = "plasmacloud.cluster.nodes: identity.macs has ${address} ${

@@ -358,7 +358,7 @@ let
       in
       {
         assertion = address == null || address != ip.canonical n.ip && address != ip.canonical n.ipv6;
-        message = "${from}.bgp.peers.${peer}.address: ${p.address} is an address of ${id} itself, which would peer with itself; write the router's${
+        message = "${from}.bgp.peers.${peer}.address: ${toString p.address} is an address of ${id} itself, which would peer with itself; write the router's${
           if own then "" else ", or move the peer into bgp.peers of the other nodes"
         }.";
       }

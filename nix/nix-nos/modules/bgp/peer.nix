@@ -4,6 +4,8 @@
   lib,
   topology ? { },
   bgp,
+  # The option that the peers are in.
+  where ? "nix-nos.bgp.peers",
 }:
 let
   inherit (lib) mkOption types;
@@ -274,7 +276,7 @@ rec {
   problems =
     name: p:
     let
-      option = "nix-nos.bgp.peers.${name}";
+      option = "${where}.${name}";
       peer = ip.parse p.address;
       own = ip.parse p.localAddress;
       internal = p.asn == bgp.asn;
