@@ -20,36 +20,62 @@ import (
 type member struct {
 	backend   string         // bird, frr, or a generation of gobgp
 	announces []netip.Prefix // beside what the topology says
+	more      string         // said in Nix
+}
+
+// configured is what a member's NixOS configuration comes to.
+type configured struct {
+	Failures []string
+	Daemon   files
+	Networkd files
+	Sysctl   map[string]bool
+}
+
+// configure evaluates all members of a topology in nix/tests/nix-nos/network/topology.
+func configure(t *testing.T, topology string, members map[string]member) map[string]configured {
+	t.Helper()
+	var nodes strings.Builder
+	for name, m := range members {
+		announcements := ""
+		for _, prefix := range m.announces {
+			announcements += fmt.Sprintf("{ prefix = %q; } ", prefix)
+		}
+		backend := m.backend
+		if slices.Contains(generations, backend) {
+			backend = "gobgp"
+		}
+		fmt.Fprintf(&nodes, `%s = { backend = %q; more = { nix-nos.bgp.announcements = [ %s ]; %s }; };`, name, backend, announcements, m.more)
+	}
+	evaluated := map[string]configured{}
+	nix(t, fmt.Sprintf(`
+		let lib = import ../nix/offline/lib; in
+		lib.mapAttrs (hostName: node:
+		  let
+		    module.imports = [
+		      ../nix/nix-nos/modules
+		      ../nix/tests/nix-nos/network/topology/%s.nix
+		      { networking = { inherit hostName; }; }
+		      node.more
+		    ];
+		    speaker = import ../nix/tests/nix-nos/speaker.nix { inherit lib module; inherit (node) backend; };
+		    machine = import ../nix/tests/nix-nos/network/machine.nix { inherit lib module; };
+		  in {
+		    inherit (speaker) failures;
+		    daemon = speaker.files;
+		    networkd = machine.files;
+		    sysctl = machine.config.boot.kernel.sysctl;
+		  }) { %s }`, topology, nodes.String()), &evaluated)
+	for name, c := range evaluated {
+		require.Empty(t, c.Failures, name)
+	}
+	return evaluated
 }
 
 // start gives the node's rendered files to its daemon, as NixOS would.
-func (m member) start(t *testing.T, topology string, h *lab.Host) {
+func (m member) start(t *testing.T, h *lab.Host, rendered files) {
 	t.Helper()
-	announcements := ""
-	for _, prefix := range m.announces {
-		announcements += fmt.Sprintf("{ prefix = %q; } ", prefix)
-	}
-	backend := m.backend
-	if backend == "v3" || backend == "v4" {
-		backend = "gobgp"
-	}
-	var rendered struct {
-		Failures []string
-		Files    files
-	}
-	nix(t, fmt.Sprintf(`import ../nix/tests/nix-nos/speaker.nix {
-		lib = import ../nix/offline/lib;
-		backend = %q;
-		module = {
-		  imports = [ ../nix/nix-nos/modules ../nix/tests/nix-nos/network/topology/%s.nix ];
-		  networking.hostName = %q;
-		  nix-nos.bgp.announcements = [ %s ];
-		};
-	}`, backend, topology, h.Name, announcements), &rendered)
-	require.Empty(t, rendered.Failures, h.Name)
-
 	s := &speaking{t: t, node: h, files: filepath.Join(h.Dir, "files")}
-	s.give(rendered.Files)
+	s.give(rendered)
 	switch m.backend {
 	case "bird":
 		s.startBIRD()
@@ -69,12 +95,12 @@ func (m member) start(t *testing.T, topology string, h *lab.Host) {
 
 // startAll starts the daemons. Of two with a session the one with the later name
 // waits for the other, so it comes first, and the other need not try again.
-func startAll(t *testing.T, topology string, hosts map[string]*lab.Host, members map[string]member) {
+func startAll(t *testing.T, hosts map[string]*lab.Host, members map[string]member, nodes map[string]configured) {
 	t.Helper()
 	names := slices.Sorted(maps.Keys(members))
 	slices.Reverse(names)
 	for _, name := range names {
-		members[name].start(t, topology, hosts[name])
+		members[name].start(t, hosts[name], nodes[name].Daemon)
 	}
 }
 
@@ -134,23 +160,36 @@ func converge(t *testing.T, hosts map[string]*lab.Host, members map[string]membe
 }
 
 // A fabric by its topology alone: systemd-networkd gives the links their
-// addresses, and each leaf learns the prefixes of the other by both spines.
+// addresses, each leaf learns the prefixes of the other by both spines, and
+// packets go from one to the other and back.
 func TestSpineAndLeaf(t *testing.T) {
 	t.Parallel()
 	l, err := lab.New("fabric")
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, l.Close()) })
-	spines := map[string]member{"spine1": {backend: "v4"}, "spine2": {backend: "bird"}}
-	leaves := map[string]member{
-		"leaf1": {"bird", []netip.Prefix{netip.MustParsePrefix("203.0.113.0/25"), netip.MustParsePrefix("2001:db8:1::/48")}},
-		"leaf2": {"frr", []netip.Prefix{netip.MustParsePrefix("203.0.113.128/25"), netip.MustParsePrefix("2001:db8:2::/48")}},
-	}
-	hosts := map[string]*lab.Host{}
-	for _, tier := range []map[string]member{spines, leaves} {
-		for name := range tier {
-			hosts[name], err = l.Host(name)
-			require.NoError(t, err)
+	leaf := func(backend, address4, address6 string) member {
+		prefix := func(address string, length int) netip.Prefix {
+			return netip.PrefixFrom(netip.MustParseAddr(address), length).Masked()
 		}
+		return member{backend, []netip.Prefix{prefix(address4, 25), prefix(address6, 48)}, fmt.Sprintf(`
+			nix-nos.bgp.installRoutes.enable = true;
+			nix-nos.interfaces.lo.addresses = [ "%s/32" "%s/128" ];`, address4, address6)}
+	}
+	spine := func(backend string) member {
+		return member{backend, nil, "nix-nos.bgp.installRoutes.enable = true; nix-nos.routing.forwarding = true;"}
+	}
+	spines := map[string]member{"spine1": spine("frr"), "spine2": spine("bird")}
+	leaves := map[string]member{
+		"leaf1": leaf("bird", "203.0.113.1", "2001:db8:1::1"),
+		"leaf2": leaf("frr", "203.0.113.129", "2001:db8:2::1"),
+	}
+	members := maps.Clone(spines)
+	maps.Copy(members, leaves)
+	nodes := configure(t, "spine-leaf", members)
+	hosts := map[string]*lab.Host{}
+	for name := range members {
+		hosts[name], err = l.Host(name)
+		require.NoError(t, err)
 	}
 	for spine := range spines {
 		for leaf := range leaves {
@@ -158,27 +197,45 @@ func TestSpineAndLeaf(t *testing.T) {
 		}
 	}
 	for name, h := range hosts {
-		networkd(t, h, machine(t, fmt.Sprintf(`{
-			imports = [ ../nix/tests/nix-nos/network/topology/spine-leaf.nix ];
-			networking.hostName = %q;
-		}`, name)), "networkd")
+		for key, on := range nodes[name].Sysctl {
+			require.True(t, on, key)
+			_, err := h.Run("sh", "-c", "echo 1 > /proc/sys/"+strings.ReplaceAll(key, ".", "/"))
+			require.NoError(t, err)
+		}
+		networkd(t, h, nodes[name].Networkd, "networkd")
 	}
-	// What a leaf announces has an address of its own as its next hop: BIRD wants it there.
+	// A session cannot begin from an address that is not there, or that the kernel
+	// still looks for elsewhere.
 	require.NoError(t, lab.Eventually(patience, func() error {
 		for name, h := range hosts {
 			held, err := h.Held()
 			if err != nil {
 				return err
 			}
-			if global := len(held) - 4; global != 4 { // of two loopbacks and two link-local addresses beside
-				return fmt.Errorf("%s has %d addresses on its links", name, global)
+			global := 0
+			for address := range held {
+				if address.IsGlobalUnicast() {
+					global++
+				}
+			}
+			if want := 4 + len(members[name].announces); global != want {
+				return fmt.Errorf("%s has %d addresses, not %d", name, global, want)
+			}
+			if tentative, err := h.IP("address", "show", "tentative"); err != nil || tentative != "" {
+				return fmt.Errorf("%s: tentative: %s: %w", name, tentative, err)
 			}
 		}
 		return nil
 	}))
-	startAll(t, "spine-leaf", hosts, spines)
-	startAll(t, "spine-leaf", hosts, leaves)
+	startAll(t, hosts, members, nodes)
 	converge(t, hosts, leaves, 2)
+	for _, pair := range [][2]string{{"203.0.113.1", "203.0.113.129"}, {"2001:db8:1::1", "2001:db8:2::1"}} {
+		require.NoError(t, lab.Eventually(patience, func() error {
+			// bgpd of the other leaf listens on each of its addresses.
+			_, err := hosts["leaf1"].Run("python3", "-c", "import socket, sys; socket.create_connection((sys.argv[2], 179), 2, (sys.argv[1], 0))", pair[0], pair[1])
+			return err
+		}))
+	}
 }
 
 // Three daemons of one AS, each with a session to each other one.
@@ -188,9 +245,9 @@ func TestFullMesh(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, l.Close()) })
 	members := map[string]member{
-		"one":   {"v3", []netip.Prefix{netip.MustParsePrefix("203.0.113.0/26")}},
-		"two":   {"bird", []netip.Prefix{netip.MustParsePrefix("203.0.113.64/26")}},
-		"three": {"frr", []netip.Prefix{netip.MustParsePrefix("203.0.113.128/26")}},
+		"one":   {"frr", []netip.Prefix{netip.MustParsePrefix("203.0.113.0/26")}, ""},
+		"two":   {"v3", []netip.Prefix{netip.MustParsePrefix("203.0.113.64/26")}, ""},
+		"three": {"bird", []netip.Prefix{netip.MustParsePrefix("203.0.113.128/26")}, ""},
 	}
 	hosts := map[string]*lab.Host{}
 	segment := map[*lab.Host][]netip.Prefix{}
@@ -204,6 +261,6 @@ func TestFullMesh(t *testing.T) {
 		}
 	}
 	require.NoError(t, l.Switch(segment))
-	startAll(t, "mesh", hosts, members)
+	startAll(t, hosts, members, configure(t, "mesh", members))
 	converge(t, hosts, members, 1)
 }

@@ -339,12 +339,22 @@ func (h *Host) startFRR(bgpdConf string, bfd bool, more ...string) (bgpd *Proces
 	if bfd {
 		daemons["bfdd"] = []string{"-f", empty, "-i", filepath.Join(h.Dir, "bfdd.pid"), "--bfdctl", filepath.Join(h.Dir, "bfdd.sock")}
 	}
-	for daemon, own := range daemons {
+	// zebra first: a daemon that does not find it waits ten seconds before it looks again.
+	for _, daemon := range []string{"zebra", "bfdd", "bgpd"} {
+		own, wanted := daemons[daemon]
+		if !wanted {
+			continue
+		}
 		process, err := h.Start(daemon, slices.Concat([]string{"/usr/lib/frr/" + daemon}, common, own)...)
 		if err != nil {
 			return nil, nil, err
 		}
-		if daemon == "bgpd" {
+		switch daemon {
+		case "zebra":
+			if err := Eventually(routerStart, func() error { _, err := os.Stat(filepath.Join(h.Dir, "zserv.api")); return err }); err != nil {
+				return nil, nil, err
+			}
+		case "bgpd":
 			bgpd = process
 		}
 	}
