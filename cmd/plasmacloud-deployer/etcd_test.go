@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/store/etcdtest"
@@ -202,13 +204,21 @@ func TestEtcdAway(t *testing.T) {
 			t.Errorf("%v, want %q in one line", err, want)
 		}
 	}
-	if _, err := client.Put(t.Context(), "/plasmacloud/nodes/x", "y"); err != nil {
+	put := func(key, value string) {
+		t.Helper()
+		if _, err := client.Put(t.Context(), "/plasmacloud/"+key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("meta/schema_version", "1")
+	put("meta/cluster", "other")
+	serve("/plasmacloud/ in etcd belongs to the cluster other, and the manifest is of three-nodes: set store.prefix to one of its own")
+	if _, err := client.Delete(t.Context(), "/plasmacloud/", clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
+	put("nodes/x", "y")
 	serve("etcd has keys below /plasmacloud/nodes/ that no deployer wrote; set store.prefix to one of its own")
-	if _, err := client.Put(t.Context(), "/plasmacloud/meta/schema_version", "2"); err != nil {
-		t.Fatal(err)
-	}
+	put("meta/schema_version", "2")
 	serve(`/plasmacloud/meta/schema_version says schema version "2", and this deployer reads 1`)
 	server.Stop()
 	serve("etcd at " + server.URL + " did not answer within 500ms")

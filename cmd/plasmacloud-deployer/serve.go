@@ -20,6 +20,7 @@ import (
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server"
+	"github.com/centra/plasmacloud/deployer/store"
 )
 
 // shutdownTime is how long requests under way may take after a signal.
@@ -128,7 +129,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("store %s: %w", &cfg.Store, err)
 	}
-	if err := declare(ctx, registry, log, cluster, nodes); err != nil {
+	if err := declare(ctx, nodeStore, registry, log, cluster, nodes); err != nil {
 		return err
 	}
 
@@ -162,7 +163,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 		case err := <-served:
 			return fmt.Errorf("serve: %w", err)
 		case <-hup:
-			reload(ctx, cfg, registry, files, log)
+			reload(ctx, cfg, nodeStore, registry, files, log)
 		case <-ctx.Done():
 			log.Info("stopping")
 			notify(log, daemon.SdNotifyStopping)
@@ -192,10 +193,13 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 
 // declare makes the manifest's nodes the registry's. Without a manifest the
 // registry stays as it is.
-func declare(ctx context.Context, registry *deployer.Registry, log *slog.Logger, cluster string, nodes []node.Declaration) error {
+func declare(ctx context.Context, nodeStore store.Store, registry *deployer.Registry, log *slog.Logger, cluster string, nodes []node.Declaration) error {
 	if nodes == nil {
 		log.Info("no manifest; nodes join as they come")
 		return nil
+	}
+	if err := claim(ctx, nodeStore, cluster); err != nil {
+		return err
 	}
 	done, err := registry.Declare(ctx, nodes)
 	if err != nil {
@@ -208,12 +212,12 @@ func declare(ctx context.Context, registry *deployer.Registry, log *slog.Logger,
 
 // reload takes over what can be changed under way. Each part that is wrong stays as
 // it was, and keeps no other part from being taken over.
-func reload(ctx context.Context, cfg config, registry *deployer.Registry, files *files, log *slog.Logger) {
+func reload(ctx context.Context, cfg config, nodeStore store.Store, registry *deployer.Registry, files *files, log *slog.Logger) {
 	notify(log, daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec())
 	defer notify(log, daemon.SdNotifyReady)
 	cluster, nodes, err := readManifest(cfg.Manifest)
 	if err == nil {
-		err = declare(ctx, registry, log, cluster, nodes)
+		err = declare(ctx, nodeStore, registry, log, cluster, nodes)
 	}
 	if err != nil {
 		log.Error("manifest not loaded, the old one stays", "error", err)

@@ -202,6 +202,14 @@ func (c *storeConfig) lead(ctx context.Context, s store.Store, addr string) func
 	return shared.Leading
 }
 
+// claim keeps two clusters out of one store, where several deployers may share it.
+func claim(ctx context.Context, s store.Store, cluster string) error {
+	if shared, ok := s.(*etcd.Store); ok {
+		return shared.Claim(ctx, cluster)
+	}
+	return nil
+}
+
 // flushInterval is how often it is stored when nodes were last heard. Where others
 // share the store, they know it no sooner, and must not take a node for offline that
 // this one hears.

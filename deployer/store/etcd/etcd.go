@@ -10,6 +10,8 @@
 // Keys below the prefix:
 //
 //	meta/schema_version    "1"; every transaction depends on it
+//	meta/cluster           the cluster whose nodes these are
+//	meta/probe             written to find out whether etcd takes writes
 //	nodes/ID               JSON of node.Node
 //	seen/ID                when the node was last heard, and the revision of the record that it belongs to
 //	corrupt/ID/REVISION    bytes that could not be read, kept by Mend
