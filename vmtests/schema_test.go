@@ -132,7 +132,9 @@ func TestGeneratedAnnouncerConfigs(t *testing.T) {
 func TestAnnouncerSchemaAgreesWithItsReader(t *testing.T) {
 	s := schema(t, "announcer")
 	const document = `{ "schema_version": 1, "node_id": "node01", "asn": 65001,
-		"speaker": { "address": "127.0.0.1:50051", "timeout": "2s" }, "next_hop": { "ipv4": "10.0.0.11", "ipv6": "2001:db8::11" },
+		"speaker": { "address": "127.0.0.1:50051", "timeout": "2s",
+			"tls": { "ca": "/etc/ca.pem", "cert": "/etc/cert.pem", "key": "/etc/key.pem", "server_name": "gobgpd" } },
+		"next_hop": { "ipv4": "10.0.0.11", "ipv6": "2001:db8::11" },
 		"hold": { "interface": "lo", "netns": "" }, "drain_delay": "5s", "reconcile_interval": "10s", "metrics": { "listen": "127.0.0.1:9479" },
 		"vips": [ { "address": "203.0.113.10", "communities": ["65001:100", "65001:1:2"], "med": 0, "local_pref": 4294967295, "prepend": 3,
 			"hold": "route", "drain_delay": "30s", "checks": [
@@ -140,7 +142,7 @@ func TestAnnouncerSchemaAgreesWithItsReader(t *testing.T) {
 				{ "type": "tcp", "address": "[::1]:80" } ] } ] }`
 	values := []any{
 		nil, true, -1, 0, 1, 2, 256, 1001, 1.5, 65001, 4294967295, 4294967296,
-		"", "a", "0.5s", "1m30s", "5", "5 s", "-5s", "route", "none", "Address", "http", "tcp", "https", "127.0.0.1:80", "127.0.0.1", "127.0.0.1:80x",
+		"", "a", "0.5s", "1m30s", "5", "5 s", "-5s", "route", "none", "Address", "http", "tcp", "https", "127.0.0.1:80", "127.0.0.1", "127.0.0.1:80x", "/etc/other.pem", "unix:///run/gobgpd.sock",
 		"203.0.113.11", "203.0.113.0/24", "2001:db8::10", "http://127.0.0.1:8081/", "http://user:x@127.0.0.1/", "ftp://127.0.0.1/",
 		[]any{}, []any{"65001:100"}, []any{"65001"}, []any{1}, []any{nil}, map[string]any{}, map[string]any{"x": 1},
 	}
@@ -172,6 +174,9 @@ func TestAnnouncerSchemaAgreesWithItsReader(t *testing.T) {
 	for _, at := range []func(root map[string]any) map[string]any{
 		func(root map[string]any) map[string]any { return root },
 		func(root map[string]any) map[string]any { return root["speaker"].(map[string]any) },
+		func(root map[string]any) map[string]any {
+			return root["speaker"].(map[string]any)["tls"].(map[string]any)
+		},
 		func(root map[string]any) map[string]any { return root["next_hop"].(map[string]any) },
 		func(root map[string]any) map[string]any { return root["hold"].(map[string]any) },
 		func(root map[string]any) map[string]any { return root["metrics"].(map[string]any) },
@@ -187,7 +192,15 @@ func TestAnnouncerSchemaAgreesWithItsReader(t *testing.T) {
 				agree(fmt.Sprintf("%s = %#v", key, value), func(root map[string]any) { at(root)[key] = value })
 			}
 		}
+		agree("nothing", func(root map[string]any) { clear(at(root)) })
 		agree("a stranger", func(root map[string]any) { at(root)["stranger"] = 1 })
+	}
+	for _, name := range []any{nil, "", "gobgpd"} {
+		agree(fmt.Sprintf("unix, name %#v", name), func(root map[string]any) {
+			speaker := root["speaker"].(map[string]any)
+			speaker["address"] = "unix:///run/gobgpd.sock"
+			speaker["tls"].(map[string]any)["server_name"] = name
+		})
 	}
 	assert.Greater(t, taken, 50)
 	assert.Greater(t, refused, 500)
