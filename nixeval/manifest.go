@@ -96,8 +96,9 @@ type BGP struct {
 	Announcements []Announcement     `mapstructure:"announcements"`
 }
 
-// BGPPeer is a router that a node keeps a session with. Settings holds the
-// options of nix-nos.bgp.peers.<name> that have no field of their own here.
+// BGPPeer is a router that a node keeps a session with. Settings holds those
+// options of nix-nos.bgp.peers.<name> that are not at their default and have no
+// field of their own here.
 type BGPPeer struct {
 	Address  string         `mapstructure:"address"`
 	ASN      uint32         `mapstructure:"asn"`
