@@ -97,6 +97,19 @@
             exec ${plasmactl} demo --flake ${self}#three-nodes "$@"
           ''}";
           plasmactl = app "the operator's command line" plasmactl;
+          build-iso = app "builds the ISO that the machines of a cluster boot first" "${pkgs.writeShellScript "plasmacloud-build-iso" ''
+            export PATH=$PATH:${
+              lib.makeBinPath [
+                pkgs.coreutils
+                pkgs.gnugrep
+                pkgs.gnused
+                pkgs.nix
+                pkgs.openssl
+                pkgs.xorriso
+              ]
+            }
+            exec ${pkgs.bash}/bin/bash ${./nix/iso/build-iso.sh} "$@"
+          ''}";
         }
       );
 
@@ -132,6 +145,7 @@
             file:
             pkgs.testers.runNixOSTest (
               import file {
+                inherit pkgs mkCluster;
                 nixosModule = self.nixosModules.default;
                 cluster = ./nix/examples/three-nodes/cluster.nix;
               }
@@ -142,6 +156,7 @@
           phone-home = self.packages.${system}.phone-home;
           evaluation = import ./nix/tests/check.nix { inherit pkgs; };
           go = import ./nix/tests/go.nix { package = self.packages.${system}.default; };
+          vm-iso = vmTest ./vmtests/iso.nix;
           vm-deployer = vmTest ./vmtests/deployer.nix;
           vm-vip = vmTest ./vmtests/vip.nix;
         }

@@ -1,5 +1,5 @@
 # Two nodes phone home and become Active; the deployer remembers them.
-{ nixosModule, cluster }:
+{ nixosModule, cluster, ... }:
 let
   machines = import ./machines.nix { inherit nixosModule cluster; };
 in

@@ -1,5 +1,5 @@
 # A router learns a VIP from the nodes that serve it, and from no others.
-{ nixosModule, cluster }:
+{ nixosModule, cluster, ... }:
 let
   machines = import ./machines.nix { inherit nixosModule cluster; };
 in

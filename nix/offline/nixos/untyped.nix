@@ -32,6 +32,7 @@ in
     programs = taken;
     security = taken;
     services = {
+      dnsmasq = taken;
       nginx = taken;
       openssh = taken;
       resolved = taken;
