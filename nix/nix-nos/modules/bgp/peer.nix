@@ -122,7 +122,8 @@ rec {
             printable ASCII characters without blanks, a line break at the end
             not counted. The bird backend takes no double quote in it. Root
             reads the file when the daemon starts or reloads; it must not be
-            in the Nix store, which every user can read.
+            in the Nix store, which every user can read. With the gobgp backend
+            every user can ask gobgpd's API for it, too.
           '';
         };
         description = mkOption {
