@@ -80,6 +80,9 @@ in
         metrics.enable && metrics.openFirewall
       ) [ metrics.port ];
 
+      # plasmactl vip, and plan.
+      environment.systemPackages = [ package ];
+
       systemd.services.plasmacloud-announcer = {
         description = "Announcer of the node's VIPs";
         documentation = [ "https://github.com/centra/plasmacloud" ];
