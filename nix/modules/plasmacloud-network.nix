@@ -7,7 +7,8 @@
 }:
 let
   inherit (config.plasmacloud) node package;
-  inherit (config.plasmacloud.network.fiberlbBgp) metrics;
+  network = config.plasmacloud.network.fiberlbBgp;
+  inherit (network) metrics;
   speaks = node.data != null && node.data.announcer != null;
   file = "plasmacloud/announcer.json";
   announcer = "${package}/bin/plasmacloud-announcer";
@@ -18,15 +19,16 @@ let
     bound. A stop may take the longest drain delay twice (a withdraw that is
     late starts a drain at the very end), and 60 s for a speaker that is slow to
     answer. In steps, since a unit whose file changes is restarted, where a
-    changed drain delay alone is no more than a reload.
+    changed drain delay alone is no more than a reload; and of all VIPs of the
+    cluster, since a node in maintenance is to go on.
   */
   stopSeconds =
     let
       inherit (import ../lib/duration.nix { inherit lib; }) parse;
-      inherit (node.data.announcer) drain_delay vips;
-      longest = lib.foldl' (most: v: lib.max most (parse v.drain_delay or drain_delay)) 0 (
-        [ { } ] ++ vips
+      delays = lib.filter (text: text != null) (
+        [ network.drainDelay ] ++ map (v: v.drainDelay) network.vips
       );
+      longest = lib.foldl' (most: text: lib.max most (parse text)) 0 delays;
       atLeast = longest * 2 / 1000 + 60;
       step = seconds: if seconds >= atLeast then seconds else step (2 * seconds);
     in

@@ -315,6 +315,25 @@ in
     "24h"
   ] stopsWithin;
 
+  # Whatever a node announces, so that maintenance does not restart its announcer.
+  stopsWithinInMaintenance =
+    (mkCluster {
+      modules = [
+        ../examples/three-nodes/cluster.nix
+        {
+          plasmacloud = {
+            cluster.nodes.node01.vips.announce = false;
+            network.fiberlbBgp.vips = [
+              {
+                address = "203.0.113.30";
+                drainDelay = "1m";
+              }
+            ];
+          };
+        }
+      ];
+    }).nixosConfigurations.node01.config.systemd.services.plasmacloud-announcer.serviceConfig.TimeoutStopSec;
+
   taken = lib.mapAttrs taken {
     listen = [
       ":8080"
