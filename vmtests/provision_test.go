@@ -346,6 +346,16 @@ exit 3`)
 		assert.Equal(t, 70, status, console)
 		assert.Contains(t, p.known().LastError.Message, "there is no /dev/no-such-disk")
 
+		// The stick that it booted from. That /iso is of it, these two say in its place.
+		before := p.file("disk")
+		p.env["DISK"] = p.disk
+		p.script("bin/findmnt", `echo "  8:17 "`)
+		p.script("bin/lsblk", `[ "${!#}" = /dev/block/8:17 ] && printf '%s\n' /dev/sdb1 "$DISK"`)
+		status, console = p.run()
+		assert.Equal(t, 70, status, console)
+		assert.Contains(t, p.known().LastError.Message, p.disk+" is the medium that this machine booted from")
+		assert.True(t, before == p.file("disk"), "the stick was written to")
+
 		p.env["SYSTEM"] = ""
 		status, console = p.run()
 		assert.Equal(t, 78, status, console)

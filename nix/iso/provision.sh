@@ -45,12 +45,13 @@ stop_heartbeat() {
 }
 trap stop_heartbeat EXIT
 
-# Whether DISK is what this machine booted from, whole or in part.
+# Whether DISK is what this machine booted from, whole or in part. Asked by number:
+# the mount may go by a name that only the start of the boot knew.
 is_medium() {
-  local source
-  source=$(findmnt --noheadings --output SOURCE --target "$ISO" 2> /dev/null) || return 1
-  [ -b "$source" ] || return 1
-  lsblk --noheadings --list --inverse --output PATH "$source" | grep -qxF "$(realpath "$DISK")"
+  local device
+  device=/dev/block/$(findmnt --noheadings --output MAJ:MIN --target "$ISO" | tr -d ' ') || return 1
+  lsblk --noheadings --list --inverse --output PATH "$(realpath --canonicalize-missing "$device")" 2> /dev/null |
+    grep -qxF "$(realpath "$DISK")"
 }
 
 check_disk() {
