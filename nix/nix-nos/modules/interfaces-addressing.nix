@@ -165,7 +165,15 @@ rec {
       matchConfig.Name = name;
       linkConfig =
         lib.optionalAttrs (d.mtu != null) { MTUBytes = toString d.mtu; }
-        // lib.optionalAttrs (!d.requiredForOnline) { RequiredForOnline = false; };
+        // (
+          if !d.requiredForOnline then
+            { RequiredForOnline = false; }
+          # It never gets the address that "online" means elsewhere.
+          else if d.addresses == [ ] && d.dhcp == "none" && !d.acceptRA && d.linkLocal == "none" then
+            { RequiredForOnline = "carrier"; }
+          else
+            { }
+        );
       networkConfig = {
         DHCP = fromBoth.${d.dhcp};
         IPv6AcceptRA = d.acceptRA;

@@ -147,6 +147,7 @@ let
     in
     {
       networkConfig.LinkLocalAddressing = lib.mkForce false;
+      linkConfig.RequiredForOnline = lib.mkDefault "enslaved";
     }
     // (if cfg.${master}.bond != null then { bond = [ master ]; } else { bridge = [ master ]; });
 

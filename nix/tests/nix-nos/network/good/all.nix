@@ -17,7 +17,6 @@
       eth1 = {
         mtu = 1450;
         linkLocal = "none";
-        requiredForOnline = false;
       };
       br0 = {
         bridge.members = [
@@ -39,6 +38,7 @@
       };
       wan = {
         dhcp = "ipv4";
+        requiredForOnline = false;
         linkLocal = "both";
       };
     };
