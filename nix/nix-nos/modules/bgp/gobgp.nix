@@ -414,7 +414,11 @@ in
       environment = lib.mkIf passwords.any { GODEBUG = "multipathtcp=0"; };
       # A changed peer is no reason to drop the sessions with all the others.
       reloadTriggers = [ rendered ];
-      restartTriggers = [ (builtins.toJSON config.services.gobgpd.settings.global) ];
+      # At a reload gobgpd sends no route anew: a changed policy would count for
+      # later routes only.
+      restartTriggers = [
+        (builtins.toJSON (removeAttrs config.services.gobgpd.settings [ "neighbors" ]))
+      ];
       # Else systemd gives it up for good after five quick failures.
       startLimitIntervalSec = 0;
       # nixpkgs' unit runs it as a user of its own that may bind port 179.
