@@ -23,6 +23,30 @@ const bootToken = "5b8e12c97a6f4d03b1e8a7c6d5f4e3b2a190807060504030201000fedcba9
 // phase is how long a machine may take for a step, on a machine that has more to do.
 const phase = 90 * time.Second
 
+// bootScript is what the machines of the test do, in the order of the ISO's units.
+const bootScript = `
+plasmacloud-phone-home identify --nodes /nodes.json --out /run/plasmacloud --hostname
+plasmacloud-phone-home --config /run/plasmacloud/cluster-config.json --phase ready --attempts 0 \
+  --join-token-file /join-token --secret-file /run/plasmacloud/secret
+`
+
+// bootCluster is the example, with how the machines of the test are known.
+const bootCluster = `{
+  inputs.plasmacloud.url = "github:centra/plasmacloud";
+  outputs = { plasmacloud, ... }: plasmacloud.lib.mkCluster {
+    modules = [
+      (plasmacloud + "/nix/examples/three-nodes/cluster.nix")
+      {
+        plasmacloud.cluster.nodes = {
+          node01.identity.macs = [ "52:54:00:00:00:01" ];
+          node02.identity.serial = "CZ3412X0PQ";
+          node03.identity.macs = [ "52:54:00:00:00:03" ];
+        };
+      }
+    ];
+  };
+}`
+
 // site is where machines boot: a host with the deployer, as deployer by name.
 type site struct {
 	t        *testing.T
@@ -30,7 +54,7 @@ type site struct {
 	guest    string // kernel and modules
 	dir      string
 	manifest string
-	nodes    map[string]nixeval.Node
+	nodes    string // nodes.json of the cluster's ISO
 }
 
 func newSite(t *testing.T) *site {
@@ -39,38 +63,47 @@ func newSite(t *testing.T) *site {
 	require.NoError(t, err)
 	out, err := exec.Command("../.ci/guest", guest).CombinedOutput()
 	require.NoError(t, err, string(out))
-	result, err := nixeval.New(nixeval.Config{Lib: nixeval.LibOffline}).Eval(t.Context(), "..#three-nodes")
-	require.NoError(t, err)
 	l, err := lab.New("boot")
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, l.Close()) })
 	host, err := l.Host("site")
 	require.NoError(t, err)
-	s := &site{t: t, host: host, guest: guest, dir: t.TempDir(), nodes: result.Manifest.Nodes}
+	s := &site{t: t, host: host, guest: guest, dir: t.TempDir()}
+
+	flake := filepath.Dir(s.write("cluster/flake.nix", bootCluster, 0o644))
+	repo, err := filepath.Abs("..")
+	require.NoError(t, err)
+	eval := nixeval.New(nixeval.Config{Lib: nixeval.LibOffline, OverrideInputs: map[string]string{"plasmacloud": "path:" + repo}})
+	result, err := eval.Eval(t.Context(), flake)
+	require.NoError(t, err)
 	s.manifest = s.write("manifest.json", string(result.Manifest.JSON()), 0o644)
+	table, err := eval.EvalAttr(t.Context(), flake+"#nixosConfigurations.plasmacloud-iso.config.plasmacloud.iso.table")
+	require.NoError(t, err)
+	s.nodes = string(table)
 	return s
 }
 
 func (s *site) write(name, text string, mode os.FileMode) string {
 	s.t.Helper()
 	file := filepath.Join(s.dir, name)
+	require.NoError(s.t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(s.t, os.WriteFile(file, []byte(text), mode))
 	return file
 }
 
-// image builds a small ISO for a node, which joins by a token.
-func (s *site) image(id, token string) string {
+// image builds a small ISO for all nodes, which join by a token.
+func (s *site) image(name, token string) string {
 	s.t.Helper()
-	dir := filepath.Join(s.dir, id)
+	dir := filepath.Join(s.dir, name)
 	require.NoError(s.t, os.MkdirAll(dir, 0o755))
 	require.NoError(s.t, qemu.Image{
 		Guest:     s.guest,
 		PhoneHome: filepath.Join(bin, "plasmacloud-phone-home"),
-		Arguments: "--phase ready --attempts 0 --join-token-file /join-token --secret-file /run/secret",
+		Script:    bootScript,
 		Files: map[string]string{
-			"/etc/nixos/secrets/cluster-config.json": s.nodes[id].ClusterConfig,
-			"/etc/hosts":                             "10.0.2.2 deployer\n",
-			"/join-token":                            token + "\n",
+			"/nodes.json": s.nodes,
+			"/etc/hosts":  "10.0.2.2 deployer\n",
+			"/join-token": token + "\n",
 		},
 	}.Build(dir))
 	return dir
@@ -83,11 +116,10 @@ func (s *site) boot(cfg qemu.Config) *qemu.Machine {
 	return m
 }
 
-func (s *site) waitFor(m *qemu.Machine, pattern string) time.Duration {
+func (s *site) waitFor(m *qemu.Machine, pattern string) {
 	s.t.Helper()
-	took, err := m.WaitFor(phase, pattern)
+	_, err := m.WaitFor(phase, pattern)
 	require.NoError(s.t, err)
-	return took
 }
 
 func (s *site) startDeployer() {
@@ -113,29 +145,35 @@ func (s *site) state(id string) string {
 
 // TestBoot switches real machines on: from the boot loader to what the deployer
 // says of them. One boots before there is a deployer, and loses its power on the
-// way; one boots through UEFI; one has a token that the deployer does not know.
+// way; one boots through UEFI; one has a token that the deployer does not know,
+// and one is no node of the cluster.
 func TestBoot(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	early := qemu.Config{Name: "early", ISO: filepath.Join(s.image("node01", bootToken), "small.iso"), UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a01", MAC: "52:54:00:00:00:01"}
+	iso := filepath.Join(s.image("all", bootToken), "small.iso")
+	early := qemu.Config{Name: "early", ISO: iso, UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a01", MAC: "52:54:00:00:00:01"}
 	m := s.boot(early)
 	s.waitFor(m, `userspace after`)
 	require.NoError(t, m.Cut())
 	early.Name = "again"
 	m = s.boot(early)
-	s.waitFor(m, `network after`)
 	s.waitFor(m, `level=WARN msg="not reached, trying again"`)
 	s.startDeployer()
 	s.waitFor(m, `node01: .*Active`)
 	assert.Equal(t, "Active in_sync", s.state("node01"))
 
-	uefi := s.boot(qemu.Config{Name: "uefi", UEFI: true, ISO: filepath.Join(s.image("node02", bootToken), "small.iso"), UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a02", MAC: "52:54:00:00:00:02"})
-	stranger := s.image("node03", strings.Repeat("0", len(bootToken)))
-	refused := s.boot(qemu.Config{Name: "refused", Kernel: filepath.Join(stranger, "kernel"), Initrd: filepath.Join(stranger, "initrd"), Args: qemu.KernelArgs, UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a03", MAC: "52:54:00:00:00:03"})
-	s.waitFor(refused, `phone-home ended with status 77`)
-	assert.Regexp(t, `refuses.*join_token_wrong`, refused.Console())
+	uefi := s.boot(qemu.Config{Name: "uefi", UEFI: true, ISO: iso, UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a02", Serial: "CZ3412X0PQ", MAC: "52:54:00:00:00:02"})
+	wrong := s.image("wrong-token", strings.Repeat("0", len(bootToken)))
+	direct := func(name, id string) *qemu.Machine {
+		return s.boot(qemu.Config{Name: name, Kernel: filepath.Join(wrong, "kernel"), Initrd: filepath.Join(wrong, "initrd"), Args: qemu.KernelArgs,
+			UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a" + id, MAC: "52:54:00:00:00:" + id})
+	}
+	refused := direct("refused", "03")
+	s.waitFor(refused, `the script ended with status 77`)
+	assert.Contains(t, refused.Console(), "refuses (401 join_token_wrong)")
 	assert.NotContains(t, refused.Console(), strings.Repeat("0", len(bootToken)))
 	assert.Equal(t, "Pending unknown", s.state("node03"))
 	s.waitFor(uefi, `node02: .*Active`)
 	assert.Equal(t, "Active in_sync", s.state("node02"))
+	s.waitFor(direct("stranger", "04"), `52:54:00:00:00:04`)
 }

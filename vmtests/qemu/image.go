@@ -22,7 +22,7 @@ var drivers = []string{"virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio
 type Image struct {
 	Guest     string            // folder with a kernel and its modules, as .ci/guest unpacks them
 	PhoneHome string            // the static program
-	Arguments string            // its command line, for a shell
+	Script    string            // what runs once there is a network, a shell script
 	Files     map[string]string // further files, by absolute path, for root alone
 }
 
@@ -84,7 +84,7 @@ func (i Image) fill(root string) error {
 			return err
 		}
 	}
-	texts := map[string]string{"/modules/order": strings.Join(drivers, " ") + "\n", "/phone-home": i.Arguments + "\n"}
+	texts := map[string]string{"/modules/order": strings.Join(drivers, "\n") + "\n", "/script": i.Script}
 	for name, to := range map[string]string{"init": "/init", "dhcp-lease": "/bin/dhcp-lease"} {
 		data, err := scripts.ReadFile(name)
 		if err != nil {

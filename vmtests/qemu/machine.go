@@ -18,6 +18,7 @@ import (
 type Config struct {
 	Name   string // of its serial log, in the host's folder
 	UUID   string // of its mainboard; "" leaves it to QEMU, which has none
+	Serial string // of its mainboard; "" leaves it to QEMU, which has none
 	MAC    string // of its network card; "" leaves it to QEMU
 	Memory int    // MB; 0: 256
 	UEFI   bool   // boot through UEFI; else through the BIOS
@@ -69,6 +70,9 @@ func (c Config) args(accel, dir string) ([]string, error) {
 	args = append(args, "-device", card)
 	if c.UUID != "" {
 		args = append(args, "-uuid", c.UUID)
+	}
+	if c.Serial != "" {
+		args = append(args, "-smbios", "type=1,serial="+c.Serial)
 	}
 	if c.ISO != "" {
 		args = append(args, "-cdrom", c.ISO, "-boot", "d")
