@@ -11,16 +11,18 @@ import (
 )
 
 // Ten thousand VIPs with a real daemon and a real kernel: announced, then left in
-// peace, pass after pass, and taken down clean.
+// peace, pass after pass, and taken down clean. With one generation they are held as
+// addresses, with the other one as routes.
 func TestTenThousandVIPs(t *testing.T) { gobgpdtest.Each(t, testTenThousandVIPs) }
 
 func testTenThousandVIPs(t *testing.T, g gobgpdtest.Generation) {
 	s := newSite(t, gobgpdtest.Config{Generation: g})
 	const n = 10_000
+	hold := map[gobgpdtest.Generation]string{gobgpdtest.V3: "address", gobgpdtest.V4: "route"}[g]
 	vips := make([]object, n)
 	a := netip.MustParseAddr("10.0.0.1")
 	for i := range vips {
-		vips[i] = object{"address": a.String(), "communities": []string{"65001:100"}}
+		vips[i] = object{"address": a.String(), "hold": hold, "communities": []string{"65001:100"}}
 		a = a.Next()
 	}
 	s.configure(vips...)

@@ -105,7 +105,8 @@ func (c *cluster) startSpeaker() {
 }
 
 func (c *cluster) startAnnouncer() {
-	c.announcer = c.start("announcer", filepath.Join(bin, "plasmacloud-announcer"), "run", "--config", c.config)
+	c.announcer = c.start("announcer", filepath.Join(bin, "plasmacloud-announcer"), "run", "--config", c.config,
+		"--control", filepath.Join(c.node.Dir, "control.sock"), "--drains", filepath.Join(c.node.Dir, "drains.json"))
 }
 
 // The example's VIPs as the routers should have them.

@@ -79,7 +79,7 @@ func TestExitStatuses(t *testing.T) {
 		{[]string{"run", "--log-level", "loud"}, daemon.ExitUsage, `--log-level "loud"`},
 		{[]string{"run", "--config", "/not/there.json"}, daemon.ExitConfig, "/not/there.json: no such file or directory; write it first, or name another file"},
 		{[]string{"check", write(t, "{")}, daemon.ExitConfig, "is it cut off?"},
-		{[]string{"run", "--config", write(t, config("", `{"interface": "edge0"}`))}, daemon.ExitFailure, "interface edge0: Link not found; create it, or name another one in hold"},
+		{[]string{"run", "--config", write(t, config("", `{"interface": "edge0"}`)), "--drains", filepath.Join(t.TempDir(), "drains.json")}, daemon.ExitFailure, "interface edge0: Link not found; create it, or name another one in hold"},
 		{[]string{"--version"}, 0, ""},
 		{[]string{"--help"}, 0, ""},
 	} {

@@ -190,7 +190,7 @@ func (b *bench) byAnnouncer(_ context.Context, h *lab.Host) (func() error, error
 	if err := errors.Join(b.startSpeaker(h), os.WriteFile(file, announcerConfig(h, 1), 0o600)); err != nil {
 		return nil, err
 	}
-	p, err := h.Start("announcer", filepath.Join(b.dir, "plasmacloud-announcer"), "run", "--config", file)
+	p, err := h.Start("announcer", filepath.Join(b.dir, "plasmacloud-announcer"), "run", "--config", file, "--control", "", "--drains", filepath.Join(h.Dir, "drains.json"))
 	if err != nil {
 		return nil, err
 	}

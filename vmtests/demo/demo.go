@@ -308,7 +308,8 @@ func (d *demo) announce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.announcer, err = d.start("plasmacloud-announcer", "plasmacloud-announcer", "run", "--config", config)
+	d.announcer, err = d.start("plasmacloud-announcer", "plasmacloud-announcer", "run", "--config", config,
+		"--control", filepath.Join(d.dir, "announcer.sock"), "--drains", filepath.Join(d.dir, "drains.json"))
 	if err != nil {
 		return err
 	}

@@ -43,9 +43,9 @@ const (
 const Wait = 20 * time.Second
 
 var built struct {
-	mu    sync.Mutex
-	dir   string
-	paths map[string]string
+	mu       sync.Mutex
+	dir      string
+	binaries map[string]func() error // by file: makes it, once
 }
 
 // Main runs the tests of a package, and removes what Build built.
@@ -53,7 +53,7 @@ func Main(m *testing.M) {
 	flag.Parse()
 	// The tests wait for daemons more than they compute, on however few processors.
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
-		_ = parallel.Value.Set(strconv.Itoa(max(6, runtime.NumCPU())))
+		_ = parallel.Value.Set(strconv.Itoa(max(12, runtime.NumCPU())))
 	}
 	status := m.Run()
 	if built.dir != "" {
@@ -62,27 +62,38 @@ func Main(m *testing.M) {
 	os.Exit(status)
 }
 
-// Build is the binary of a main package, built once per test binary.
+// Build is the binary of a main package, built once per test binary. It has no symbols,
+// since to link them is most of the time.
 func Build(t testing.TB, pkg string) string {
+	t.Helper()
+	file, build := binary(t, pkg)
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func binary(t testing.TB, pkg string) (file string, build func() error) {
 	t.Helper()
 	built.mu.Lock()
 	defer built.mu.Unlock()
-	if path := built.paths[pkg]; path != "" {
-		return path
-	}
 	if built.dir == "" {
 		dir, err := os.MkdirTemp("", "gobgpdtest")
 		if err != nil {
 			t.Fatal(err)
 		}
-		built.dir, built.paths = dir, map[string]string{}
+		built.dir, built.binaries = dir, map[string]func() error{}
 	}
-	file := filepath.Join(built.dir, strings.ReplaceAll(pkg, "/", "_")) // both generations' base is gobgpd
-	if out, err := exec.Command("go", "build", "-o", file, pkg).CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", pkg, err, out)
+	file = filepath.Join(built.dir, strings.ReplaceAll(pkg, "/", "_")) // both generations' base is gobgpd
+	if built.binaries[file] == nil {
+		built.binaries[file] = sync.OnceValue(func() error {
+			if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", file, pkg).CombinedOutput(); err != nil {
+				return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+			}
+			return nil
+		})
 	}
-	built.paths[pkg] = file
-	return file
+	return file, built.binaries[file]
 }
 
 var starters struct {
@@ -370,11 +381,13 @@ func (r *Router) WaitEstablished(t testing.TB) {
 	})
 }
 
-// Eventually asks until ok is nil, and fails the test after Wait.
+// Eventually asks until ok is nil, and fails the test after Wait. What takes long to
+// ask is asked less often, so that it leaves room for what it waits for.
 func Eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
 	deadline := time.Now().Add(Wait)
 	for {
+		began := time.Now()
 		err := ok()
 		if err == nil {
 			return
@@ -382,6 +395,6 @@ func Eventually(t testing.TB, what string, ok func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %s: %v", what, Wait, err)
 		}
-		time.Sleep(10 * time.Millisecond) // between two looks; the deadline decides
+		time.Sleep(max(10*time.Millisecond, 2*time.Since(began))) // between two looks; the deadline decides
 	}
 }
