@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/centra/plasmacloud/deployer/node"
@@ -33,36 +32,18 @@ func message(v View) string {
 	return m
 }
 
-// refusalLog logs refusals, and counts those over its budget: a stranger who is
-// refused a thousand times a second must not fill the disk with it.
+// refusalLog logs refusals within a budget.
 type refusalLog struct {
-	log *slog.Logger
-
-	mu     sync.Mutex
-	window time.Time // start of the current one
-	count  int
+	log    *slog.Logger
+	budget LogBudget
 }
 
-const (
-	refusalWindow = 10 * time.Second
-	refusalBudget = 50 // lines a window
-)
-
 func (l *refusalLog) add(ctx context.Context, now time.Time, id string, refused *node.RefusedError) {
-	l.mu.Lock()
-	suppressed := 0
-	if now.Sub(l.window) >= refusalWindow {
-		suppressed = max(0, l.count-refusalBudget)
-		l.window, l.count = now, 0
+	ok, unlogged := l.budget.Take(now)
+	if unlogged > 0 {
+		l.log.WarnContext(ctx, "more nodes were refused than logged", "count", unlogged)
 	}
-	l.count++
-	quiet := l.count > refusalBudget
-	l.mu.Unlock()
-
-	if suppressed > 0 {
-		l.log.WarnContext(ctx, "more nodes were refused than logged", "count", suppressed)
-	}
-	if !quiet {
+	if ok {
 		l.log.WarnContext(ctx, "node refused", "node", id, "code", refused.Code, "reason", refused.Detail)
 	}
 }

@@ -44,6 +44,7 @@ func await(t *testing.T, what string, done func() bool) {
 // killed and started again, is stopped and goes on, and the leader is killed. What was
 // answered is there at the end, and the deadlines are still looked after.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	for _, version := range etcdtest.Versions {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()

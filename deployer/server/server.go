@@ -46,6 +46,7 @@ type server struct {
 	large    chan struct{} // one for each large body in memory
 	lists    lists
 	guesses  *guesses
+	failures deployer.LogBudget // of requests that failed
 }
 
 // New is the handler of the whole API.
@@ -174,7 +175,7 @@ func (s *server) health(_ http.ResponseWriter, r *http.Request) answer {
 	h := api.Health{Status: "ok", Version: s.cfg.Version}
 	status := http.StatusOK
 	if err := s.registry.Health(r.Context()); err != nil {
-		s.log.ErrorContext(r.Context(), "health check failed", "error", err)
+		s.logFailure(r, err)
 		h.Status, h.Reason, status = "failing", "the store cannot be used; the deployer's log has the reason", http.StatusServiceUnavailable
 	} else if ids := s.registry.Unreadable(); len(ids) > 0 {
 		h.Status = "degraded"
@@ -182,7 +183,7 @@ func (s *server) health(_ http.ResponseWriter, r *http.Request) answer {
 		if s.cfg.Operators != nil { // which nodes there are is for them
 			names = ""
 		}
-		h.Reason = fmt.Sprintf("unreadable records: %d%s; stop the deployer and rewrite each with plasmacloud-deployer reset", len(ids), names)
+		h.Reason = fmt.Sprintf("unreadable records: %d%s; rewrite each with plasmacloud-deployer reset, with a bbolt store while the deployer is stopped", len(ids), names)
 	}
 	return answer{status: status, body: h}
 }
@@ -204,7 +205,7 @@ func (s *server) fail(r *http.Request, err error) answer {
 	case r.Context().Err() != nil:
 		return answer{}
 	}
-	s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	s.logFailure(r, err)
 	p := api.Problem{
 		Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable, Title: "The store cannot be used",
 		Detail: "nothing was acknowledged; the deployer's log has the reason",
@@ -212,11 +213,24 @@ func (s *server) fail(r *http.Request, err error) answer {
 	var corrupt *store.CorruptError
 	if errors.As(err, &corrupt) {
 		p.Title = "The node's record cannot be read"
-		p.Detail = "nothing was recorded; stop the deployer and rewrite the record with plasmacloud-deployer reset " + clean(corrupt.ID)
+		p.Detail = "nothing was recorded; rewrite the record with plasmacloud-deployer reset " + clean(corrupt.ID) +
+			", with a bbolt store while the deployer is stopped"
 	}
 	a := refused(p)
 	a.retryAfter = "5"
 	return a
+}
+
+// logFailure logs what went wrong inside. While the store is away that is every
+// request of thousands of nodes.
+func (s *server) logFailure(r *http.Request, err error) {
+	ok, unlogged := s.failures.Take(s.cfg.Now())
+	if unlogged > 0 {
+		s.log.ErrorContext(r.Context(), "more requests failed than logged", "count", unlogged)
+	}
+	if ok {
+		s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
 }
 
 func refused(p api.Problem) answer { return answer{status: p.Status, body: p} }

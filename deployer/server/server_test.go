@@ -336,6 +336,32 @@ func TestBrokenStore(t *testing.T) {
 	}
 }
 
+// TestFailuresAreLoggedWithinABudget: the store is away, and every request of thousands
+// of nodes fails.
+func TestFailuresAreLoggedWithinABudget(t *testing.T) {
+	var logged bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&logged, nil))
+	registry, err := deployer.New(t.Context(), deployer.Config{Store: &brokenStore{Store: emptyStore{}, broken: true}, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	h := server.New(server.Config{Registry: registry, Logger: log, Now: func() time.Time { return now }})
+	for range 500 {
+		do(t, h, "POST", api.PathPhoneHome, "application/json", `{"node_id":"node01","phase":"ready"}`)
+		do(t, h, "GET", api.PathHealth, "", "")
+	}
+	now = now.Add(11 * time.Second)
+	do(t, h, "GET", api.PathHealth, "", "")
+	if n := strings.Count(logged.String(), "\n"); n != 52 || !strings.Contains(logged.String(), `msg="more requests failed than logged" count=950`) {
+		t.Errorf("%d lines:\n%.2000s", n, logged.String())
+	}
+}
+
+type emptyStore struct{ store.Store }
+
+func (emptyStore) List(context.Context) ([]node.Node, error) { return nil, nil }
+
 // slowStore holds every Get until it is let go.
 type slowStore struct {
 	store.Store

@@ -51,6 +51,7 @@ type on struct {
 
 // TestEtcd runs all of these on an etcd of each version.
 func TestEtcd(t *testing.T) {
+	t.Parallel()
 	for _, version := range etcdtest.Versions {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
@@ -347,8 +348,11 @@ func (it on) login(t *testing.T) {
 		"wrong password": {func(c *etcd.Config) { c.Password = "s3cret2" }, "refuses the login"},
 		"other prefix":   {func(c *etcd.Config) { c.Prefix = "/other/" }, `give the user "deployer" a role with readwrite on the prefix /other/`},
 		"no user":        {func(c *etcd.Config) { c.Username, c.Password = "", "" }, "give the user that the certificate names a role"},
-		"no certificate": {func(c *etcd.Config) { c.TLS = tls(api.TLSFiles{CA: ca.File}).TLS }, "remote error: tls: "},
-		"another CA":     {func(c *etcd.Config) { c.TLS = tls(api.TLSFiles{CA: certtest.New(t).File, Cert: cert, Key: key}).TLS }, "certificate signed by unknown authority"},
+		"no certificate": {func(c *etcd.Config) { c.TLS = tls(api.TLSFiles{CA: ca.File}).TLS; c.Timeout /= 4 }, "remote error: tls: "},
+		"another CA": {func(c *etcd.Config) {
+			c.TLS = tls(api.TLSFiles{CA: certtest.New(t).File, Cert: cert, Key: key}).TLS
+			c.Timeout /= 4 // it waits for all of it
+		}, "certificate signed by unknown authority"},
 	} {
 		config := good
 		test.change(&config)
