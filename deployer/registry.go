@@ -76,6 +76,7 @@ type Registry struct {
 
 	writeFailed atomic.Pointer[error] // of the last write, nil when it succeeded
 	deaf        atomic.Bool           // the last read failed
+	census      atomic.Pointer[Census]
 
 	mu      sync.Mutex
 	heard   map[string]time.Time // last_seen that the store does not have yet
@@ -115,6 +116,7 @@ func (r *Registry) list(ctx context.Context) ([]node.Node, error) {
 	if r.read(ctx, err) != nil {
 		return nodes, err
 	}
+	r.count(nodes, len(records))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.corrupt

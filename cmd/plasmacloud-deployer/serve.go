@@ -18,6 +18,7 @@ import (
 
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer"
+	"github.com/centra/plasmacloud/deployer/metrics"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server"
 	"github.com/centra/plasmacloud/deployer/store"
@@ -116,8 +117,9 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, nodeStore.Close()) }()
 
+	watched := metrics.New(process.Version())
 	registry, err := deployer.New(ctx, deployer.Config{
-		Store: nodeStore, Logger: log,
+		Store: watched.Store(nodeStore), Logger: log,
 		Lead:                cfg.Store.lead(context.WithoutCancel(ctx), nodeStore, listener.Addr().String()),
 		FlushInterval:       cfg.flushInterval(),
 		ProvisioningTimeout: cfg.provisioningTimeout,
@@ -142,7 +144,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	}()
 
 	httpServer := server.NewHTTP(server.New(server.Config{
-		Registry: registry, Logger: log, Version: process.Version(),
+		Registry: registry, Logger: log, Version: process.Version(), Metrics: watched,
 		JoinTokens: files.join, Operators: files.operators,
 	}))
 	httpServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)

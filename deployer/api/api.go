@@ -14,6 +14,7 @@ const (
 	PathPhoneHome = "/api/v1/phone-home"
 	PathNodes     = "/api/v1/nodes"
 	PathHealth    = "/health"
+	PathMetrics   = "/metrics"
 )
 
 // Limits of a phone-home request. What is over them is refused with a problem

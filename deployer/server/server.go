@@ -17,6 +17,7 @@ import (
 
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/metrics"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/store"
 	"github.com/centra/plasmacloud/deployer/tokens"
@@ -25,8 +26,9 @@ import (
 // Config is what the API needs. Zero limits mean the defaults beside them.
 type Config struct {
 	Registry *deployer.Registry
-	Logger   *slog.Logger // nil: slog.Default()
-	Version  string       // shown by /health
+	Logger   *slog.Logger     // nil: slog.Default()
+	Version  string           // shown by /health
+	Metrics  *metrics.Metrics // shown by /metrics; nil: New makes them
 
 	JoinTokens *tokens.File     // nil: any machine may report as any node
 	Operators  *tokens.File     // nil: anybody may look
@@ -55,6 +57,10 @@ func New(cfg Config) http.Handler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = metrics.New(cfg.Version)
+	}
+	cfg.Metrics.Watch(cfg.Registry)
 	cfg.MaxConcurrent = cmp.Or(cfg.MaxConcurrent, 1024)
 	cfg.MaxWait = cmp.Or(cfg.MaxWait, 5*time.Second)
 	cfg.BodyTimeout = cmp.Or(cfg.BodyTimeout, 3*time.Second)
@@ -65,7 +71,13 @@ func New(cfg Config) http.Handler {
 		guesses: newGuesses(),
 	}
 	return s.recoverPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.write(w, s.route(r.URL.Path)(w, r))
+		begin := time.Now()
+		path, handle := s.route(r.URL.Path)
+		a := handle(w, r)
+		if a.status != 0 {
+			s.cfg.Metrics.Request(path, a.status, time.Since(begin))
+		}
+		s.write(w, a)
 	}))
 }
 
@@ -73,7 +85,7 @@ func New(cfg Config) http.Handler {
 // to read holds nothing but its connection and its answer.
 type answer struct {
 	status     int // 0: nobody reads it
-	body       any // json.RawMessage goes out as it is
+	body       any // json.RawMessage and metricsText go out as they are
 	allow      string
 	retryAfter string // seconds
 	written    func() // may be nil
@@ -82,33 +94,54 @@ type answer struct {
 // handler makes an answer. It uses w for nothing but the body of the request.
 type handler func(w http.ResponseWriter, r *http.Request) answer
 
+// metricsText is Prometheus' text format.
+type metricsText []byte
+
 // route does without http.ServeMux, which answers a path that is not clean with a
-// redirect in HTML.
-func (s *server) route(path string) handler {
+// redirect in HTML. It also gives the path a name, one of few, for the metrics.
+func (s *server) route(path string) (name string, h handler) {
 	id, oneNode := strings.CutPrefix(path, api.PathNodes+"/")
 	switch {
 	case path == api.PathHealth: // no turnstile: a busy deployer is not an ill one
-		return only(http.MethodGet, s.health)
+		return path, only(http.MethodGet, s.health)
+	case path == api.PathMetrics: // nor here: what a busy one does is worth knowing
+		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.metrics))
 	case path == api.PathPhoneHome:
-		return only(http.MethodPost, s.phoneHome)
+		return path, only(http.MethodPost, s.phoneHome)
 	case path == api.PathNodes:
-		return only(http.MethodGet, s.operator(tokens.Viewer, s.nodes))
+		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.nodes))
 	case oneNode && id != "" && !strings.Contains(id, "/"):
-		return only(http.MethodGet, s.operator(tokens.Viewer, func(_ http.ResponseWriter, r *http.Request) answer {
+		return api.PathNodes + "/ID", only(http.MethodGet, s.operator(tokens.Viewer, func(_ http.ResponseWriter, r *http.Request) answer {
 			return s.turnstile(r, func() answer { return s.node(r, id) })
 		}))
 	default:
-		return notFound
+		return "other", notFound
 	}
+}
+
+// metrics reads nothing from the store.
+func (s *server) metrics(_ http.ResponseWriter, r *http.Request) answer {
+	text, err := s.cfg.Metrics.Text()
+	if err != nil {
+		return s.fail(r, err)
+	}
+	return answer{status: http.StatusOK, body: metricsText(text)}
 }
 
 // phoneHome takes its turn only when it has the report: bytes that trickle in
 // would keep others out.
-func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) answer {
+func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) (a answer) {
 	body, done, problem := s.readBody(w, r)
 	defer done()
 	var id string
 	var report node.Report
+	defer func() {
+		if p, no := a.body.(api.Problem); no {
+			s.cfg.Metrics.PhoneHome(report.Phase, p.Code)
+		} else if a.status != 0 { // else the node has gone
+			s.cfg.Metrics.PhoneHome(report.Phase, "")
+		}
+	}()
 	if problem == nil {
 		id, report, problem = readReport(body)
 	}
@@ -294,15 +327,20 @@ func (s *server) write(w http.ResponseWriter, a answer) {
 	if a.written != nil {
 		defer a.written()
 	}
-	body, made := a.body.(json.RawMessage)
-	if !made {
-		body = encode(a.body)
+	var body []byte
+	media := "application/json"
+	switch made := a.body.(type) {
+	case json.RawMessage:
+		body = made
+	case metricsText:
+		body, media = made, metrics.ContentType
+	case api.Problem:
+		body, media = encode(made), api.ProblemContentType
+	default:
+		body = encode(made)
 	}
 	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	if _, problem := a.body.(api.Problem); problem {
-		header.Set("Content-Type", api.ProblemContentType)
-	}
+	header.Set("Content-Type", media)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
