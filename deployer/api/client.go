@@ -35,11 +35,17 @@ type Client struct {
 
 // NewClient is a client for the deployer at baseURL, for example
 // "http://deployer:8080". timeout bounds each request and its answer; 0 leaves
-// that to the context. transport nil is http.DefaultTransport.
+// that to the context. transport nil is that of TLSFiles without files.
 func NewClient(baseURL string, timeout time.Duration, transport http.RoundTripper) (*Client, error) {
 	base, err := ParseBaseURL(baseURL)
 	if err != nil {
 		return nil, err
+	}
+	if transport == nil {
+		transport = shared
+	}
+	if own, ok := transport.(*http.Transport); ok && own.TLSClientConfig != nil && own.TLSClientConfig.RootCAs != nil && base.Scheme == "http" {
+		return nil, fmt.Errorf("deployer URL %q: plain HTTP beside a CA's file, which nothing would be held to; make it https://", baseURL)
 	}
 	return &Client{base: base, http: &http.Client{
 		Transport: transport,
@@ -85,6 +91,13 @@ func (c *Client) PhoneHome(ctx context.Context, request PhoneHomeRequest) (Phone
 		headers.Set("Authorization", "Bearer "+request.JoinToken)
 	}
 	err = c.do(ctx, http.MethodPost, PathPhoneHome, headers, body, maxAnswerBytes, &response)
+	if err == nil && response.NodeID != request.NodeID {
+		// Anything that answers {} to all: an installer must not take that for a yes.
+		return PhoneHomeResponse{}, &Error{Problem: Problem{
+			Status: http.StatusOK, Code: "not_a_deployer", Title: "No answer to this report",
+			Detail: fmt.Sprintf("the answer of %s is about the node %q; check the URL and any proxy on the way", c.base.Host, printable(response.NodeID)),
+		}}
+	}
 	return response, err
 }
 

@@ -6,10 +6,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/centra/plasmacloud/deployer/certtest"
 	"github.com/centra/plasmacloud/deployer/node"
 )
 
@@ -49,6 +51,8 @@ func TestStrangeAnswers(t *testing.T) {
 		"a proxy's error":      {write(502, "text/html", "<html>"), "502 not_a_deployer", "not_a_deployer", true},
 		"a proxy's 404":        {write(404, "text/plain", "no"), "404 not_a_deployer", "not_a_deployer", false},
 		"a redirect":           {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, "302 not_a_deployer", "not_a_deployer", true},
+		"somebody's yes":       {write(200, "application/json", `{"status":"success"}`), "about the node", "not_a_deployer", true},
+		"nothing":              {write(200, "application/json", "null"), "about the node", "not_a_deployer", true},
 		"broken JSON":          {write(200, "application/json", "{"), "read the answer", "", false},
 		"a flood":              {write(200, "application/json", strings.Repeat(" ", maxAnswerBytes+10)), "larger than", "", false},
 		"a broken problem":     {write(403, ProblemContentType, "{"), "403 not_a_deployer", "not_a_deployer", false},
@@ -98,5 +102,40 @@ func TestRetryAfter(t *testing.T) {
 	}
 	if got := retryAfter(time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)); got < 50*time.Second || got > time.Minute {
 		t.Errorf("a date in a minute is %s", got)
+	}
+}
+
+// The proxies of the environment are read once in a process.
+func TestMain(m *testing.M) {
+	_ = os.Setenv("HTTP_PROXY", "http://proxy.example:1")
+	_ = os.Setenv("HTTPS_PROXY", "http://proxy.example:2")
+	m.Run()
+}
+
+// TestPlainHTTP: a proxy of the environment does not get what it could read, and who
+// names a CA does not speak without it.
+func TestPlainHTTP(t *testing.T) {
+	withCA, err := TLSFiles{CA: certtest.New(t).File}.Transport()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, given := range []http.RoundTripper{nil, withCA} {
+		client, err := NewClient("https://deployer.example", 0, given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for raw, want := range map[string]bool{"http://deployer.example": false, "https://deployer.example": true} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, raw, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			transport, _ := client.http.Transport.(*http.Transport)
+			if proxy, err := transport.Proxy(r); err != nil || (proxy != nil) != want {
+				t.Errorf("%s goes by the proxy %v, %v", raw, proxy, err)
+			}
+		}
+	}
+	if _, err := NewClient("http://deployer.example", 0, withCA); err == nil || !strings.Contains(err.Error(), "make it https://") {
+		t.Errorf("plain HTTP with a CA: %v", err)
 	}
 }

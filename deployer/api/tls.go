@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 
 	"github.com/centra/plasmacloud/deployer/secretfile"
@@ -18,6 +19,23 @@ type TLSFiles struct {
 	Key  string // of Cert; not to be read by everybody
 }
 
+// shared is the transport without files.
+var shared = direct(nil)
+
+// direct is a transport that goes through a proxy of the environment for https
+// alone: over plain HTTP the proxy would read tokens and secrets.
+func direct(config *tls.Config) *http.Transport {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = config
+	transport.Proxy = func(r *http.Request) (*url.URL, error) {
+		if r.URL.Scheme == "http" {
+			return nil, nil
+		}
+		return http.ProxyFromEnvironment(r)
+	}
+	return transport
+}
+
 // Transport is the http.RoundTripper for these files, nil for none.
 func (f TLSFiles) Transport() (http.RoundTripper, error) {
 	if f == (TLSFiles{}) {
@@ -27,9 +45,7 @@ func (f TLSFiles) Transport() (http.RoundTripper, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = config
-	return transport, nil
+	return direct(config), nil
 }
 
 // Config is what a client of TLS needs. Its own certificate is read anew for each

@@ -39,7 +39,7 @@ type Config struct {
 	Heartbeat bool          // stay and report at the interval that the deployer tells
 
 	Root      string                             // where /sys, /proc and /etc are; "" is "/"
-	Transport http.RoundTripper                  // nil is http.DefaultTransport
+	Transport http.RoundTripper                  // nil is that of api.NewClient
 	Logger    *slog.Logger                       // nil is slog.Default()
 	Accepted  func(answer api.PhoneHomeResponse) // called at the first accepted report; may be nil
 }
@@ -257,10 +257,13 @@ func (a *agent) beat(ctx context.Context, answer api.PhoneHomeResponse) {
 	}
 }
 
-// reload looks at cluster-config.json again, so that the deployer learns of a new
+// reload looks at the token and at cluster-config.json again, so that the deployer learns of a new
 // configuration without a restart of this service. Who the node is does not change
 // under way.
 func (a *agent) reload() {
+	if token, err := secretfile.Token(a.cfg.JoinTokenFile); err == nil {
+		a.token = token
+	}
 	fresh, err := ReadClusterConfig(a.cfg.ConfigPath)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -276,9 +279,6 @@ func (a *agent) reload() {
 		return
 	}
 	a.cluster, a.unread = fresh, ""
-	if token, err := secretfile.Token(a.cfg.JoinTokenFile); err == nil {
-		a.token = token
-	}
 }
 
 // say logs what is not what was logged last.

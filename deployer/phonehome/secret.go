@@ -22,7 +22,7 @@ func readSecret(path string) (string, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err != nil:
-		return "", &ConfigError{fmt.Errorf("the node's secret: %w", err)}
+		return "", &ConfigError{fmt.Errorf("the node's secret cannot be used: %w. If it is torn, delete it: the node then joins anew with a token, or after a reset", err)}
 	}
 	return secret, nil
 }

@@ -66,7 +66,7 @@ func TestProve(t *testing.T) {
 		"a secret":                    {"", strings.Repeat("s", 43), "+" + strings.Repeat("s", 43), ""},
 		"a secret, the token is gone": {"-", strings.Repeat("s", 43), "+" + strings.Repeat("s", 43), ""},
 		"no token":                    {"-", "-", "", "join token: open"},
-		"a torn secret":               {joinToken, "torn", "", "the node's secret: "},
+		"a torn secret":               {joinToken, "torn", "", "If it is torn, delete it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &script{t: t, answers: []answer{accepts(node.Active, 10)}}
@@ -141,18 +141,21 @@ func TestNewToken(t *testing.T) {
 			}
 		}
 		write("1")
-		var secret string
+		var secret, config string
 		s := &script{t: t}
 		expired := refuses(401, node.CodeJoinTokenExpired)
 		expired.because = func() {
 			secret = s.secret
 			write("2")
+			if err := os.Remove(config); err != nil { // an ISO may unmount it
+				t.Error(err)
+			}
 		}
 		last := accepts(node.Active, 10)
 		last.because = cancel
 		s.answers = []answer{accepts(node.Active, 10), expired, last}
 		cfg, log := testConfig(t, s)
-		cfg.Heartbeat, cfg.JoinTokenFile = true, token
+		cfg.Heartbeat, cfg.JoinTokenFile, config = true, token, cfg.ConfigPath
 		if err := Run(ctx, cfg); err != nil {
 			t.Fatal(err)
 		}

@@ -13,9 +13,9 @@ import (
 	"github.com/centra/plasmacloud/deployer/tokens"
 )
 
-// credentials is what the headers of a report prove, nil for a deployer that wants
-// no proof.
-func (s *server) credentials(r *http.Request) (*node.Credentials, *api.Problem) {
+// credentials is what the headers of a report prove, of the token only where tokens
+// count; nil for a deployer that wants no proof.
+func (s *server) credentials(r *http.Request, tokensCount bool) (*node.Credentials, *api.Problem) {
 	if s.cfg.JoinTokens == nil {
 		return nil, nil
 	}
@@ -28,7 +28,7 @@ func (s *server) credentials(r *http.Request) (*node.Credentials, *api.Problem) 
 		c.SecretHash = node.HashSecret(secret)
 	}
 	bearer, sent := bearer(r)
-	if !sent {
+	if !sent || !tokensCount {
 		return &c, nil
 	}
 	switch token, ok := s.cfg.JoinTokens.Find(bearer); {
@@ -59,7 +59,7 @@ func (s *server) operator(role tokens.Role, h handler) handler {
 		return h
 	}
 	return func(w http.ResponseWriter, r *http.Request) answer {
-		if s.guesses.exhausted(r, s.cfg.Now()) {
+		if s.operators.exhausted(r, s.cfg.Now()) {
 			return tooManyAttempts()
 		}
 		no := func(status int, code, title, detail string) answer {
@@ -75,7 +75,7 @@ func (s *server) operator(role tokens.Role, h handler) handler {
 				Detail: "send one of the deployer's operators' tokens as Authorization: Bearer TOKEN; plasmactl has --token-file",
 			})
 		case !found:
-			s.guesses.failed(r, s.cfg.Now())
+			s.operators.failed(r, s.cfg.Now())
 			return no(http.StatusUnauthorized, api.CodeOperatorTokenWrong, "The token is not an operator's",
 				"the deployer's file of operators' tokens (tokens.operators_file) does not have it")
 		case token.Expired(s.cfg.Now()):
@@ -92,7 +92,7 @@ func (s *server) operator(role tokens.Role, h handler) handler {
 func tooManyAttempts() answer {
 	a := refused(api.Problem{
 		Status: http.StatusTooManyRequests, Code: api.CodeTooManyAttempts, Title: "Too many wrong tokens or secrets",
-		Detail: "this address sent too many that were wrong, so none of it is looked at now; try again in ten seconds",
+		Detail: "this address sent too many that were wrong, so its tokens are not looked at now; try again in ten seconds",
 	})
 	a.retryAfter = "10"
 	return a

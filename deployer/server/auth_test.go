@@ -163,7 +163,7 @@ func TestOperators(t *testing.T) {
 	if w, _ := g.ask(http.MethodGet, api.PathHealth, "", "", "", here); w.Code != http.StatusOK {
 		t.Errorf("health: %d", w.Code)
 	}
-	s := &server{cfg: Config{Operators: g.file(tokens.Operators, "v "+token("v")+" role=viewer"), Now: time.Now}, guesses: newGuesses(), log: slog.New(slog.DiscardHandler)}
+	s := &server{cfg: Config{Operators: g.file(tokens.Operators, "v "+token("v")+" role=viewer"), Now: time.Now}, operators: newGuesses(), log: slog.New(slog.DiscardHandler)}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	r.Header.Set("Authorization", "Bearer "+token("v"))
 	a := s.operator(tokens.Admin, func(http.ResponseWriter, *http.Request) answer { return answer{status: http.StatusOK} })(nil, r)
@@ -184,7 +184,7 @@ func TestGuesses(t *testing.T) {
 	if code := report(right, token("own"), here); code != "" {
 		t.Fatal(code)
 	}
-	for i := range guessBurst / 2 {
+	for i := range guessBurst {
 		if code := report("Bearer wrong", "", here); code != node.CodeNodeSecretRequired { // guesses nothing
 			t.Fatalf("no secret: %q", code)
 		}
@@ -195,9 +195,15 @@ func TestGuesses(t *testing.T) {
 			t.Fatalf("guess %d of a token: %q", i, code)
 		}
 	}
-	w, code := g.ask(http.MethodPost, api.PathPhoneHome, `{"node_id":"node01","phase":"ready"}`, right, token("own"), here)
+	w, code := g.ask(http.MethodPost, api.PathPhoneHome, `{"node_id":"node02","phase":"ready"}`, right, token("new"), here)
 	if code != api.CodeTooManyAttempts || w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
 		t.Errorf("%d %s %v", w.Code, code, w.Header())
+	}
+	if code := report("", token("other"), here); code != api.CodeTooManyAttempts {
+		t.Errorf("one guess more: %q", code)
+	}
+	if code := report("Bearer wrong", token("own"), here); code != "" {
+		t.Errorf("a right secret from behind the same NAT: %q", code)
 	}
 	if _, code := g.ask(http.MethodGet, api.PathNodes, "", "Bearer "+token("v"), "", here); code != api.CodeTooManyAttempts {
 		t.Errorf("as an operator: %q", code)
@@ -206,8 +212,14 @@ func TestGuesses(t *testing.T) {
 		t.Errorf("another address: %q", code)
 	}
 	g.now = g.now.Add(10 * time.Second)
-	if code := report(right, token("own"), here); code != "" {
+	if code := g.report("node02", right, token("new")); code != "" {
 		t.Errorf("ten seconds later: %q", code)
+	}
+	for range guessBurst {
+		g.report("node01", "", token("other"))
+	}
+	if _, code := g.ask(http.MethodGet, api.PathNodes, "", "Bearer "+token("v"), "", here); code != "" {
+		t.Errorf("an operator beside broken nodes: %q", code)
 	}
 }
 

@@ -47,8 +47,11 @@ type server struct {
 	slots    chan struct{} // one for each request at work
 	large    chan struct{} // one for each large body in memory
 	lists    lists
-	guesses  *guesses
 	failures deployer.LogBudget // of requests that failed
+
+	// Of joining and of operators, since broken nodes must not shut out who looks after
+	// them from the same address.
+	joins, operators *guesses
 }
 
 // New is the handler of the whole API.
@@ -68,7 +71,7 @@ func New(cfg Config) http.Handler {
 	s := &server{
 		cfg: cfg, registry: cfg.Registry, log: cfg.Logger,
 		slots: make(chan struct{}, cfg.MaxConcurrent), large: make(chan struct{}, largeBodies),
-		guesses: newGuesses(),
+		joins: newGuesses(), operators: newGuesses(),
 	}
 	return s.recoverPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
@@ -145,11 +148,11 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) (a answer) {
 	if problem == nil {
 		id, report, problem = readReport(body)
 	}
+	// From an exhausted address no token counts. A right secret does, or one broken node
+	// would shut out all those behind its NAT.
+	exhausted := s.cfg.JoinTokens != nil && s.joins.exhausted(r, s.cfg.Now())
 	if problem == nil {
-		if s.cfg.JoinTokens != nil && s.guesses.exhausted(r, s.cfg.Now()) {
-			return tooManyAttempts()
-		}
-		report.Credentials, problem = s.credentials(r)
+		report.Credentials, problem = s.credentials(r, !exhausted)
 	}
 	if problem != nil {
 		s.log.DebugContext(r.Context(), "bad phone-home", "remote", r.RemoteAddr, "code", problem.Code,
@@ -163,8 +166,12 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) (a answer) {
 		told, err := s.registry.PhoneHome(r.Context(), id, report)
 		if err != nil {
 			var no *node.RefusedError
-			if errors.As(err, &no) && guessed(no.Code) {
-				s.guesses.failed(r, s.cfg.Now())
+			switch {
+			case !errors.As(err, &no):
+			case exhausted && refusalStatus[no.Code] == http.StatusUnauthorized:
+				return tooManyAttempts()
+			case guessed(no.Code):
+				s.joins.failed(r, s.cfg.Now())
 			}
 			return s.fail(r, err)
 		}

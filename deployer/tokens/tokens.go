@@ -1,7 +1,7 @@
 // Package tokens reads the two files of tokens that a deployer has: by which a
 // machine may join, and by which an operator may ask.
 //
-// A line is one token, in words with blanks between them; # begins a comment:
+// A line is one token, in words with blanks between them; a word that begins with # begins a comment:
 //
 //	NAME TOKEN [expires=2026-12-31T00:00:00Z] [node=ID] [role=ROLE]
 //
@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -138,8 +139,11 @@ func Parse(kind Kind, data []byte) ([]Token, error) {
 	number := 0
 	for line := range strings.Lines(string(data)) {
 		number++
-		line, _, _ = strings.Cut(line, "#")
 		words := strings.Fields(line)
+		// Within a word a # is a mistake: what is before it must not pass for the token.
+		if at := slices.IndexFunc(words, func(word string) bool { return word[0] == '#' }); at >= 0 {
+			words = words[:at]
+		}
 		if len(words) == 0 {
 			continue
 		}
