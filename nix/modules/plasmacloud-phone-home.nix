@@ -2,7 +2,7 @@
 { lib, config, ... }:
 let
   inherit (lib) mkOption types;
-  inherit (config.plasmacloud) node package;
+  inherit (config.plasmacloud) cluster node package;
   cfg = config.plasmacloud.phoneHome;
   option = "plasmacloud.phoneHome";
   configFile = "/etc/nixos/secrets/cluster-config.json";
@@ -61,6 +61,10 @@ in
       {
         assertion = (cfg.certFile == null) == (cfg.keyFile == null);
         message = "${option}: certFile and keyFile go together.";
+      }
+      {
+        assertion = cfg.caFile == null || lib.hasPrefix "https://" cluster.deployer.url;
+        message = "${option}.caFile: goes with https, and plasmacloud.cluster.deployer.url is \"${cluster.deployer.url}\"; write that as https://, or leave caFile at null.";
       }
       (secret "${option}.tokenFile" cfg.tokenFile)
       (secret "${option}.keyFile" cfg.keyFile)

@@ -477,6 +477,7 @@ in
           };
           phoneHome.tokenFile = "${builtins.storeDir}/x-token";
           phoneHome.keyFile = "${builtins.storeDir}/x-key";
+          phoneHome.caFile = "/var/lib/secrets/ca.pem";
         };
       }
     ];

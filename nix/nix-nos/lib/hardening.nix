@@ -1,6 +1,7 @@
 # What no service here needs, as serviceConfig; see systemd.exec(5). A unit adds
 # its capabilities, its user and its address families.
 {
+  LimitCORE = 0; # a dump would hold passwords
   LockPersonality = true;
   MemoryDenyWriteExecute = true;
   NoNewPrivileges = true;
