@@ -142,6 +142,9 @@ func TestJoin(t *testing.T) {
 	)
 	require.NoError(t, os.Link(w.path("iso2"), w.path("disk"))) // the installer takes it along
 	steps(
+		// What is installed is not installed again, also where it never came up.
+		step{"iso2", []string{"--phase", "installed"}, 0, "node01: Provisioning"},
+		step{"disk", []string{"--phase", "installing"}, 77, "409 already_provisioned"},
 		step{"disk", nil, 0, "node01: Active"},
 		// The ISO again: nobody installs over an active node, and none but it joins as it.
 		step{"disk", []string{"--phase", "installing"}, 77, "409 already_provisioned"},

@@ -84,6 +84,7 @@ func TestLifeOfANode(t *testing.T) {
 		{[]string{"--phase", "failed", "--error", "no disk"}, 0, "node01: Failed: no disk", node.Failed},
 		{[]string{"--phase", "installing"}, 0, "node01: Provisioning, attempt 2", node.Provisioning},
 		{[]string{"--phase", "installed"}, 0, "node01: Provisioning, attempt 2", node.Provisioning},
+		{[]string{"--phase", "installing"}, exitRefused, "409 already_provisioned", node.Provisioning},
 		{nil, 0, "node01: Active\n", node.Active},
 		{[]string{"--phase", "installing"}, exitRefused, "409 already_provisioned", node.Active},
 		{[]string{"--machine-id", "4c4c4544-0044-4a10-8052-b4c04f503599"}, exitRefused, "409 machine_conflict", node.Active},

@@ -65,8 +65,8 @@ func (n Node) Config() Config {
 }
 
 // Hold is the reason why n must not be installed now, "" when nothing stands
-// against it. A node that was Active once on its machine holds an installation
-// with data on it: booting the ISO again must not erase that.
+// against it. A node that was installed or Active once on its machine has a
+// disk with data on it: booting the ISO again must not erase that.
 func (n Node) Hold() string {
 	switch {
 	case n.State == Decommissioned:

@@ -35,8 +35,8 @@ func HashSecret(secret string) string {
 // Authenticate says whether r may speak as n; why not is a *RefusedError.
 //
 // The secret that n joined with always may. Else a token lets it join, anew with
-// another secret as long as it was never Active: an ISO that is booted again has
-// forgotten its secret. Who was Active has its secret on its disk. Without it the
+// another secret as long as it was neither installed nor Active: an ISO that is
+// booted again has forgotten its secret. Who was has it on its disk. Without it the
 // general token does not do, which a machine that was broken into has too: it takes
 // a token for this node alone, or a reset.
 func (n Node) Authenticate(r Report) error {

@@ -41,7 +41,8 @@ type Next struct {
 // Two rules stand beside the table because they are about the machine and not
 // about the state: a report of a machine that is not the one bound is refused or
 // becomes EventReplaced first, and `installing` is refused in every state once
-// the machine was Active (Node.Provisioned), since a Failed node may hold data too.
+// the machine was installed or Active (Node.Provisioned), since a Failed node may
+// hold data too.
 var Lifecycle = map[State]map[Event]Next{
 	Pending: {
 		EventBooted:       {To: Provisioning},

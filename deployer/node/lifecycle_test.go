@@ -172,7 +172,6 @@ func TestAttempts(t *testing.T) {
 		"installer starts over":           {[]Phase{"booted", "installing", "booted", "installing"}, "aabb", 2},
 		"installing again in a new boot":  {[]Phase{"installing", "installing"}, "ab", 2},
 		"installing again is a heartbeat": {[]Phase{"installing", "installing"}, "aa", 1},
-		"installed and installing again":  {[]Phase{"installing", "installed", "installing"}, "aab", 2},
 		"failed and again":                {[]Phase{"booted", "failed", "booted", "failed", "booted"}, "aabbc", 3},
 	}
 	for name, test := range tests {
@@ -190,7 +189,8 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
-// TestNeverInstalledOver: a machine that was Active may hold data in any state.
+// TestNeverInstalledOver: a machine that was installed or Active may hold data in any
+// state.
 func TestNeverInstalledOver(t *testing.T) {
 	active := in(t, Active)
 	if active.Hold() == "" {
@@ -203,16 +203,23 @@ func TestNeverInstalledOver(t *testing.T) {
 	}
 	failed := mustApply(t, active, says(PhaseFailed), start)
 	provisioning := mustApply(t, failed, booted, start)
-	for _, n := range []Node{active, failed, provisioning} {
+	installed := mustApply(t, in(t, Provisioning), says(PhaseInstalled), start)
+	if installed.Hold() == "" {
+		t.Error("an installed node has no hold")
+	}
+	late := mustApply(t, installed, Input{Event: EventTick}, start.Add(time.Hour))
+	for _, n := range []Node{active, failed, provisioning, installed, late} {
 		_, _, err := rules.Apply(n, says(PhaseInstalling), start)
 		var refused *RefusedError
 		if !errors.As(err, &refused) || refused.Code != CodeAlreadyProvisioned {
 			t.Errorf("installing in %s: %v, want %s", n.State, err, CodeAlreadyProvisioned)
 		}
 	}
-	reset := mustApply(t, active, Input{Event: EventReset, Reason: "new disks"}, start)
-	if n := mustApply(t, reset, says(PhaseInstalling), start); n.State != Provisioning {
-		t.Errorf("installing after a reset: %s", n.State)
+	for _, n := range []Node{active, installed} {
+		reset := mustApply(t, n, Input{Event: EventReset, Reason: "new disks"}, start)
+		if n := mustApply(t, reset, says(PhaseInstalling), start); n.State != Provisioning {
+			t.Errorf("installing after a reset: %s", n.State)
+		}
 	}
 	if fresh := in(t, Provisioning); fresh.Hold() != "" {
 		t.Errorf("a fresh node has hold %q", fresh.Hold())

@@ -70,7 +70,7 @@ type Node struct {
 	Since       time.Time    `json:"since"`                 // when State was entered
 	Deadline    time.Time    `json:"deadline,omitzero"`     // of Provisioning only
 	Attempt     int          `json:"attempt"`               // provisioning attempts since it was last Active
-	Provisioned bool         `json:"provisioned,omitempty"` // this machine was Active once: never install over it unasked
+	Provisioned bool         `json:"provisioned,omitempty"` // this machine was installed or Active once: never install over it unasked
 	LastError   *Error       `json:"last_error,omitempty"`  // stays until the node is Active
 	History     []Transition `json:"history,omitempty"`     // oldest first, at most MaxHistory
 

@@ -105,14 +105,14 @@ func checkStep(t *rapid.T, old, next Node, in Input, now time.Time, made []Trans
 		t.Fatal("accepted from another machine than the declared one")
 	}
 	if old.Provisioned && old.MachineID != "" && next.MachineID == old.MachineID && !next.Provisioned && !has(EventReset) {
-		t.Fatalf("%s forgot that the machine %s was active", in.Event, old.MachineID)
+		t.Fatalf("%s forgot that the machine %s was provisioned", in.Event, old.MachineID)
 	}
 	if c := in.Report.Credentials; c != nil && next.SecretHash != old.SecretHash {
 		if c.Token.Name == "" || next.SecretHash != c.SecretHash {
 			t.Fatalf("the secret became %q without a token", next.SecretHash)
 		}
 		if old.SecretHash != "" && old.Provisioned && c.Token.Node == "" {
-			t.Fatal("the general token took the secret of a node that was active")
+			t.Fatal("the general token took the secret of a node that was installed")
 		}
 	}
 	if c := in.Report.Credentials; c != nil && (next.SecretHash == "" || next.SecretHash != c.SecretHash) {
@@ -120,6 +120,9 @@ func checkStep(t *rapid.T, old, next Node, in Input, now time.Time, made []Trans
 	}
 	if old.Provisioned && in.Event == EventInstalling && !has(EventReplaced) {
 		t.Fatal("installed over a provisioned machine")
+	}
+	if (in.Event == EventInstalled || next.State == Active) && !next.Provisioned {
+		t.Fatalf("%s as %s, and it may be installed over", in.Event, next.State)
 	}
 	if old.State == Decommissioned && next.State != Decommissioned && in.Event != EventReset {
 		t.Fatalf("%s brought a decommissioned node back", in.Event)

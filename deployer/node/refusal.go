@@ -48,7 +48,7 @@ func refuse(code string, n Node, r Report) *RefusedError {
 			"Boot it from an image built from the same configuration as the deployer's manifest.", n.ID, r.Role, n.Role)
 	case CodeAlreadyProvisioned:
 		e.Title = "The node is already provisioned"
-		e.Detail = fmt.Sprintf("machine %s was active as %s and may hold data, so it is not installed again by itself. "+
+		e.Detail = fmt.Sprintf("machine %s was installed or active as %s and may hold data, so it is not installed again by itself. "+
 			"Boot it from its disk, or let it be installed anew with plasmacloud-deployer reset %s.", n.machineName(), n.ID, n.ID)
 	case CodeDecommissioned:
 		e.Title = "The node is decommissioned"

@@ -37,6 +37,9 @@ func (c *change) report(r Report) error {
 	c.joined(r, before)
 	c.advance(r, next.To)
 	c.describe(r)
+	if r.Phase == PhaseInstalled { // and Active, which move sees to
+		n.Provisioned = true
+	}
 	return nil
 }
 
