@@ -62,7 +62,7 @@ in
 
   # The registry of the cluster's nodes, by the name that their deployer.url has.
   deployer =
-    { config, pkgs, ... }:
+    { pkgs, ... }:
     {
       imports = [
         nixosModule
@@ -73,10 +73,7 @@ in
         })
       ];
       plasmacloud.deployer.enable = true;
-      environment.systemPackages = [
-        config.plasmacloud.package
-        pkgs.jq
-      ];
+      environment.systemPackages = [ pkgs.jq ];
     };
 
   # router1 of the example: it learns VIPs by BGP, and forwards to where they are.
@@ -120,6 +117,13 @@ in
         ipv6 = [ "2001:db8:0:1::200" ];
       })
     ];
+    # The nodes are on its own network, so the router tells it of a shorter way to a
+    # VIP. It would go on using that after the node has let go.
+    boot.kernel.sysctl = {
+      "net.ipv4.conf.all.accept_redirects" = 0;
+      "net.ipv4.conf.eth1.accept_redirects" = 0;
+      "net.ipv6.conf.eth1.accept_redirects" = 0;
+    };
     networking.interfaces.eth1 = {
       ipv4.routes = [
         {

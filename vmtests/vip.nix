@@ -65,6 +65,19 @@ in
         for address in [vip, always]:
             wait_until_learned(address, "10.0.0.11")
 
+    with subtest("a VIP that is drained is withdrawn first and let go of later, until it is taken back"):
+        node01.succeed(f"plasmactl vip drain {always} --reason 'the test'")
+        wait_until_withdrawn(always, "10.0.0.11")
+        router.succeed(learned(vip, "10.0.0.11"))
+        node01.succeed(f"ip address show dev lo | grep -F {always}/")
+        node01.wait_until_fails(f"ip address show dev lo | grep -F {always}/", timeout=60)
+        node01.systemctl("restart plasmacloud-announcer.service")
+        node01.wait_for_unit("plasmacloud-announcer.service")
+        wait_until_learned(vip, "10.0.0.11")
+        router.fail(learned(always, "10.0.0.11"))
+        node01.succeed(f"plasmactl vip undrain {always}")
+        wait_until_learned(always, "10.0.0.11")
+
     with subtest("an announcer that stops withdraws first, and lets go of the addresses later"):
         node02.systemctl("stop --no-block plasmacloud-announcer.service")
         wait_until_withdrawn(always, "10.0.0.12")
