@@ -8,6 +8,8 @@ import (
 	"net"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Two announcers with one speaker, or in one network namespace, would each take down what
@@ -30,7 +32,7 @@ func lock(cfg *Config) (locks, error) {
 		name := fmt.Sprintf("@plasmacloud-announcer/%x", sha256.Sum256([]byte(what)))
 		claim, err := net.Listen("unix", name)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			err = fmt.Errorf("another announcer runs here, with %s; stop it first", what)
+			err = fmt.Errorf("another announcer runs here, with %s; stop it first%s", what, holder(name))
 		}
 		if err != nil {
 			return nil, errors.Join(err, l.Close())
@@ -38,6 +40,27 @@ func lock(cfg *Config) (locks, error) {
 		l = append(l, claim)
 	}
 	return l, nil
+}
+
+// holder says who has claimed name. Any user can: where it is nobody who would run an
+// announcer, whoever reads this should know.
+func holder(name string) string {
+	conn, err := net.Dial("unix", name)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return ""
+	}
+	var text string
+	_ = raw.Control(func(fd uintptr) {
+		if c, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			text = fmt.Sprintf(" (process %d of uid %d)", c.Pid, c.Uid)
+		}
+	})
+	return text
 }
 
 // Close frees what was claimed.

@@ -1,6 +1,8 @@
 package bgp
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -22,12 +24,13 @@ func TestOneAnnouncerForEachSpeakerAndNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer first.Close()
+	by := fmt.Sprintf(" (process %d of uid %d)", os.Getpid(), os.Geteuid())
 	for want, cfg := range map[string]*Config{
 		"another announcer runs here, with speaker unix://" + dir + "/a; stop it first":              config(dir+"/a", two),
 		"another announcer runs here, with VIPs in network namespace " + one + "; stop it first":     config(dir+"/b", one),
 		"another announcer runs here, with VIPs in network namespace " + one + "; stop it first\x00": config(dir+"/c", one+"/"),
 	} {
-		if a, err := Open(cfg, nil); err == nil || err.Error() != strings.TrimRight(want, "\x00") {
+		if a, err := Open(cfg, nil); err == nil || err.Error() != strings.TrimRight(want, "\x00")+by {
 			t.Errorf("error is %v, want %s", err, want)
 			if err == nil {
 				a.Close()

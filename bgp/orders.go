@@ -111,6 +111,9 @@ func (a *Announcer) plan(ctx context.Context, candidate *Config) ([]PlannedStep,
 		}
 		cfg = candidate
 	}
+	if a.Status().Stopping {
+		return nil, errors.New("the announcer stops; it withdraws and lets go of all")
+	}
 	now, speakerErr, addrsErr := a.read(ctx)
 	if err := errors.Join(speakerErr, addrsErr); err != nil {
 		return nil, err

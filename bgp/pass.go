@@ -20,6 +20,9 @@ type result struct {
 	now   live      // as read at the start of the pass
 }
 
+// maxError is how much of an error is told: each of 100,000 VIPs may have one of its own.
+const maxError = 2000
+
 // confirmPause is how soon a pass looks again whether what was done had an effect.
 const confirmPause = 20 * time.Millisecond
 
@@ -255,7 +258,7 @@ func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr err
 		s.Speaker = speakerErr.Error()
 	}
 	if r.err != nil {
-		s.Error = r.err.Error()
+		s.Error = cut(r.err.Error(), maxError)
 	}
 	a.mu.Lock()
 	a.status = s

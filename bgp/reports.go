@@ -57,7 +57,7 @@ func (a *Announcer) reportError(err error) {
 	}
 	a.reported.err = text
 	if err != nil {
-		a.log.Error("pass failed", "error", cut(text, 2000))
+		a.log.Error("pass failed", "error", cut(text, maxError))
 		return
 	}
 	a.log.Info("pass works again")

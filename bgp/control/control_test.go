@@ -1,6 +1,9 @@
 package control
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -9,8 +12,11 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/centra/plasmacloud/bgp"
 	"github.com/centra/plasmacloud/bgp/metrics"
@@ -113,5 +119,108 @@ func TestServer(t *testing.T) {
 		if response.StatusCode != want {
 			t.Errorf("%.40s: %s", body, response.Status)
 		}
+	}
+}
+
+// serve is a server with one VIP that is configured, and its client.
+func serve(t *testing.T, status func() metrics.Status) (socket string, a *bgp.Announcer) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "control") // t.TempDir() may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	a = bgp.New(bgp.Options{Config: &bgp.Config{VIPs: []bgp.VIP{{Address: netip.MustParseAddr("203.0.113.10")}}}})
+	s, err := Listen(dir+"/s", dir+"/drains.json", a, status, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return dir + "/s", a
+}
+
+// Only a socket is ever removed to make room for ours.
+func TestNoSocket(t *testing.T) {
+	dir := t.TempDir()
+	precious := filepath.Join(dir, "passwd")
+	if err := os.WriteFile(precious, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(precious, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"passwd", "link"} {
+		if _, err := Listen(filepath.Join(dir, name), "", nil, nil, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is no socket") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		t.Errorf("left are %v, %v", entries, err)
+	}
+}
+
+// Whoever gives an order and does not read the answer, however large, is in nobody's way.
+func TestSlowReader(t *testing.T) {
+	huge := metrics.Status{Summary: strings.Repeat("x", 8<<20)}
+	socket, _ := serve(t, func() metrics.Status { return huge })
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const body = `{"vip": "203.0.113.10", "reason": "slow"}`
+	if _, err := fmt.Fprintf(conn, "POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil { // the answer is on its way
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeout/3)
+	defer cancel()
+	if _, err := NewClient(socket).Undrain(ctx, Order{VIP: "203.0.113.10"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Far more clients than are served at once all get their answer, and each order stands.
+func TestManyClients(t *testing.T) {
+	socket, a := serve(t, func() metrics.Status { return metrics.Status{} })
+	var clients sync.WaitGroup
+	for i := range 1000 {
+		clients.Go(func() {
+			_, err := NewClient(socket).State(t.Context())
+			if i%20 == 0 {
+				_, err = NewClient(socket).Drain(t.Context(), Order{VIP: "203.0.113.10", Reason: fmt.Sprint("order ", i)})
+			}
+			if err != nil {
+				t.Errorf("client %d: %v", i, err)
+			}
+		})
+	}
+	clients.Wait()
+	if kept, err := Load(filepath.Join(filepath.Dir(socket), "drains.json")); err != nil || !reflect.DeepEqual(kept, a.DrainOrders()) || len(kept.VIPs) != 1 {
+		t.Errorf("kept are %v, in force are %v, %v", kept, a.DrainOrders(), err)
+	}
+}
+
+// Orders on a full disk are refused and not followed, and the file stays as it was.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4k"); err != nil {
+		t.Fatalf("mount, which needs root: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	file := filepath.Join(dir, "drains.json")
+	order := bgp.DrainOrder{Reason: "why"}
+	if err := save(file, bgp.DrainOrders{Node: &order}); err != nil {
+		t.Fatal(err)
+	}
+	if err := save(file, bgp.DrainOrders{}); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("error is %v", err)
+	}
+	kept, err := Load(file)
+	entries, dirErr := os.ReadDir(dir)
+	if err != nil || kept.Node == nil || dirErr != nil || len(entries) != 1 {
+		t.Errorf("kept is %+v, %v; left are %v, %v", kept, err, entries, dirErr)
 	}
 }

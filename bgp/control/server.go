@@ -51,6 +51,10 @@ type Server struct {
 // Listen makes the socket, for root and for the user of this process alone, and
 // answers until Close. Orders are kept in file.
 func Listen(socket, file string, a Announcer, status func() metrics.Status, logger *slog.Logger) (*Server, error) {
+	// What is no socket does not listen either, and is not ours to remove.
+	if info, err := os.Lstat(socket); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("%s: is there, and is no socket; name another place", socket)
+	}
 	// A socket that a killed process left behind. The announcer has its own locks
 	// against a second one that runs.
 	if conn, err := net.Dial("unix", socket); err == nil {
@@ -214,24 +218,32 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, f func(Order, ne
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	orders := s.announcer.DrainOrders()
-	if code, err := f(o, addr, &orders); err != nil {
+	orders, code, err := s.follow(addr, func(addr netip.Addr, orders *bgp.DrainOrders) (int, error) { return f(o, addr, orders) })
+	if err != nil {
 		refuse(w, code, err)
 		return
 	}
-	if err := save(s.file, orders); err != nil {
-		refuse(w, http.StatusInternalServerError, fmt.Errorf("nothing is changed, since it would not outlive a restart: %w", err))
-		return
-	}
-	s.announcer.SetDrainOrders(orders)
 	what := "the node"
 	if addr.IsValid() {
 		what = addr.String()
 	}
 	s.log.Info("order", "do", r.URL.Path[len("/v1/"):], "what", what, "reason", o.Reason, "by", r.RemoteAddr)
+	// Whoever is slow to read this keeps nobody from giving the next order.
 	answer(w, http.StatusOK, State{s.status(), orders})
+}
+
+func (s *Server) follow(addr netip.Addr, f func(netip.Addr, *bgp.DrainOrders) (int, error)) (bgp.DrainOrders, int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	orders := s.announcer.DrainOrders()
+	if code, err := f(addr, &orders); err != nil {
+		return orders, code, err
+	}
+	if err := save(s.file, orders); err != nil {
+		return orders, http.StatusInternalServerError, fmt.Errorf("nothing is changed, since it would not outlive a restart: %w", err)
+	}
+	s.announcer.SetDrainOrders(orders)
+	return orders, 0, nil
 }
 
 func (s *Server) plan(w http.ResponseWriter, r *http.Request) {

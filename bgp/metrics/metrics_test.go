@@ -221,3 +221,25 @@ func TestListen(t *testing.T) {
 	<-ended
 	served(one, false)
 }
+
+// However many ask for the status at once, few answers are in memory.
+func TestAtMost(t *testing.T) {
+	const n = 3
+	under, leave := make(chan struct{}, n), make(chan struct{})
+	web := httptest.NewServer(atMost(n, func(http.ResponseWriter, *http.Request) { under <- struct{}{}; <-leave }))
+	defer web.Close()
+	var asking sync.WaitGroup
+	for range n {
+		asking.Go(func() {
+			if code, _ := get(t, web.URL); code != http.StatusOK {
+				t.Errorf("status %d", code)
+			}
+		})
+		<-under
+	}
+	if code, text := get(t, web.URL); code != http.StatusServiceUnavailable || text != "3 others are asking; try again\n" {
+		t.Errorf("one more: %d, %s", code, text)
+	}
+	close(leave)
+	asking.Wait()
+}

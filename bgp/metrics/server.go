@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,7 +15,7 @@ import (
 // Limits on what strangers may ask.
 const (
 	maxConnections = 32
-	maxScrapes     = 4 // at once
+	maxScrapes     = 4 // of /metrics at once, and of /status
 	maxHeader      = 16 << 10
 	readTimeout    = 10 * time.Second
 	writeTimeout   = 30 * time.Second
@@ -36,10 +37,24 @@ func New(a Announcer, nodeID, version string, logger *slog.Logger) *Server {
 	s := &Server{announcer: a, nodeID: nodeID, version: version, log: logger.With("part", "metrics"), retry: 5 * time.Second, wanted: make(chan string, 1)}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(a, version), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes, Timeout: writeTimeout / 2}))
-	mux.HandleFunc("GET /status", s.status)
+	mux.Handle("GET /status", atMost(maxScrapes, s.status))
 	mux.HandleFunc("GET /healthz", s.health)
 	s.handler = mux
 	return s
+}
+
+// atMost lets n requests in at once. With 100,000 VIPs an answer has tens of megabytes.
+func atMost(n int, next http.HandlerFunc) http.Handler {
+	places := make(chan struct{}, n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+			next(w, r)
+		default:
+			http.Error(w, fmt.Sprintf("%d others are asking; try again", n), http.StatusServiceUnavailable)
+		}
+	})
 }
 
 // Listen makes address, HOST:PORT, the one that is served; "" is none. It returns at
