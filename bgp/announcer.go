@@ -52,8 +52,9 @@ type Announcer struct {
 	delays   delays
 	reported reports
 	sent     sentPaths
-	gone     map[netip.Prefix]bool // withdrawn in the last pass
-	until    time.Time             // see noteUnheld
+	lowered  map[netip.Prefix]lowering // what has the lowest preference, before its withdraw
+	gone     map[netip.Prefix]bool     // withdrawn in the last pass
+	until    time.Time                 // see noteUnheld
 }
 
 // New makes an Announcer; Run starts it.

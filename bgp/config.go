@@ -41,6 +41,7 @@ type Config struct {
 	NextHop           NextHop
 	Hold              Hold
 	DrainDelay        time.Duration // from the path being out of the speaker's table to letting go of the address; of VIPs that are not configured any more
+	GracefulShutdown  GracefulShutdown
 	ReconcileInterval time.Duration // of the periodic pass; events start one at once
 	Metrics           Metrics
 	VIPs              []VIP // in the file's order, each address once
@@ -149,6 +150,12 @@ func (r *reader) config(tree any) *Config {
 	}
 	cfg.DrainDelay = o.duration("drain_delay", 5*time.Second)
 	cfg.ReconcileInterval = o.duration("reconcile_interval", 10*time.Second)
+
+	if value, ok := o.optional("graceful_shutdown"); ok {
+		g := r.object("graceful_shutdown", value)
+		cfg.GracefulShutdown = GracefulShutdown{Delay: g.duration("delay", 10*time.Second), Health: g.flag("health")}
+		g.end()
+	}
 
 	sp := o.optionalObject("speaker")
 	cfg.Speaker.Address = sp.textOr("address", "127.0.0.1:50051")

@@ -90,7 +90,7 @@ func TestConfigMistakes(t *testing.T) {
 		{`"asn": 65001`, `"asn": 0`, `asn: is 0, which is no ASN`},
 		{`"asn": 65001`, `"asn": "65001"`, `asn: is the string "65001"; want a number`},
 		{`"asn": 65001`, `"asn": 4294967296`, `asn: 4294967296 is not a whole number from 0 to 4294967295`},
-		{`"asn": 65001`, `"asn": 65001, "as": 1`, `as: is not known here; known are asn, drain_delay, hold, metrics, next_hop, node_id, reconcile_interval, schema_version, speaker, vips`},
+		{`"asn": 65001`, `"asn": 65001, "as": 1`, `as: is not known here; known are asn, drain_delay, graceful_shutdown, hold, metrics, next_hop, node_id, reconcile_interval, schema_version, speaker, vips`},
 		{`"asn": 65001`, `"asn": 65001, "asn": 65002`, `asn: is written twice; remove one`},
 		{`"asn": 65001`, `"ASN": 65001`, `asn: is missing; ASN: is not known here`},
 		{`127.0.0.1:50051`, `127.0.0.1`, `speaker.address: "127.0.0.1" is not an address and a port`},

@@ -100,7 +100,8 @@ func (d delays) of(addr netip.Addr, otherwise time.Duration) time.Duration {
 	return otherwise
 }
 
-// longestDrain is how long the drain of everything may take.
+// longestDrain is how long the drain of everything may take, what comes before its
+// withdraw included.
 func (a *Announcer) longestDrain(cfg *Config) time.Duration {
 	longest := cfg.DrainDelay
 	for _, v := range cfg.VIPs {
@@ -109,7 +110,7 @@ func (a *Announcer) longestDrain(cfg *Config) time.Duration {
 	for _, delay := range a.delays {
 		longest = max(longest, delay)
 	}
-	return longest
+	return cfg.GracefulShutdown.Delay + longest
 }
 
 // drain moves the unwanted addresses on: from the path being out of the speaker's

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/health"
@@ -28,6 +29,10 @@ type world struct {
 	routes   map[netip.Prefix]bool      // ours, as the router has them; without a session as they were
 	lost     map[netip.Prefix]time.Time // when the router last lost a route
 
+	graceful time.Duration              // between the two steps out of what leaves gracefully
+	leaves   func(netip.Addr) bool      // gracefully
+	lowered  map[netip.Prefix]time.Time // when it was given the lowest preference
+
 	own         map[netip.Addr]vip.How
 	others      map[netip.Addr]bool
 	holds       map[netip.Addr]vip.How // how each configured VIP is to be held
@@ -43,6 +48,7 @@ func newWorld(delay time.Duration, complain func(string, ...any)) *world {
 		complain: complain, delay: delay, delays: map[netip.Addr]time.Duration{},
 		table: map[netip.Prefix]speaker.Path{}, foreign: map[netip.Prefix]int{},
 		session: true, routes: map[netip.Prefix]bool{}, lost: map[netip.Prefix]time.Time{},
+		leaves: func(netip.Addr) bool { return false }, lowered: map[netip.Prefix]time.Time{},
 		own: map[netip.Addr]vip.How{}, holds: map[netip.Addr]vip.How{}, others: map[netip.Addr]bool{}, bindFails: map[netip.Addr]bool{},
 	}
 }
@@ -54,6 +60,7 @@ func (w *world) changes() int { return w.announced + w.withdrawn + w.bound + w.r
 func (w *world) restartSpeaker() {
 	w.session = false
 	clear(w.table)
+	clear(w.lowered)
 	clear(w.foreign)
 }
 
@@ -132,6 +139,9 @@ func (w worldSpeaker) Announce(_ context.Context, paths []speaker.Path) error {
 			w.complain("%s announced again, unchanged", p.Prefix)
 		}
 		w.table[p.Prefix] = p
+		if delete(w.lowered, p.Prefix); slices.Contains(p.Communities, speaker.GracefulShutdown) {
+			w.lowered[p.Prefix] = time.Now()
+		}
 		w.announced++
 	}
 	w.tell()
@@ -146,7 +156,12 @@ func (w worldSpeaker) Withdraw(_ context.Context, prefixes []netip.Prefix) error
 		if _, ok := w.table[p]; !ok {
 			w.complain("%s withdrawn, which is not announced", p)
 		}
+		since, lowered := w.lowered[p]
+		if a := p.Addr(); w.leaves(a) && w.away == nil && w.session && w.held(a) && !(lowered && time.Since(since) >= w.graceful) {
+			w.complain("%s withdrawn, and not lowered for %s before", p, w.graceful)
+		}
 		delete(w.table, p)
+		delete(w.lowered, p)
 		w.withdrawn++
 	}
 	w.tell()

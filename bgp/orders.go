@@ -127,8 +127,13 @@ func (a *Announcer) plan(ctx context.Context, candidate *Config) ([]PlannedStep,
 	}
 	todo := plan(wishes, now)
 	var steps []PlannedStep
+	cause := causes(wishes)
 	for _, p := range todo.withdraw {
-		steps = append(steps, PlannedStep{"withdraw", p.Addr(), vip.None, why(p.Addr())})
+		reason := why(p.Addr())
+		if cfg.GracefulShutdown.applies(cause(p.Addr())) {
+			reason += "; after a graceful shutdown"
+		}
+		steps = append(steps, PlannedStep{"withdraw", p.Addr(), vip.None, reason})
 	}
 	for _, how := range slices.Sorted(maps.Keys(todo.bind)) {
 		for _, addr := range todo.bind[how] {

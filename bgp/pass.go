@@ -44,7 +44,8 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	}
 	before := a.gone
 	a.gone = map[netip.Prefix]bool{}
-	withdrawErr := a.withdraw(ctx, todo.withdraw, before, causes(wishes), func(p []netip.Prefix) string { return reasons(p, wishes) })
+	leaving, lowerUntil, lowerErr := a.lower(ctx, cfg, todo.withdraw, wishes, now, speakerErr)
+	withdrawErr := a.withdraw(ctx, leaving, before, causes(wishes), func(p []netip.Prefix) string { return reasons(p, wishes) })
 	bound, failed, bindErr := a.bind(ctx, todo.bind, causes(wishes))
 	// Traffic that comes for an address that is not held in any way is lost.
 	maps.DeleteFunc(failed, func(addr netip.Addr, _ bool) bool { return now.addrs.Holds(addr, vip.Anyhow) })
@@ -60,11 +61,14 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	moved, surplusErr := a.letGo(ctx, todo.surplus)
 	announced, announceErr := a.announce(ctx, todo.announce, wishes, failed, now)
 	next, drainErr := a.drain(ctx, cfg, todo.unwanted, now, causes(wishes), stopping)
+	if next.IsZero() || !lowerUntil.IsZero() && lowerUntil.Before(next) {
+		next = lowerUntil
+	}
 	var offerErr error
 	if now.tableKnown && speakerErr == nil && !stopping {
 		offerErr = a.checkOffered(ctx)
 	}
-	stepErr := errors.Join(withdrawErr, bindErr, surplusErr, announceErr, drainErr, offerErr)
+	stepErr := errors.Join(lowerErr, withdrawErr, bindErr, surplusErr, announceErr, drainErr, offerErr)
 	if len(a.gone) > 0 && withdrawErr == nil || bound || moved || announced && announceErr == nil {
 		next = time.Now().Add(confirmPause)
 	}
@@ -253,7 +257,7 @@ func unbound(err error, all []netip.Addr) []netip.Addr {
 // publish makes the status of this pass the current one.
 func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr error, r result, took time.Duration, stopping bool) {
 	s := Status{At: time.Now(), Took: took, Interval: a.interval(), Steps: a.steps, Peers: now.peers, Speaker: Ready, TableRead: now.tableKnown, HostRead: now.addrsKnown,
-		Stopping: stopping, VIPs: report(wishes, now, a.drains)}
+		Stopping: stopping, VIPs: report(wishes, now, a.lowered, a.drains)}
 	if speakerErr != nil {
 		s.Speaker = speakerErr.Error()
 	}

@@ -37,6 +37,7 @@ type bubble struct{ testing.TB }
 func newMachine(t *rapid.T) *machine {
 	m := &machine{cfg: testConfig(modelVIPs), health: map[health.Check]health.Status{}, strangers: map[netip.Addr]bool{}}
 	m.world = newWorld(m.cfg.DrainDelay, func(format string, args ...any) { t.Fatalf(format, args...) })
+	m.cfg.GracefulShutdown = drawGraceful(t)
 	for i := range modelVIPs {
 		m.health[checkOf(i)] = rapid.SampledFrom([]health.Status{health.Up, health.Unknown}).Draw(t, "health")
 	}
@@ -53,16 +54,31 @@ func (m *machine) start() {
 }
 
 func (m *machine) pass() result {
-	m.configured()
+	m.configured(false)
 	return m.announcer.pass(context.Background(), false)
 }
 
 // configured tells the world what the announcer is about to read.
-func (m *machine) configured() {
+func (m *machine) configured(stopping bool) {
 	clear(m.world.holds)
 	for _, v := range m.cfg.VIPs {
 		m.world.delays[v.Address], m.world.holds[v.Address] = v.DrainDelay, v.Hold
 	}
+	m.world.graceful = gracefulDelay
+	m.world.leaves = func(a netip.Addr) bool {
+		wishes := desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.world.internal, stopping)
+		wish, ok := wishes[a]
+		return !m.world.listFails && m.cfg.GracefulShutdown.applies(causes(wishes)(a)) && (!ok || wish.want == Withdraw)
+	}
+}
+
+const gracefulDelay = 3 * time.Second
+
+func drawGraceful(t *rapid.T) (g GracefulShutdown) {
+	if rapid.Bool().Draw(t, "graceful") {
+		g = GracefulShutdown{Delay: gracefulDelay, Health: rapid.Bool().Draw(t, "on health")}
+	}
+	return g
 }
 
 func drawVIP(t *rapid.T) netip.Addr {
@@ -85,6 +101,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		},
 		"reload": func(t *rapid.T) {
 			cfg := testConfig(modelVIPs)
+			cfg.GracefulShutdown = drawGraceful(t)
 			keep := rapid.SliceOfN(rapid.Bool(), modelVIPs, modelVIPs).Draw(t, "keep")
 			i := -1
 			cfg.VIPs = slices.DeleteFunc(cfg.VIPs, func(VIP) bool { i++; return !keep[i] })
@@ -164,12 +181,15 @@ func (m *machine) afterPass(t *rapid.T) {
 		return
 	}
 	wishes := desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.world.internal, false)
-	for p := range w.table {
+	for p, path := range w.table {
 		if a := p.Addr(); !w.held(a) {
 			t.Fatalf("%s is announced, and nobody holds it", a)
 		}
-		if wish, ok := wishes[p.Addr()]; !ok || wish.want == Withdraw {
+		lowered := slices.Contains(path.Communities, speaker.GracefulShutdown)
+		if wish, ok := wishes[p.Addr()]; (!ok || wish.want == Withdraw) && !(lowered && w.leaves(p.Addr())) {
 			t.Fatalf("%s is announced, and unwanted", p)
+		} else if ok && wish.want == Announce && lowered && w.away == nil {
+			t.Fatalf("%s is wanted, and still lowered", p)
 		}
 	}
 }
@@ -269,7 +289,7 @@ func TestStopProperty(t *testing.T) {
 			w.listFails = false
 			foreign := maps.Clone(w.foreign)
 			held, nothing := len(w.own), len(w.own) == 0
-			m.configured()
+			m.configured(true)
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
 			began := time.Now()
@@ -286,7 +306,7 @@ func TestStopProperty(t *testing.T) {
 			case err != nil && (!untold || nothing), err == nil && len(w.table)+len(w.own) != 0:
 				t.Fatalf("left %v, %v: %v", w.table, w.own, err)
 			}
-			if bound := m.cfg.DrainDelay + patience*m.cfg.Speaker.Timeout + m.cfg.DrainDelay; took > bound {
+			if bound := 2*(m.cfg.GracefulShutdown.Delay+m.cfg.DrainDelay) + patience*m.cfg.Speaker.Timeout; took > bound {
 				t.Fatalf("stopping took %s, more than %s", took, bound)
 			}
 			if !maps.Equal(foreign, w.foreign) {

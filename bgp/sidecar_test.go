@@ -53,11 +53,11 @@ type logLine struct {
 
 func newSite(t *testing.T, cfg gobgpdtest.Config) *site {
 	t.Helper()
-	start := gobgpdtest.StartRouter
-	if cfg.PeerASN == gobgpdtest.SpeakerASN {
-		start = gobgpdtest.StartInternalRouter
+	asn := cfg.PeerASN
+	if asn == 0 {
+		asn = gobgpdtest.RouterASN
 	}
-	s := &site{t: t, ns: netnstest.New(t), router: start(t), file: filepath.Join(t.TempDir(), "announcer.json")}
+	s := &site{t: t, ns: netnstest.New(t), router: gobgpdtest.StartRouterOf(t, asn, cfg.RouterExtra), file: filepath.Join(t.TempDir(), "announcer.json")}
 	cfg.Peers = []netip.AddrPort{s.router.BGP}
 	s.daemon = gobgpdtest.Start(t, cfg)
 	var err error

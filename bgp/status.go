@@ -63,7 +63,7 @@ func (s Status) String() string {
 
 // Step is something that a pass did to one or more VIPs, and that was not without effect.
 type Step struct {
-	Do    string // "announce", "withdraw", "bind", "release" or "move"
+	Do    string // "announce", "lower", "withdraw", "bind", "release" or "move"
 	Cause Cause
 	Count int
 }
@@ -75,6 +75,7 @@ type VIPStatus struct {
 	Cause     Cause   // of Want
 	Why       string  // the same in words
 	Announced bool    // a path of ours is in the speaker's table
+	Lowered   bool    // announced with the lowest preference, before its withdraw
 	Held      bool    // by the host, whoever made it so
 	As        vip.How // how we hold it
 	Foreign   bool    // the address, or a path for it, is somebody else's; it is left alone
@@ -91,7 +92,7 @@ func (a *Announcer) Status() Status {
 }
 
 // report builds the VIPs of a Status.
-func report(wishes map[netip.Addr]wish, now live, waiting drains) []VIPStatus {
+func report(wishes map[netip.Addr]wish, now live, leaving map[netip.Prefix]lowering, waiting drains) []VIPStatus {
 	all := make(map[netip.Addr]wish, len(wishes))
 	for addr, w := range wishes {
 		all[addr] = w
@@ -110,9 +111,10 @@ func report(wishes map[netip.Addr]wish, now live, waiting drains) []VIPStatus {
 	for addr, w := range all {
 		prefix := speaker.HostPrefix(addr)
 		_, announced := now.table.Own[prefix]
+		_, isLowered := leaving[prefix]
 		_, draining := waiting[addr]
 		list = append(list, VIPStatus{
-			Address: addr, Want: w.want, Cause: w.cause, Why: w.why, Announced: announced,
+			Address: addr, Want: w.want, Cause: w.cause, Why: w.why, Announced: announced, Lowered: announced && isLowered,
 			Held: now.addrs.Holds(addr, vip.Anyhow), As: now.addrs.Own[addr],
 			Foreign:  now.addrs.Foreign[addr] || now.table.Foreign[prefix] > 0,
 			Draining: draining,

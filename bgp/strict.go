@@ -252,6 +252,19 @@ func (o *object) count(key string, otherwise int) int {
 	return int(n)
 }
 
+// flag reads true or false; what is absent is false.
+func (o *object) flag(key string) bool {
+	value, ok := o.optional(key)
+	if !ok {
+		return false
+	}
+	b, ok := value.(bool)
+	if !ok {
+		o.r.add(o.at(key), "is %s; want true or false", kindOf(value))
+	}
+	return b
+}
+
 const maxDuration = 24 * time.Hour
 
 // duration reads a string with a unit, above zero and at most a day.

@@ -44,6 +44,7 @@ type (
 		Cause     string `json:"cause"`
 		Why       string `json:"why"`
 		Announced bool   `json:"announced"`
+		Lowered   bool   `json:"lowered"`
 		Held      bool   `json:"held"`
 		HeldAs    string `json:"held_as"`
 		Foreign   bool   `json:"foreign"`
@@ -72,7 +73,7 @@ func (s *Server) Status() Status {
 		answer.Speaker.Peers = append(answer.Speaker.Peers, Peer{p.Address.String(), p.ASN, p.State, stamp(p.Since)})
 	}
 	for _, v := range now.VIPs {
-		answer.VIPs = append(answer.VIPs, VIP{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Held, v.As.String(), v.Foreign, v.Draining})
+		answer.VIPs = append(answer.VIPs, VIP{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Lowered, v.Held, v.As.String(), v.Foreign, v.Draining})
 	}
 	return answer
 }

@@ -12,6 +12,9 @@ import (
 // Community is a standard community (RFC 1997): two 16-bit halves, written "65001:100".
 type Community uint32
 
+// GracefulShutdown asks routers to prefer any other path (RFC 8326, section 4.1).
+const GracefulShutdown Community = 0xffff_0000
+
 // ParseCommunity reads "HIGH:LOW", each half from 0 to 65535.
 func ParseCommunity(s string) (Community, error) {
 	parts, err := parseNumbers(s, 2, 16)

@@ -213,6 +213,8 @@ func printVIPs(w io.Writer, s control.State, vips []metrics.VIP) error {
 		switch {
 		case !s.Status.TableRead:
 			announced = "unknown"
+		case v.Lowered:
+			announced = "lowered"
 		case v.Announced:
 			announced = "yes"
 		}

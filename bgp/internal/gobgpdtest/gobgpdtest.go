@@ -160,6 +160,7 @@ type Config struct {
 	PeerASN         uint32           // 0: RouterASN
 	GracefulRestart bool
 	Extra           string // more TOML, after the global section
+	RouterExtra     string // the same of the router, for who starts both
 	Unix            bool   // the API is on a Unix socket
 	Args            []string
 }
@@ -319,19 +320,20 @@ type Router struct {
 // always of v3, so that what two generations of speakers send is seen by the same eyes.
 func StartRouter(t testing.TB) *Router {
 	t.Helper()
-	return startRouter(t, RouterASN)
+	return StartRouterOf(t, RouterASN, "")
 }
 
 // StartInternalRouter runs a router of the speaker's own AS, which is told local preferences.
 func StartInternalRouter(t testing.TB) *Router {
 	t.Helper()
-	return startRouter(t, SpeakerASN)
+	return StartRouterOf(t, SpeakerASN, "")
 }
 
-func startRouter(t testing.TB, asn uint32) *Router {
+// StartRouterOf is StartRouter with an AS and more TOML, after the global section.
+func StartRouterOf(t testing.TB, asn uint32, extra string) *Router {
 	t.Helper()
 	d := newDaemon(t, V3, RouterAddr, asn)
-	d.start(d.global() + neighbor(SpeakerAddr, SpeakerASN, true) + "[neighbors.transport.config]\npassive-mode = true\n")
+	d.start(d.global() + extra + "\n" + neighbor(SpeakerAddr, SpeakerASN, true) + "[neighbors.transport.config]\npassive-mode = true\n")
 	r := &Router{d, Client(t, d.API, asn, 5*time.Second)}
 	Eventually(t, "router is configured", func() error {
 		peers, err := r.Peers(t.Context())
