@@ -153,7 +153,7 @@ func (r *reader) config(tree any) *Config {
 
 	if value, ok := o.optional("graceful_shutdown"); ok {
 		g := r.object("graceful_shutdown", value)
-		cfg.GracefulShutdown = GracefulShutdown{Delay: g.duration("delay", 10*time.Second), Health: g.flag("health")}
+		cfg.GracefulShutdown = GracefulShutdown{Delay: g.duration("delay", 10*time.Second), OnHealth: g.flag("on_health")}
 		g.end()
 	}
 

@@ -15,8 +15,8 @@ import (
 // with the lowest preference, so that routers change to another path while this one
 // still works, and only then withdrawn.
 type GracefulShutdown struct {
-	Delay  time.Duration // between the two; 0: paths are withdrawn at once
-	Health bool          // also of VIPs with a check that is down
+	Delay    time.Duration // between the two; 0: paths are withdrawn at once
+	OnHealth bool          // also of VIPs with a check that is down
 }
 
 // applies reports whether a path that is unwanted for that cause leaves in two steps.
@@ -25,7 +25,7 @@ func (g GracefulShutdown) applies(cause Cause) bool {
 	case CauseStopping, CauseDrained, CauseNotConfigured:
 		return g.Delay > 0
 	case CauseHealth:
-		return g.Delay > 0 && g.Health
+		return g.Delay > 0 && g.OnHealth
 	}
 	return false
 }

@@ -65,7 +65,7 @@ func gracefulShutdown(t *testing.T, cfg gobgpdtest.Config) {
 	const delay = 800 * time.Millisecond
 	s, web := newSite(t, cfg), newService(t)
 	s.router.AddForeign(t, host(v4a), "127.0.1.2") // the other path
-	s.extra = object{"graceful_shutdown": object{"delay": delay.String()}}
+	s.extra = object{"graceful_shutdown": object{"delay": delay.String(), "on_health": false}}
 	vips := []object{
 		{"address": v4a, "communities": []string{"65001:100"}, "local_pref": 200},
 		{"address": v4b, "checks": []object{web.check()}}}

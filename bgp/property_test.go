@@ -76,7 +76,7 @@ const gracefulDelay = 3 * time.Second
 
 func drawGraceful(t *rapid.T) (g GracefulShutdown) {
 	if rapid.Bool().Draw(t, "graceful") {
-		g = GracefulShutdown{Delay: gracefulDelay, Health: rapid.Bool().Draw(t, "on health")}
+		g = GracefulShutdown{Delay: gracefulDelay, OnHealth: rapid.Bool().Draw(t, "on health")}
 	}
 	return g
 }

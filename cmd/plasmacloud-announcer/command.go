@@ -32,7 +32,8 @@ A VIP whose health checks are all up is first held by the host, as an address on
 interface or as a local route, and then announced. One with a check that is down, or that left the configuration, is first
 withdrawn; once its path is out of the daemon's table, and a router has a session
 with the daemon, the drain delay begins, and only after it the host lets go of it.
-The delay has to cover the withdraw's way to the routers: how far it has come, the
+With graceful_shutdown, routers are asked to prefer other paths before a withdraw that
+is planned. The drain delay has to cover the withdraw's way to the routers: how far it has come, the
 daemon does not say. What the daemon announces and what the host holds is read anew
 in every pass, so a crash of either side is mended, and nothing is kept on disk
 but operators' orders to drain (plasmactl vip drain).

@@ -13,6 +13,7 @@ let
   mac = import ./mac.nix;
   bgp = network.fiberlbBgp;
   inherit (bgp) metrics;
+  graceful = bgp.gracefulShutdown;
 
   lbNodes = lib.filter (id: lib.elem "fiberlb" cluster.nodes.${id}.services) (
     lib.attrNames cluster.nodes
@@ -225,6 +226,17 @@ let
                     on = if metrics.address == null then address else ip.canonicalOrGiven metrics.address;
                   in
                   "${if ip.isIPv6 on then "[${on}]" else on}:${toString metrics.port}";
+              }
+            else
+              { }
+          )
+          // (
+            if graceful.enable then
+              {
+                graceful_shutdown = {
+                  inherit (graceful) delay;
+                  on_health = graceful.onHealth;
+                };
               }
             else
               { }

@@ -16,9 +16,9 @@ let
 
   /*
     Seconds until systemd kills an announcer that stops, with its VIPs still
-    bound. A stop may take the longest drain delay twice (a withdraw that is
-    late starts a drain at the very end), and 60 s for a speaker that is slow to
-    answer. In steps, since a unit whose file changes is restarted, where a
+    bound. A stop may take the longest drain delay, and the graceful shutdown
+    before it, twice (a withdraw that is late starts a drain at the very end),
+    and 60 s for a speaker that is slow to answer. In steps, since a unit whose file changes is restarted, where a
     changed drain delay alone is no more than a reload; and of all VIPs of the
     cluster, since a node in maintenance is to go on.
   */
@@ -29,7 +29,8 @@ let
         [ network.drainDelay ] ++ map (v: v.drainDelay) network.vips
       );
       longest = lib.foldl' (most: text: lib.max most (parse text)) 0 delays;
-      atLeast = longest * 2 / 1000 + 60;
+      before = if network.gracefulShutdown.enable then parse network.gracefulShutdown.delay else 0;
+      atLeast = (before + longest) * 2 / 1000 + 60;
       step = seconds: if seconds >= atLeast then seconds else step (2 * seconds);
     in
     step 90;

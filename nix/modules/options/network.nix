@@ -473,6 +473,16 @@ in
         description = "The network interface that holds the VIPs on a node.";
       };
       drainDelay = mkDuration "5s" "Time from withdrawing a VIP to letting go of its address, for what is still on its way.";
+      gracefulShutdown = {
+        enable = lib.mkEnableOption "asking routers to prefer other paths, by the community GRACEFUL_SHUTDOWN (RFC 8326) and, towards peers of the cluster's own AS, local preference 0, before a VIP is withdrawn that is drained by an operator, leaves the configuration, or whose announcer stops";
+        delay = mkDuration "10s" "Time from asking to withdrawing.";
+        onHealth = mkOption {
+          type = types.bool;
+          default = false;
+          example = true;
+          description = "Whether to do so also when a check of the VIP is down, with traffic still coming to it meanwhile.";
+        };
+      };
       reconcileInterval = mkDuration "10s" "Time between two comparisons of what should be announced with what is; events start one at once.";
       metrics = {
         enable = lib.mkEnableOption "the announcer's metrics for Prometheus";
@@ -505,6 +515,7 @@ in
         message = "plasmacloud.cluster.bgp.asn: not set, and plasmacloud.network.fiberlbBgp.enable needs it; set the AS number of the cluster, such as 65001.";
       }
       (durationProblem "plasmacloud.network.fiberlbBgp.drainDelay" cfg.drainDelay)
+      (durationProblem "plasmacloud.network.fiberlbBgp.gracefulShutdown.delay" cfg.gracefulShutdown.delay)
       (durationProblem "plasmacloud.network.fiberlbBgp.reconcileInterval" cfg.reconcileInterval)
     ]
     ++ poolProblems

@@ -38,6 +38,11 @@
         address = null;
         openFirewall = true;
       };
+      gracefulShutdown = {
+        enable = true;
+        delay = "30s";
+        onHealth = true;
+      };
       pools = [
         "203.0.113.0/26"
         "2001:db8:0:2::/64"
