@@ -511,7 +511,8 @@ func TestBackendsListenAndAskForPasswords(t *testing.T) {
 	}
 }
 
-// Two routers of other ASes announce the same, and the kernel has a way by each. One
+// Two routers of other ASes announce the same, and the kernel has a way by each; one
+// of the speaker's own AS has a route that the kernel gets too. One of the former
 // is cut off where the speaker's link stays up, and BFD tells long before the hold
 // time is over.
 func TestBackendsUseTheKernelAndBFD(t *testing.T) {
@@ -527,7 +528,7 @@ func TestBackendsUseTheKernelAndBFD(t *testing.T) {
 			t.Cleanup(func() { assert.NoError(t, l.Close()) })
 			hosts := map[string]*lab.Host{}
 			segment := map[*lab.Host][]netip.Prefix{}
-			for name, id := range map[string]int{"node": 11, "left": 1, "right": 2} {
+			for name, id := range map[string]int{"node": 11, "left": 1, "right": 2, "inside": 3} {
 				hosts[name], err = l.Host(name)
 				require.NoError(t, err)
 				segment[hosts[name]] = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", id))}
@@ -538,17 +539,20 @@ func TestBackendsUseTheKernelAndBFD(t *testing.T) {
 					Neighbors: []lab.Neighbor{{Address: netip.MustParseAddr("10.0.0.11"), ASN: 65001, BFD: true}}})
 				require.NoError(t, err)
 			}
+			_, err = hosts["inside"].StartBIRD(lab.RouterConfig{ASN: 65001, RouterID: netip.MustParseAddr("10.0.0.3"), Passive: true, Announces: []netip.Prefix{allowed},
+				Neighbors: []lab.Neighbor{{Address: netip.MustParseAddr("10.0.0.11"), ASN: 65001}}})
+			require.NoError(t, err)
 			s := &speaking{t: t, node: hosts["node"], files: filepath.Join(l.Dir, "files")}
 			b := backends[name]
 			s.give(rendered[b.backend])
 			process := b.start(s)
-			hops := func(want ...string) {
+			hops := func(to netip.Prefix, want ...string) {
 				t.Helper()
 				err := lab.Eventually(patience, func() error {
 					// A next hop a line, or a word; gobgpd has its own table alone.
-					show := []string{"ip", "route", "show", learned.String()}
+					show := []string{"ip", "route", "show", to.String()}
 					if b.backend == "gobgp" {
-						show = []string{filepath.Join(bin, "v4", "gobgp"), "global", "rib", learned.String()}
+						show = []string{filepath.Join(bin, "v4", "gobgp"), "global", "rib", to.String()}
 					}
 					out, err := s.node.Run(show...)
 					var got []string
@@ -567,7 +571,10 @@ func TestBackendsUseTheKernelAndBFD(t *testing.T) {
 				}
 				require.NoError(t, err)
 			}
-			hops("10.0.0.1", "10.0.0.2")
+			hops(learned, "10.0.0.1", "10.0.0.2")
+			if b.backend != "gobgp" {
+				hops(allowed, "10.0.0.3")
+			}
 
 			for _, router := range []string{"left", "right"} {
 				require.NoError(t, lab.Eventually(patience, func() error {
@@ -581,7 +588,7 @@ func TestBackendsUseTheKernelAndBFD(t *testing.T) {
 			// The hold time is ten minutes.
 			_, err = l.SwitchHost.IP("link", "set", "to-left", "down")
 			require.NoError(t, err)
-			hops("10.0.0.2")
+			hops(learned, "10.0.0.2")
 		})
 	}
 }

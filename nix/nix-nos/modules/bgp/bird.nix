@@ -25,10 +25,11 @@ let
 
   ofFamily = family: lib.filter (g: g.family == family) groups;
   protocol = family: "announcements${toString family}";
-  families = lib.filter (family: ofFamily family != [ ]) [
+  both = [
     4
     6
   ];
+  families = lib.filter (family: ofFamily family != [ ]) both;
 
   originate =
     family:
@@ -116,6 +117,7 @@ let
       else
         [ "  import filter {" ] ++ map (l: "    ${l}") (decide incoming) ++ [ "  };" ]
     )
+    ++ lib.optional (resolve && distant p) "  igp table near${toString number};"
     # What the import drops is counted only where it is kept.
     ++ lib.optionals (p.maxPrefixes != null) [
       "  import keep filtered;"
@@ -138,6 +140,13 @@ let
     ];
 
   external = p: p.asn != bgp.asn;
+  # Perhaps behind other routers: its next hops are looked up among the routes.
+  distant =
+    p:
+    p.interface == null
+    && (!external p || p.multihop != null || (p.ttlSecurity != null && p.ttlSecurity > 1));
+  resolve =
+    (bgp.installRoutes.enable || bgp.transit) && lib.any distant (lib.attrValues bgp.peers);
   session =
     name: p:
     # A bare name could be a keyword, in quotes too.
@@ -166,10 +175,16 @@ let
       ++ lib.optional (p.passwordFile != null) "password \"${passwords.mark name}\";"
       ++ lib.optional p.passive "passive on;"
       ++ lib.optional (p.multihop != null) "multihop ${toString p.multihop};"
-      ++ lib.optionals (p.ttlSecurity != null) [
-        (if external p && p.ttlSecurity == 1 then "direct;" else "multihop ${toString p.ttlSecurity};")
-        "ttl security on;"
-      ]
+      ++ (
+        if p.ttlSecurity != null then
+          [
+            (if distant p then "multihop ${toString p.ttlSecurity};" else "direct;")
+            "ttl security on;"
+          ]
+        else
+          # BIRD takes it for distant else.
+          lib.optional (p.interface != null && !external p) "direct;"
+      )
       ++ [
         "hold time ${toString p.timers.hold};"
         "keepalive time ${toString p.timers.keepalive};"
@@ -218,14 +233,35 @@ let
       lib.optional (
         bgp.installRoutes.maxPaths > 1
       ) "merge paths on limit ${toString bgp.installRoutes.maxPaths};"
+      ++ lib.optional resolve "learn;"
       ++ [
         "ipv${toString family} {"
-        "  import none;"
-        "  export where source = RTS_BGP;"
+        "  import ${if resolve then "all" else "none"};"
+        "  export ${if bgp.installRoutes.enable then "where source = RTS_BGP && dest = RTD_UNICAST" else "none"};"
         "};"
       ]
     )
     + "}\n";
+
+  # Where next hops are looked up, as FRR does: connected networks, which among
+  # the other routes would displace announcements, and all routes but the default.
+  near =
+    family:
+    lines [
+      "ipv${toString family} table near${toString family};"
+      "protocol pipe reach${toString family} {"
+      "  table near${toString family};"
+      "  peer table master${toString family};"
+      "  import where net.len > 0;"
+      "  export none;"
+      "}"
+    ];
+  connected = lines [
+    "protocol direct {"
+    "  ipv4 { table near4; };"
+    "  ipv6 { table near6; };"
+    "}"
+  ];
 
   file = passwords.file "bird.conf";
   render = passwords.render "bird" "/etc/bird/bird.conf" file "/run/bird";
@@ -244,12 +280,8 @@ in
             ++ lib.optional (lib.any (p: p.bfd.enable) (lib.attrValues bgp.peers)) "protocol bfd {}"
           ))
         ]
-        ++ map kernel (
-          lib.optionals bgp.installRoutes.enable [
-            4
-            6
-          ]
-        )
+        ++ map kernel (lib.optionals (bgp.installRoutes.enable || resolve) both)
+        ++ lib.optionals resolve (map near both ++ [ connected ])
         ++ lib.optional (found != [ ]) advertise
         ++ map originate families
         ++ map describe families
