@@ -75,6 +75,19 @@ rec {
     };
   };
 
+  # Where no router takes a route for.
+  unusable = map ip.parsePrefix [
+    "0.0.0.0/8"
+    "127.0.0.0/8"
+    "169.254.0.0/16"
+    "224.0.0.0/4"
+    "255.255.255.255/32"
+    "::/127"
+    "::ffff:0:0/96"
+    "fe80::/10"
+    "ff00::/8"
+  ];
+
   hears = name: a: a.peers == null || lib.elem name a.peers;
 
   problems =
@@ -103,6 +116,18 @@ rec {
             "${option}: \"${a.prefix}\" is not a prefix; write one such as 203.0.113.0/24 or 2001:db8::/48."
           else
             "${option}: \"${a.prefix}\" has bits set behind its length; write the network's own address, or /${toString prefix.bits} for a single host.";
+      }
+      {
+        assertion = prefix == null || !lib.any (range: ip.contains range prefix) unusable;
+        message = "${option}: ${a.prefix} is in a range that no route goes to (multicast, loopback, link-local or this network), and peers drop it; announce another.";
+      }
+      {
+        assertion =
+          nextHop == null
+          || ip.isUnicast a.nextHop
+          && !ip.isLoopback a.nextHop
+          && !(nextHop.family == 6 && ip.isLinkLocal a.nextHop);
+        message = "${option}: the nextHop ${toString a.nextHop} of ${a.prefix} is nowhere that a peer could send to; write an address that peers reach, or null.";
       }
       {
         assertion = a.nextHop == null || (nextHop != null && (prefix == null || nextHop.family == prefix.family));
@@ -193,7 +218,20 @@ rec {
         nextHop = if a.nextHop == null then null else ip.canonicalOrGiven a.nextHop;
         standard = lib.filter community.isStandard a.communities;
         large = lib.filter community.isLarge a.communities;
-        hears = name: hears name a;
+        # Where no router takes a route for.
+  unusable = map ip.parsePrefix [
+    "0.0.0.0/8"
+    "127.0.0.0/8"
+    "169.254.0.0/16"
+    "224.0.0.0/4"
+    "255.255.255.255/32"
+    "::/127"
+    "::ffff:0:0/96"
+    "fe80::/10"
+    "ff00::/8"
+  ];
+
+  hears = name: hears name a;
       }
     ) (lib.sort (a: b: (lib.head a).index < (lib.head b).index) (lib.attrValues (lib.groupBy key parsed)));
 }

@@ -180,8 +180,16 @@ in
         assertion = cfg.listen.port > 0;
         message = "nix-nos.bgp.listen.port: 0 is not a port; the usual one is 179.";
       }
+      {
+        assertion = cfg.installRoutes.enable || cfg.installRoutes.maxPaths == 1;
+        message = "nix-nos.bgp.installRoutes.maxPaths: counts the ways that the kernel gets, and it gets none; set installRoutes.enable, or leave maxPaths at 1.";
+      }
     ]
     ++ lib.concatLists (lib.mapAttrsToList peer.problems cfg.peers)
+    ++ lib.mapAttrsToList (where: names: {
+      assertion = false;
+      message = "nix-nos.bgp.peers: ${lib.concatStringsSep " and " names} are at the same place, ${where}; keep one of them, or correct an address.";
+    }) peer.repeated
     ++ lib.concatMap announcement.problems cfg.announcements
     ++ lib.mapAttrsToList (prefix: same: {
       assertion = false;

@@ -134,7 +134,12 @@ let
     lib.optionalString (p.import != "all") (rules "from-${name}" 1 p.import p.families);
 
   neighbor =
-    { name, p, ... }@peer:
+    {
+      name,
+      p,
+      external,
+      ...
+    }@peer:
     map (line: " neighbor ${peer.id} ${line}") (
       [ "${lib.optionalString (p.address == null) "interface "}remote-as ${toString p.asn}" ]
       ++ lib.optional (p.passwordFile != null) "password ${passwords.mark name}"
@@ -149,7 +154,9 @@ let
       ]
       ++ [ (if p.gracefulRestart.enable then "graceful-restart" else "graceful-restart-disable") ]
       ++ lib.optional p.bfd.enable "bfd profile ${name}"
-    );
+    )
+    # FRR 10 else drops what a route server passes on; the other daemons take it.
+    ++ lib.optional external " no neighbor ${peer.id} enforce-first-as";
 
   family =
     number:

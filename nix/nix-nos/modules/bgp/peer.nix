@@ -75,6 +75,10 @@ let
       ];
       inherit description;
     };
+  directions = [
+    "import"
+    "export"
+  ];
 in
 rec {
   submodule =
@@ -210,7 +214,8 @@ rec {
           The routes to take from the peer: all, none, or those that a list of
           rules accepts. The first rule that a route fits counts, and a route
           that fits none is rejected. A string is a rule that accepts exactly
-          that prefix.
+          that prefix. The default is for a peer of your own: from somebody
+          else's AS take only what you name here (RFC 8212).
         '';
         export =
           policy
@@ -294,6 +299,14 @@ rec {
         message = "${option}.address: \"${toString p.address}\" is not an IP address; write one such as 192.0.2.1 or 2001:db8::1, without a prefix length.";
       }
       {
+        assertion = peer == null || ip.isUnicast p.address;
+        message = "${option}.address: ${toString p.address} is the address of no single host; write that of the peer.";
+      }
+      {
+        assertion = peer == null || own == null || peer.text != own.text;
+        message = "${option}.localAddress: ${toString p.localAddress} is the peer's own address; write this machine's.";
+      }
+      {
         assertion = peer == null || linkLocal == (p.interface != null);
         message =
           if linkLocal then
@@ -304,6 +317,10 @@ rec {
       {
         assertion = p.interface == null || p.multihop == null;
         message = "${option}.multihop: a peer that is found by its interface is at the other end of it; leave multihop at null.";
+      }
+      {
+        assertion = p.interface == null || p.ttlSecurity == null || p.ttlSecurity == 1;
+        message = "${option}.ttlSecurity: a peer that is found by its interface is one hop away; write 1.";
       }
       {
         assertion = p.passwordFile == null || !lib.hasPrefix "${builtins.storeDir}/" file;
@@ -334,6 +351,13 @@ rec {
         message = "${option}.families: name \"ipv4\", \"ipv6\" or both, each once.";
       }
     ]
+    ++ map (direction: {
+      assertion =
+        !lib.isList p.${direction}
+        || p.${direction} == [ ]
+        || lib.all (r: r.prefixes != null) (lib.init p.${direction});
+      message = "${option}.${direction}: a rule for every route is not the last one, and those behind it never count; move it to the end.";
+    }) directions
     ++ lib.concatMap (
       direction:
       lib.concatMap (
@@ -375,10 +399,21 @@ rec {
           message = "${option}.${direction}: \"${text}\" is not a community; ${community.rule}.";
         }) r.communities
       ) (lib.optionals (lib.isList p.${direction}) p.${direction})
-    ) [
-      "import"
-      "export"
-    ];
+    ) directions;
+
+  # Peers that a daemon could not tell from each other: { <where they are> = [ name ]; }.
+  repeated = lib.filterAttrs (_: names: lib.length names > 1) (
+    lib.groupBy (
+      name:
+      let
+        p = bgp.peers.${name};
+      in
+      lib.concatStringsSep " on " (
+        lib.optional (p.address != null) (ip.canonicalOrGiven p.address)
+        ++ lib.optional (p.interface != null) p.interface
+      )
+    ) (lib.filter (name: bgp.peers.${name}.address != null || bgp.peers.${name}.interface != null) (lib.attrNames bgp.peers))
+  );
 
   # How the daemons name the peer: by its address, or else by its interface.
   id = p: if p.address == null then p.interface else ip.canonicalOrGiven p.address;

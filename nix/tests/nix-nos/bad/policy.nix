@@ -19,7 +19,10 @@
         }
         { communities = [ "65001:65536" ]; }
       ];
-      export = [ { localPref = 1; } ];
+      export = [
+        { localPref = 1; }
+        "203.0.113.0/24"
+      ];
     };
   };
 }
