@@ -52,6 +52,11 @@ in
           !
           end
         '';
+    # Which daemons frrinit.sh starts, with what arguments.
+    environment.etc."frr/daemons".text = lib.concatMapStrings (name: ''
+      ${name}=${if cfg.${name}.enable then "yes" else "no"}
+      ${name}_options="${lib.concatStringsSep " " ([ "-A 127.0.0.1" ] ++ cfg.${name}.extraOptions)}"
+    '') [ "bgpd" "bfdd" ];
     systemd.services.frr = {
       description = "FRRouting";
       wantedBy = [ "multi-user.target" ];

@@ -73,7 +73,8 @@ in
         builtins.toJSON {
           inherit (unit) environment;
           serviceConfig = lib.filterAttrs (key: _: lib.hasPrefix "Exec" key || key == "RuntimeDirectory") unit.serviceConfig;
-          extraOptions = config.services.frr.bgpd.extraOptions;
+          # What it is restarted for, where other changes reload it.
+          restarts = lib.optionals (backend == "frr") (map builtins.readFile unit.restartTriggers);
           firewall = { inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts; };
         }
         + "\n"

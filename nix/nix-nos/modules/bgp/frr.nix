@@ -257,9 +257,15 @@ in
         end
       '';
     };
-    systemd.services.frr = lib.mkIf passwords.any {
-      restartTriggers = [ config.environment.etc.${template}.source ];
-      serviceConfig = {
+    systemd.services.frr = {
+      # nixpkgs' unit is never restarted, and a reload gives no daemon new arguments:
+      # a changed listen would wait for the next boot.
+      reloadIfChanged = lib.mkForce false;
+      reloadTriggers = [
+        config.environment.etc.${if passwords.any then template else "frr/frr.conf"}.source
+      ];
+      restartTriggers = lib.mkForce [ config.environment.etc."frr/daemons".source ];
+      serviceConfig = lib.mkIf passwords.any {
         ExecStartPre = [ "${render}" ];
         ExecReload = lib.mkForce "${reload}";
       };
