@@ -42,6 +42,18 @@ let
   unpartitioned = lib.filter (
     id: installed.${id}.deployment.provision.script == null && cfg.installFlake == null && !(build id ? diskoScript)
   ) (lib.attrNames installed);
+  # What disko writes to, where that is not the disk that the cluster names.
+  elsewhere = lib.filterAttrs (
+    id: disks: disks != [ ] && !lib.elem installed.${id}.deployment.provision.disk disks
+  ) (
+    lib.mapAttrs (
+      id: _: lib.mapAttrsToList (_: d: d.device) (cfg.systems.${id}.config.disko.devices.disk or { })
+    ) (
+      lib.filterAttrs (
+        _: n: n.deployment.provision.script == null && cfg.installFlake == null
+      ) installed
+    )
+  );
 
   # The environment of provision.sh.
   install =
@@ -144,7 +156,11 @@ in
           assertion = unpartitioned == [ ];
           message = "plasmacloud.cluster.nodes: nothing says how the disk of ${lib.concatStringsSep ", " unpartitioned} is laid out; import the disko module in nodeModules, or set deployment.provision.script.";
         }
-      ];
+      ]
+      ++ lib.mapAttrsToList (id: disks: {
+        assertion = false;
+        message = "plasmacloud.cluster.nodes.${id}.deployment.provision.disk: ${installed.${id}.deployment.provision.disk}, and the node's disko.devices.disk has ${lib.concatStringsSep ", " disks}; name the same disk in both.";
+      }) elsewhere;
 
     warnings =
       lib.optional (cfg.sshKeys == [ ] && cfg.passwordHash == null)

@@ -85,6 +85,11 @@ let
       }
     )
     + "\n";
+  # Of etcd's members those that are spoken to in plain text.
+  plain = lib.filter (lib.hasPrefix "http:") store.etcd.endpoints;
+  readable = lib.filter (
+    url: builtins.match "http://(127\\.[0-9.]*|localhost|\\[::1]):.*" url == null
+  ) plain;
   ownManifest = cfg.manifest == "/etc/${manifestFile}";
   manifestJson = builtins.toJSON cfg.clusterManifest + "\n";
 
@@ -128,6 +133,14 @@ in
       {
         assertion = (store.etcd.username == null) == (store.etcd.passwordFile == null);
         message = "${option}.store.etcd: username and passwordFile go together.";
+      }
+      {
+        assertion = store.etcd.tls.caFile == null && store.etcd.tls.keyFile == null || plain == [ ];
+        message = "${option}.store.etcd.endpoints: ${lib.head (plain ++ [ "" ])} beside store.etcd.tls; write it as https://, or leave the files out.";
+      }
+      {
+        assertion = store.etcd.username == null || readable == [ ];
+        message = "${option}.store.etcd.username: its password would go to ${lib.head (readable ++ [ "" ])} for anybody on the way to read; make every one of store.etcd.endpoints https://.";
       }
       (within "provisioningTimeout" cfg.provisioningTimeout "1s" "720h")
       (within "heartbeatInterval" cfg.heartbeatInterval "1s" "1h")

@@ -30,7 +30,10 @@ let
     }
   ];
   # As the disko module has it.
-  disko.system.build.diskoScript = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-disko";
+  disko = {
+    system.build.diskoScript = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-disko";
+    disko.devices.disk.main.device = lib.mkDefault "/dev/vda";
+  };
   isoOf =
     more: changes:
     (mkCluster (
@@ -148,6 +151,12 @@ in
     right = failures all;
     strangeNode = failures (isoOf { } { node = "node09"; });
     noLayout = failures (isoOf { nodeModules = { }; } { });
+    otherDisk = failures (isoOf {
+      nodeModules.node01 = {
+        imports = [ disko ];
+        disko.devices.disk.main.device = "/dev/sda";
+      };
+    } { });
     notThisOne = failures (isoOf { nodeModules = { }; } { node = "node02"; });
     clusterWrong = failures (
       isoOf { modules = modules ++ [ { plasmacloud.cluster.nodes.node03.ip = lib.mkForce "10.0.0.300"; } ]; } { }

@@ -463,6 +463,42 @@ in
         plasmacloud.deployer.store.type = "etcd";
       }
     ];
+    etcdInPlainText = failures [
+      ../examples/three-nodes/cluster.nix
+      {
+        plasmacloud.deployer = {
+          enable = true;
+          store.type = "etcd";
+          store.etcd = {
+            endpoints = [
+              "http://127.0.0.1:2379"
+              "https://10.0.0.21:2379"
+              "http://10.0.0.22:2379"
+            ];
+            tls.caFile = "/etc/etcd-ca.pem";
+            username = "plasmacloud";
+            passwordFile = "/run/secrets/etcd";
+          };
+        };
+      }
+    ];
+    etcdOnThisMachine = failures [
+      ../examples/three-nodes/cluster.nix
+      {
+        plasmacloud.deployer = {
+          enable = true;
+          store.type = "etcd";
+          store.etcd = {
+            endpoints = [
+              "http://127.0.0.1:2379"
+              "http://[::1]:2379"
+            ];
+            username = "plasmacloud";
+            passwordFile = "/run/secrets/etcd";
+          };
+        };
+      }
+    ];
     secretsInTheStore = failures [
       ../examples/three-nodes/cluster.nix
       {
