@@ -30,6 +30,8 @@ in
         interface = "eth1";
         dhcp-range = [ "10.0.0.50,10.0.0.99,255.255.255.0,1h" ];
         address = [ "/deployer/10.0.0.100" ];
+        # No other answer about that name, and none of another family.
+        local = [ "/deployer/" ];
         # There the name has the address of the test driver's network.
         no-hosts = true;
       };
