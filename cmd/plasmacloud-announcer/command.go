@@ -82,7 +82,7 @@ func newCommand(stderr io.Writer) *cobra.Command {
 		Long:  long,
 	}
 	root.SetErr(stderr)
-	root.AddCommand(runCommand(stderr), checkCommand())
+	root.AddCommand(runCommand(stderr), checkCommand(), releaseCommand(stderr))
 	return command.Prepare(root)
 }
 
@@ -131,10 +131,46 @@ Exit status 0: the file is right. 78: it is not.`,
 	}
 }
 
-// run wires signals to an announcer.
+func releaseCommand(stderr io.Writer) *cobra.Command {
+	var file string
+	var logging daemon.LogOptions
+	cmd := &cobra.Command{
+		Use:   "release",
+		Short: "Take down what an announcer left that runs no more",
+		Long: `Withdraw every path with our mark, wait for the drain, and let go of every address
+and route with our mark, also of VIPs that are not in the configuration any more; in the
+order of a stop, and with its exit statuses. For an announcer that was killed and is not to
+run again. One that runs is not disturbed: then this is an error.`,
+		Example: "  plasmacloud-announcer release",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger, err := logging.Logger(stderr)
+			if err != nil {
+				return err
+			}
+			cfg, err := bgp.LoadConfig(file)
+			if err != nil {
+				return daemon.ConfigError(err)
+			}
+			announcer, err := bgp.Open(cfg, logger.With("node", cfg.NodeID))
+			if err != nil {
+				return err
+			}
+			defer announcer.Close()
+			stopped, stop := context.WithCancel(context.Background())
+			stop()
+			return announcer.Run(stopped)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", defaultConfig, "read the configuration from `FILE`")
+	logging.Register(cmd.Flags())
+	return cmd
+}
+
 // files are where run reads and listens.
 type files struct{ config, control, drains string }
 
+// run wires signals to an announcer.
 func run(parent context.Context, f files, logger *slog.Logger) error {
 	// From here on a reload that comes early waits instead of ending the process.
 	hup := make(chan os.Signal, 1)

@@ -71,12 +71,14 @@ func TestExitStatuses(t *testing.T) {
 		code int
 		want string
 	}{
-		{nil, daemon.ExitUsage, "name a command: check, run"},
+		{nil, daemon.ExitUsage, "name a command: check, release, run"},
 		{[]string{"announce"}, daemon.ExitUsage, `unknown command "announce"`},
 		{[]string{"check"}, daemon.ExitUsage, "usage: plasmacloud-announcer check FILE"},
 		{[]string{"run", "--confg", "x"}, daemon.ExitUsage, "unknown flag: --confg"},
 		{[]string{"run", "x"}, daemon.ExitUsage, `unknown command "x"`},
 		{[]string{"run", "--log-level", "loud"}, daemon.ExitUsage, `--log-level "loud"`},
+		{[]string{"release", "x"}, daemon.ExitUsage, `unknown command "x"`},
+		{[]string{"release", "--config", "/not/there.json"}, daemon.ExitConfig, "/not/there.json: no such file or directory"},
 		{[]string{"run", "--config", "/not/there.json"}, daemon.ExitConfig, "/not/there.json: no such file or directory; write it first, or name another file"},
 		{[]string{"check", write(t, "{")}, daemon.ExitConfig, "is it cut off?"},
 		{[]string{"run", "--config", write(t, config("", `{"interface": "edge0"}`)), "--drains", filepath.Join(t.TempDir(), "drains.json")}, daemon.ExitFailure, "interface edge0: Link not found; create it, or name another one in hold"},
@@ -101,7 +103,7 @@ func TestHelpTeaches(t *testing.T) {
 			t.Errorf("no %s in the help", want)
 		}
 	}
-	for _, sub := range []string{"run", "check"} {
+	for _, sub := range []string{"run", "check", "release"} {
 		if out, _, _ := execute(t, sub, "--help"); !strings.Contains(out, "Examples:") {
 			t.Errorf("%s --help has no example", sub)
 		}
