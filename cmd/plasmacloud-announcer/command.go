@@ -143,7 +143,7 @@ order of a stop, and with its exit statuses. For an announcer that was killed an
 run again. One that runs is not disturbed: then this is an error.`,
 		Example: "  plasmacloud-announcer release",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(_ *cobra.Command, _ []string) error {
 			logger, err := logging.Logger(stderr)
 			if err != nil {
 				return err

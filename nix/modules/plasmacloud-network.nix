@@ -83,6 +83,11 @@ in
         metrics.enable && metrics.openFirewall
       ) [ metrics.port ];
 
+      boot.kernel.sysctl = lib.mkIf network.quietArp {
+        "net.ipv4.conf.all.arp_ignore" = lib.mkDefault 1;
+        "net.ipv4.conf.all.arp_announce" = lib.mkDefault 2;
+      };
+
       # plasmactl vip, and plan.
       environment.systemPackages = [ package ];
 

@@ -472,6 +472,18 @@ in
         example = "br0";
         description = "The network interface that holds the VIPs on a node.";
       };
+      quietArp = mkOption {
+        type = types.bool;
+        default = false;
+        example = true;
+        description = ''
+          Whether nodes leave ARP requests for VIPs unanswered that come in over
+          another interface than {option}`plasmacloud.network.fiberlbBgp.holdInterface`,
+          and never name a VIP as the sender of one. For VIPs of a network that the
+          nodes are in themselves, where who answers would get all traffic (direct
+          server return). Sets arp_ignore to 1 and arp_announce to 2 for all interfaces.
+        '';
+      };
       drainDelay = mkDuration "5s" "Time from withdrawing a VIP to letting go of its address, for what is still on its way.";
       gracefulShutdown = {
         enable = lib.mkEnableOption "asking routers to prefer other paths, by the community GRACEFUL_SHUTDOWN (RFC 8326) and, towards peers of the cluster's own AS, local preference 0, before a VIP is withdrawn that is drained by an operator, leaves the configuration, or whose announcer stops";
