@@ -315,6 +315,30 @@ in
     "24h"
   ] stopsWithin;
 
+  # A stop has to last for the graceful shutdown, too; and ARP is the kernel's.
+  leavesQuietly =
+    let
+      config =
+        (mkCluster {
+          modules = [
+            ../examples/three-nodes/cluster.nix
+            {
+              plasmacloud.network.fiberlbBgp = {
+                quietArp = true;
+                gracefulShutdown = {
+                  enable = true;
+                  delay = "11s";
+                };
+              };
+            }
+          ];
+        }).nixosConfigurations.node01.config;
+    in
+    {
+      inherit (config.boot.kernel) sysctl;
+      stopsWithin = config.systemd.services.plasmacloud-announcer.serviceConfig.TimeoutStopSec;
+    };
+
   # Whatever a node announces, so that maintenance does not restart its announcer.
   stopsWithinInMaintenance =
     (mkCluster {
