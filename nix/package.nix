@@ -28,7 +28,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-AoTg1ZKpEYP42UHywa67uGox5lpnuKkbVnMv/hzyd1U=";
+  vendorHash = "sha256-bJbqxE9h+DjgMCgAAqKshSznVz3ltVjg5WuwxO7LNeE=";
 
   subPackages = map (program: "cmd/${program}") programs;
   env.CGO_ENABLED = 0;

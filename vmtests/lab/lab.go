@@ -104,16 +104,30 @@ func (l *Lab) Close() error {
 // removeNamespace ends what runs in the namespace before it removes the name,
 // since a namespace lives on as long as a process is in it.
 func removeNamespace(namespace string) error {
+	_ = killAll(namespace)
+	_, err := ip("netns", "del", namespace)
+	return err
+}
+
+func killAll(namespace string) error {
 	pids, err := ip("netns", "pids", namespace)
-	if err == nil {
-		for pid := range strings.FieldsSeq(pids) {
-			if n, err := strconv.Atoi(pid); err == nil {
-				_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended by itself
-			}
+	for pid := range strings.FieldsSeq(pids) {
+		if n, err := strconv.Atoi(pid); err == nil {
+			_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended by itself
 		}
 	}
-	_, err = ip("netns", "del", namespace)
 	return err
+}
+
+// KillAll ends every process in the host at once, and waits for those that were
+// started there.
+func (h *Host) KillAll() error {
+	errs := []error{killAll(h.Namespace)}
+	for _, p := range h.processes {
+		errs = append(errs, p.Kill())
+	}
+	h.processes = nil
+	return errors.Join(errs...)
 }
 
 // Host is one network namespace with its loopback up.

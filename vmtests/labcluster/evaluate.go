@@ -1,0 +1,73 @@
+package labcluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/centra/plasmacloud/nixeval"
+)
+
+// Evaluated is what Nix makes of a cluster.
+type Evaluated struct {
+	Manifest *nixeval.Manifest
+	GoBGPD   map[string]string // gobgpd.toml by node, with marks for passwords
+}
+
+// Evaluate evaluates clusters by name, each a module in the Nix language with
+// options plasmacloud.*, in one go. It needs no network.
+func Evaluate(ctx context.Context, repo string, clusters map[string]string) (map[string]*Evaluated, error) {
+	nix, err := filepath.Abs(filepath.Join(repo, "nix"))
+	if err != nil {
+		return nil, err
+	}
+	var modules strings.Builder
+	for name, module := range clusters {
+		fmt.Fprintf(&modules, "%q = %s;\n", name, module)
+	}
+	cmd := exec.CommandContext(ctx, "nix", "--extra-experimental-features", "nix-command", "eval", "--impure", "--json", "--expr", fmt.Sprintf(`
+		let
+		  bare = import %[1]s/offline/lib;
+		  lib = bare // { nixosSystem = import %[1]s/offline/nixos.nix { lib = bare; }; };
+		  mkCluster = import %[1]s/lib/mk-cluster.nix {
+		    inherit lib;
+		    nixosModule.imports = [ %[1]s/nix-nos/modules %[1]s/modules/plasmacloud-cluster.nix %[1]s/modules/plasmacloud-deployer.nix
+		      %[1]s/modules/plasmacloud-network.nix %[1]s/modules/plasmacloud-phone-home.nix ];
+		  };
+		in
+		lib.mapAttrs (_: module:
+		  let made = mkCluster { modules = [ module ]; };
+		  in {
+		    manifest = lib.head (lib.attrValues made.plasmacloud);
+		    gobgpd = lib.mapAttrs (_: s: builtins.readFile s.config.environment.etc."nix-nos/gobgpd.toml".source)
+		      (removeAttrs made.nixosConfigurations [ "plasmacloud-iso" ]);
+		  }) { %[2]s }`, nix, modules.String()))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("evaluate: %w: %s", err, stderr.String())
+	}
+	var raw map[string]struct {
+		Manifest json.RawMessage   `json:"manifest"`
+		GoBGPD   map[string]string `json:"gobgpd"`
+	}
+	if err := json.Unmarshal(out, &raw); err != nil {
+		return nil, err
+	}
+	all := map[string]*Evaluated{}
+	var errs []error
+	for name, r := range raw {
+		manifest, err := nixeval.DecodeManifest(bytes.NewReader(r.Manifest))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("cluster %s: %w", name, err))
+		}
+		all[name] = &Evaluated{manifest, r.GoBGPD}
+	}
+	return all, errors.Join(errs...)
+}

@@ -1,0 +1,158 @@
+package scenarios
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/centra/plasmacloud/vmtests/lab"
+	"github.com/centra/plasmacloud/vmtests/labcluster"
+)
+
+// restarting is a cluster of one node whose gobgpd is to be killed; more are options of its peers.
+func restarting(more string) string {
+	return `{
+		plasmacloud.cluster = {
+			name = "restarting";
+			nodes.node01 = { role = "control-plane"; ip = "10.0.0.11"; ipv6 = "2001:db8:0:1::11"; services = [ "fiberlb" ]; };
+			bootstrap.initialPeers = [ "node01" ];
+			bgp.asn = 65001;
+			bgp.peers.bird1 = { address = "10.0.0.1"; asn = 65000; ` + more + ` };
+			bgp.peers.gobgp2 = { address = "10.0.0.2"; asn = 65000; ` + more + ` };
+		};
+		plasmacloud.network.fiberlbBgp = { enable = true; vips = [ "203.0.113.1" "2001:db8:2::1" ]; };
+	}`
+}
+
+// gaps samples a router's table without a pause, and counts how often a route was not in it.
+type gaps struct {
+	stop chan struct{}
+	done sync.WaitGroup
+
+	samples, missing int
+	first            time.Time // that was missing
+	err              error
+}
+
+func sample(router lab.Router, prefix netip.Prefix) *gaps {
+	g := &gaps{stop: make(chan struct{})}
+	g.done.Go(func() {
+		for g.err == nil {
+			select {
+			case <-g.stop:
+				return
+			default:
+			}
+			var hops []netip.Addr
+			if hops, g.err = router.Lookup(prefix); len(hops) == 0 {
+				if g.missing == 0 {
+					g.first = time.Now()
+				}
+				g.missing++
+			}
+			g.samples++
+		}
+	})
+	return g
+}
+
+func (g *gaps) end(t *testing.T) {
+	t.Helper()
+	close(g.stop)
+	g.done.Wait()
+	require.NoError(t, g.err)
+	require.Greater(t, g.samples, 10)
+}
+
+// Routers that agreed on graceful restart keep the routes of a gobgpd that is killed
+// for as long as it is away; those that did not lose them, and get them back.
+//
+// Once it is back, BIRD forgets them for the moment until they are sent again:
+// gobgpd without -r does not say that it has kept what it forwards (the F bit of RFC
+// 4724, section 4.2).
+func TestSpeakerKilled(t *testing.T) {
+	t.Parallel()
+	evaluated, err := labcluster.Evaluate(t.Context(), repo, map[string]string{
+		"graceful": restarting(""), "plain": restarting("gracefulRestart.enable = false;")})
+	require.NoError(t, err)
+	for name, e := range evaluated {
+		for _, speaker := range labcluster.Speakers {
+			t.Run(name+" "+speaker, func(t *testing.T) {
+				t.Parallel()
+				testSpeakerKilled(t, start(t, strings.ReplaceAll(name, " ", "")+speaker, speaker, e), name == "graceful")
+			})
+		}
+	}
+}
+
+func testSpeakerKilled(t *testing.T, c *labcluster.Cluster, graceful bool) {
+	expectAll(t, c)
+	node, vip := c.Nodes["node01"], netip.MustParsePrefix("203.0.113.1/32")
+	sessions := func(want int) {
+		t.Helper()
+		require.NoError(t, lab.Eventually(patience, func() error {
+			for name, r := range c.Routers {
+				if up, err := r.Established(); err != nil || up != want {
+					return fmt.Errorf("%s has %d sessions, %w", name, up, err)
+				}
+			}
+			return nil
+		}))
+	}
+	sessions(1)
+	sampled := map[string]*gaps{}
+	for name, r := range c.Routers {
+		sampled[name] = sample(r, vip)
+	}
+	require.NoError(t, node.Speaker.Kill())
+	sessions(0)
+	if !graceful {
+		require.NoError(t, lab.Eventually(patience, func() error {
+			for name, r := range c.Routers {
+				if n, err := r.Count(); err != nil || n > 0 {
+					return fmt.Errorf("%s still has %d routes, %w", name, n, err)
+				}
+			}
+			return nil
+		}))
+	}
+	back := time.Now()
+	require.NoError(t, node.StartSpeaker())
+	sessions(1)
+	expectAll(t, c)
+	for name, g := range sampled {
+		g.end(t)
+		if graceful {
+			assert.True(t, g.missing == 0 || g.first.After(back), "%s had no route at %s, before gobgpd was back at %s", name, g.first, back)
+		} else {
+			assert.NotZero(t, g.missing, "%s had a route all the while", name)
+		}
+	}
+}
+
+// The watch of the other tests sees what it is for.
+func TestWatchSeesABlackhole(t *testing.T) {
+	t.Parallel()
+	evaluated, err := labcluster.Evaluate(t.Context(), repo, map[string]string{"it": restarting("")})
+	require.NoError(t, err)
+	c := start(t, "blackhole", "v4", evaluated["it"])
+	expectAll(t, c)
+	require.NoError(t, c.Nodes["node01"].Announcer.Kill())
+	watch := c.Watch("bird1")
+	_, err = c.Nodes["node01"].IP("addr", "del", "203.0.113.1/32", "dev", "lo")
+	require.NoError(t, err)
+	require.NoError(t, lab.Eventually(patience, func() error {
+		if watch.Found() == 0 {
+			return errors.New("nothing is found")
+		}
+		return nil
+	}))
+	assert.ErrorContains(t, watch.Stop(), "router bird1 sends 203.0.113.1 to node01, which does not hold it")
+}
