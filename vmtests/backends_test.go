@@ -247,7 +247,7 @@ func ruled() map[string][]lab.Route {
 		return prefix == "203.0.114.0/24" || r.Prefix.Addr().Is6()
 	}), lab.Route{Prefix: allowed, ASPath: []uint32{65001, 65002}, Communities: []string{"65001:902", "65001:905"}})
 	all["inside"] = append(change(all["inside"], func(prefix string, r *lab.Route) bool {
-		if prefix == "203.0.113.0/24" {
+		if prefix == "203.0.113.0/24" || prefix == "203.0.114.0/24" {
 			r.LocalPref, r.MED = 300, 3
 			return true
 		}

@@ -83,7 +83,12 @@ let
         r:
         let
           then' = setting r ++ [ (if r.accept then "accept;" else "reject;") ];
-          pattern = prefix: prefix.text + lib.optionalString r.orLonger "+";
+          pattern =
+            prefix:
+            prefix.text
+            + lib.optionalString (
+              prefix.longest > prefix.length
+            ) "{${toString prefix.length},${toString prefix.longest}}";
         in
         if r.prefixes == null then
           then'

@@ -49,8 +49,7 @@ let
       lib.imap1 (
         n: prefix:
         "${list} seq ${toString n} permit ${prefix.text}${
-          # Of a whole address nothing is more specific, and FRR refuses to say it.
-          lib.optionalString (r.orLonger && prefix.length < prefix.bits) " le ${toString prefix.bits}"
+          lib.optionalString (prefix.longest > prefix.length) " le ${toString prefix.longest}"
         }"
       ) (if r.prefixes == null then [ ] else r.prefixes)
       ++ [ "route-map ${map} ${if r.accept then "permit" else "deny"} ${toString number}" ]

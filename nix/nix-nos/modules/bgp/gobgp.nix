@@ -93,8 +93,8 @@ let
             {
               ip-prefix = prefix.text;
             }
-            // lib.optionalAttrs (s.orLonger or false) {
-              masklength-range = "${toString prefix.length}..${toString prefix.bits}";
+            // lib.optionalAttrs (prefix.longest or prefix.length > prefix.length) {
+              masklength-range = "${toString prefix.length}..${toString prefix.longest}";
             }
           ) s.prefixes;
         }
@@ -208,7 +208,6 @@ let
               name = "${word}-${name}-${toString number}";
               inherit peers conditions;
               prefixes = if r.prefixes == null then [ ] else r.prefixes;
-              inherit (r) orLonger;
               actions = rulesActions r;
             }) rules
             ++ [

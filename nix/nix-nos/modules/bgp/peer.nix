@@ -27,6 +27,12 @@ let
         example = true;
         description = "Take more specific routes inside of {option}`prefixes` too, and not only exactly these.";
       };
+      maxLength = mkOption {
+        type = types.nullOr (types.ints.between 0 128);
+        default = null;
+        example = 24;
+        description = "With {option}`orLonger`, the longest prefix to take; null: any.";
+      };
       action = mkOption {
         type = types.enum [
           "accept"
@@ -372,6 +378,10 @@ rec {
             message = "${option}.${direction}: a rule is for no prefix; leave prefixes at null where it is for all routes.";
           }
           {
+            assertion = r.maxLength == null || (r.orLonger && r.prefixes != null);
+            message = "${option}.${direction}: maxLength goes with orLonger and prefixes, and a rule has it alone; set them too.";
+          }
+          {
             assertion = r.action == "accept" || !sets;
             message = "${option}.${direction}: a rule that rejects a route can set nothing of it; leave localPref, med, communities and prepend out.";
           }
@@ -393,7 +403,22 @@ rec {
             assertion = prefix != null && ip.isNetwork prefix;
             message = "${option}.${direction}: \"${text}\" is not a prefix, or has bits set behind its length; write one such as 203.0.113.0/24 or ::/0.";
           }
-        ) (if r.prefixes == null then [ ] else r.prefixes)
+        ) (lib.optionals (r.prefixes != null) r.prefixes)
+        ++ map (
+          text:
+          let
+            prefix = ip.parsePrefix text;
+          in
+          {
+            assertion =
+              r.maxLength == null
+              || prefix == null
+              || (r.maxLength >= prefix.length && r.maxLength <= prefix.bits);
+            message = "${option}.${direction}: no prefix in ${text} has the length ${toString r.maxLength}; write a maxLength from its own length on to ${
+              toString (prefix.bits or 128)
+            }, in a rule for each IP version.";
+          }
+        ) (lib.optionals (r.prefixes != null) r.prefixes)
         ++ map (text: {
           assertion = community.isStandard text || community.isLarge text;
           message = "${option}.${direction}: \"${text}\" is not a community; ${community.rule}.";
@@ -420,21 +445,38 @@ rec {
 
   /*
     A policy ("all", "none" or rules) for routes of a family: null for all, else
-    the rules that count there, in their order: [ { prefixes; orLonger; accept;
-    localPref; med; standard; large; prepend; } ], with prefixes null for all, or
-    a list of { text; length; bits; }. What fits no rule is rejected.
+    the rules that count there, in their order: [ { prefixes; accept; localPref;
+    med; standard; large; prepend; } ], with prefixes null for all, or a list of
+    { text; length; bits; longest; }: up to which length. What fits no rule is
+    rejected.
   */
   rulesOf =
     policy: family:
     let
       inFamily = lib.filter (prefix: prefix != null && "ipv${toString prefix.family}" == family);
       rules = map (r: {
-        inherit (r) orLonger localPref med;
+        inherit (r) localPref med;
         accept = r.action == "accept";
         standard = lib.filter community.isStandard r.communities;
         large = lib.filter community.isLarge r.communities;
         prepend = r.prepend or 0;
-        prefixes = if r.prefixes == null then null else inFamily (map ip.parsePrefix r.prefixes);
+        prefixes =
+          if r.prefixes == null then
+            null
+          else
+            map (
+              prefix:
+              prefix
+              // {
+                longest =
+                  if !r.orLonger then
+                    prefix.length
+                  else if r.maxLength != null then
+                    r.maxLength
+                  else
+                    prefix.bits;
+              }
+            ) (inFamily (map ip.parsePrefix r.prefixes));
       }) policy;
       # Prefixes that were written one by one are one rule.
       join =

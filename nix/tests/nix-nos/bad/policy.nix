@@ -17,6 +17,18 @@
           action = "reject";
           med = 1;
         }
+        {
+          prefixes = [
+            "10.0.0.0/8"
+            "::/0"
+          ];
+          orLonger = true;
+          maxLength = 48;
+        }
+        {
+          prefixes = [ "10.0.0.0/8" ];
+          maxLength = 24;
+        }
         { communities = [ "65001:65536" ]; }
       ];
       export = [

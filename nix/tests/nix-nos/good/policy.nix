@@ -47,7 +47,9 @@
       ];
       inside-1.export = [
         {
-          prefixes = [ "203.0.113.0/24" ];
+          prefixes = [ "203.0.112.0/22" ];
+          orLonger = true;
+          maxLength = 24;
           localPref = 300;
           med = 3;
         }
