@@ -86,6 +86,25 @@ func TestDemoOfOtherClusters(t *testing.T) {
 				{ address = "198.51.100.7"; nodes = [ "b" ]; checks = [ { type = "tcp"; address = "127.0.0.1:80"; fall = 150; rise = 150; } ]; }
 			]; }; }`,
 			[]string{"the speaker of b", "198.51.100.7/32", "lost this VIP and no other", "the addresses are gone too"}},
+		"all that a cluster may say of its machines and VIPs": {`{ plasmacloud.cluster = {
+				name = "mine";
+				sites.berlin.bgp.peers.r = { address = "192.0.2.254"; asn = 65000; };
+				nodes.a = {
+					role = "control-plane"; ip = "192.0.2.5"; services = [ "fiberlb" ]; site = "berlin";
+					identity = { macs = [ "52:54:00:12:34:56" ]; serial = "CZ3412X0PQ"; };
+				};
+				bgp.asn = 65001;
+				deployer.url = "https://deployer.example.org:8443";
+			};
+			plasmacloud.network.fiberlbBgp = {
+				enable = true;
+				metrics = { enable = true; address = null; };
+				vips = [
+					{ address = "198.51.100.7"; hold = "route"; drainDelay = "45s"; prepend = 2; checks = [ { type = "tcp"; address = "127.0.0.1:80"; } ]; }
+					{ address = "198.51.100.8"; hold = "none"; }
+				];
+			}; }`,
+			[]string{"198.51.100.7/32", "198.51.100.8/32", "lost this VIP and no other", "the addresses are gone too"}},
 		"many VIPs": {"{ " + nodes + ` bgp = { asn = 65001; peers.r = { address = "192.0.2.254"; asn = 65000; }; }; };
 			plasmacloud.network.fiberlbBgp = { enable = true; vips = builtins.genList (i: {
 				address = "198.51.100.${toString i}"; checks = [ { type = "http"; url = "http://127.0.0.1:80/"; } ];

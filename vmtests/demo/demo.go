@@ -218,10 +218,14 @@ func (d *demo) startSpeakers(ctx context.Context) error {
 
 func (d *demo) startDeployer(ctx context.Context) error {
 	manifest, config := filepath.Join(d.dir, "manifest.json"), filepath.Join(d.dir, "deployer.json")
-	if err := os.WriteFile(manifest, d.manifest.JSON(), 0o600); err != nil {
+	text, err := anyMachine(d.manifest.JSON())
+	if err != nil {
 		return err
 	}
-	err := writeJSON(config, map[string]any{
+	if err := os.WriteFile(manifest, text, 0o600); err != nil {
+		return err
+	}
+	err = writeJSON(config, map[string]any{
 		"listen":             "127.0.0.1:0",
 		"store":              map[string]any{"path": filepath.Join(d.dir, "state.db")},
 		"manifest":           manifest,

@@ -79,8 +79,29 @@ func logged(p *lab.Process, msg, field string) (string, error) {
 	return "", fmt.Errorf("%s has not logged %q", p.Name, msg)
 }
 
+// anyMachine is the manifest without what it says of the nodes' machines: in the
+// demo this machine is each of them.
+func anyMachine(manifest []byte) ([]byte, error) {
+	var whole map[string]any
+	if err := json.Unmarshal(manifest, &whole); err != nil {
+		return nil, err
+	}
+	data, _ := whole["data"].(map[string]any)
+	nodes, ok := data["nodes"].(map[string]any)
+	if !ok {
+		return nil, errors.New("the manifest has no nodes")
+	}
+	for _, n := range nodes {
+		if n, ok := n.(map[string]any); ok {
+			n["identity"] = map[string]any{"macs": []string{}, "serial": nil}
+		}
+	}
+	return json.Marshal(whole)
+}
+
 // announcerConfig writes the node's announcer.json with what has to differ on
-// this machine: where the addresses are held, and where the backends are.
+// this machine: where the addresses are held, how long they drain, and where the
+// backends are. The node's own address, which metrics may be served on, is not here.
 func (d *demo) announcerConfig(ctx context.Context) (string, error) {
 	config := maps.Clone(d.manifest.Nodes[d.speakerID].Announcer)
 	set := func(object, key string, value any) error {
@@ -94,6 +115,7 @@ func (d *demo) announcerConfig(ctx context.Context) (string, error) {
 		return nil
 	}
 	config["drain_delay"] = drainDelay.String()
+	delete(config, "metrics")
 	err := errors.Join(
 		set("speaker", "address", speakerAPI),
 		set("hold", "netns", d.vips.Path()),
@@ -107,6 +129,8 @@ func (d *demo) announcerConfig(ctx context.Context) (string, error) {
 	for _, entry := range vips {
 		vip, _ := entry.(map[string]any)
 		vip = maps.Clone(vip)
+		delete(vip, "drain_delay")
+		delete(vip, "hold")
 		if checks, _ := vip["checks"].([]any); len(checks) > 0 {
 			b := &backend{}
 			if b.vip, err = hostPrefix(fmt.Sprint(vip["address"])); err != nil {
