@@ -56,6 +56,9 @@ func lowered(p speaker.Path, internalPeer bool) speaker.Path {
 // Where nobody would see the first step it is left out: no router has a session, or
 // traffic that comes is lost already, since nobody holds the VIP.
 func (a *Announcer) lower(ctx context.Context, cfg *Config, prefixes []netip.Prefix, wishes map[netip.Addr]wish, now live, speakerErr error) (withdraw []netip.Prefix, next time.Time, err error) {
+	if !now.tableKnown {
+		return nil, time.Time{}, nil // and the delays go on
+	}
 	before := a.lowered
 	a.lowered = map[netip.Prefix]lowering{}
 	established := slices.ContainsFunc(now.peers, func(p speaker.Peer) bool { return p.Established })

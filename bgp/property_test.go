@@ -332,3 +332,27 @@ func BenchmarkPassWithoutChange(b *testing.B) {
 		b.Fatal("a pass without change took a step")
 	}
 }
+
+// A speaker that is away for a moment does not start the delay of a graceful shutdown anew.
+func TestGracefulShutdownGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(time.Second, t.Fatalf)
+		cfg := testConfig(1)
+		cfg.GracefulShutdown.Delay = gracefulDelay
+		a := New(Options{Config: cfg, Speaker: worldSpeaker{w}, Holder: worldHolder{w}})
+		a.health = func(health.Check) health.State { return health.State{Status: health.Up} }
+		a.pass(t.Context(), false)
+		a.SetDrainOrders(DrainOrders{Node: &DrainOrder{}})
+		if r := a.pass(t.Context(), false); time.Until(r.next) != gracefulDelay || len(w.lowered) != 1 {
+			t.Fatalf("next pass in %s, lowered are %v", time.Until(r.next), w.lowered)
+		}
+		time.Sleep(gracefulDelay)
+		w.away = speaker.ErrNoAnswer
+		a.pass(t.Context(), false)
+		w.away = nil
+		a.pass(t.Context(), false)
+		if len(w.table) != 0 {
+			t.Errorf("still announced: %v", w.table)
+		}
+	})
+}
