@@ -163,12 +163,17 @@ in
             "nix-nos.bgp.asn: ${toString cfg.asn} cannot be used; ${asn.rule}.";
       }
       {
-        assertion = cfg.routerId != null && ip.isIPv4 cfg.routerId && cfg.routerId != "0.0.0.0";
+        # FRR refuses a peer with one of multicast or above.
+        assertion =
+          cfg.routerId != null
+          && ip.isIPv4 cfg.routerId
+          && cfg.routerId != "0.0.0.0"
+          && lib.head (ip.parse cfg.routerId).groups < 224;
         message =
           if cfg.routerId == null then
             "nix-nos.bgp.routerId: not set, and the speaker needs one; take an IPv4 address of this machine."
           else
-            "nix-nos.bgp.routerId: \"${cfg.routerId}\" is not an identifier; write it as an IPv4 address such as 192.0.2.10.";
+            "nix-nos.bgp.routerId: \"${cfg.routerId}\" is not an identifier; write it as an IPv4 address below 224.0.0.0, such as 192.0.2.10.";
       }
     ]
     ++ map (text: {

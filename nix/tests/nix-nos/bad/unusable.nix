@@ -3,7 +3,7 @@
   nix-nos.bgp = {
     backend = "bird";
     asn = 65001;
-    routerId = "10.0.0.11";
+    routerId = "224.0.0.1";
     installRoutes.maxPaths = 2;
     peers = {
       group = {
