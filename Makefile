@@ -52,6 +52,10 @@ update-golden: ## record anew what nix/tests compares with, and docs/options (PL
 bench: test-deps build ## measure, with peers side by side
 	.ci/as-root go run ./vmtests/bench $(ARGS)
 
+.PHONY: soak
+soak: test-deps ## faults at random points, and 10,000 VIPs of which some flap (ARGS="--time 1h --seed 7")
+	.ci/as-root go run ./vmtests/soak $(ARGS)
+
 .PHONY: lint
 lint: ## gofmt, go vet, golangci-lint, checks of the Nix and shell files and of the package
 	@.ci/install nix=nix-bin shellcheck=shellcheck

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/centra/plasmacloud/vmtests/labcluster"
+)
+
+var programs labcluster.Programs
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "plasmacloud-soak-")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		programs, err = labcluster.Build(dir, "../..")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+func short(t *testing.T, speaker string) soak {
+	return soak{repo: "../..", programs: programs, speaker: speaker, seed: rand.Uint64(), say: t.Logf}
+}
+
+// Two rounds of what `make soak` does for long.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	for _, speaker := range []string{"v3", "v4"} {
+		t.Run(speaker, func(t *testing.T) {
+			t.Parallel()
+			require.NoError(t, short(t, speaker).faults(t.Context(), func(round int) bool { return round < 2 }))
+		})
+	}
+}
+
+func TestFlapping(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, short(t, "v4").flapping(t.Context(), 1000, 3*time.Second))
+}
+
+func TestGrowthIsSeen(t *testing.T) {
+	var all []usage
+	for i := range 100 {
+		all = append(all, usage{memory: 100 << 20, goroutines: float64(100 + 10*i), files: 20})
+	}
+	begin, end := quarter(all, 1), quarter(all, 3)
+	assert.NoError(t, grown("memory", begin.memory, end.memory, 32<<20))
+	assert.NoError(t, grown("files", begin.files, end.files, 50))
+	assert.ErrorContains(t, grown("goroutines", begin.goroutines, end.goroutines, 50), "goroutines grew from 470 to 970")
+}
+
+func TestUnknownPart(t *testing.T) {
+	assert.ErrorContains(t, run(context.Background(), "flaps", time.Second, 1, "v4", 100), "there are faults and flapping")
+}
