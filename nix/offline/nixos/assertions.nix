@@ -36,8 +36,17 @@ in
       lib.foldr lib.warn (
         let
           name = "nixos-system-${config.networking.hostName}-offline";
+          # The system is made of these, so that a mistake in them is one here, too.
+          files = lib.mapAttrsToList (_: file: "${file.source}") (
+            lib.filterAttrs (_: file: file.enable) config.environment.etc
+          );
+          units = lib.mapAttrsToList (_: unit: unit.serviceConfig) config.systemd.services;
           inherit (import ../unbuildable.nix { inherit name; }) drvPath;
         in
+        builtins.deepSeq [
+          files
+          units
+        ]
         {
           type = "derivation";
           inherit name drvPath;
