@@ -28,7 +28,7 @@ test: test-deps test-nix test-go ## all tests; installs what they need
 
 .PHONY: test-deps
 test-deps:
-	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr gobgpd=gobgpd ip=iproute2 etcd=etcd-server python3=python3 networkctl=systemd \
+	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr gobgpd=gobgpd ip=iproute2 etcd=etcd-server python3=python3 networkctl=systemd dbus-daemon=dbus-daemon \
 		xorriso=xorriso /usr/lib/ISOLINUX/isolinux.bin=isolinux sgdisk=gdisk mkfs.ext4=e2fsprogs openssl=openssl \
 		ovs-vswitchd=openvswitch-switch ovn-northd=ovn-central ovn-controller=ovn-host jq=jq nft=nftables iptables=iptables \
 		qemu-system-x86_64=qemu-system-x86 grub-mkrescue=grub-common mformat=mtools cpio=cpio busybox=busybox-static \

@@ -46,6 +46,7 @@ type Announcer struct {
 
 	// Used by Run alone.
 	onPass   []func(Status)
+	past     histories
 	steps    []Step        // of the pass under way
 	atLeast  time.Duration // see PassEvery
 	drains   drains
@@ -67,7 +68,7 @@ func New(o Options) *Announcer {
 		log:    o.Logger.With("part", "announcer"),
 		wake:   make(chan struct{}, 1),
 		asks:   make(chan func()),
-		drains: drains{}, delays: delays{}, reported: newReports(), sent: sentPaths{},
+		drains: drains{}, delays: delays{}, reported: newReports(), sent: sentPaths{}, past: histories{},
 	}
 	a.monitor = health.NewMonitor(health.Config{OnChange: a.trigger, Probe: o.Probe, Logger: o.Logger.With("part", "health"), Users: a.usersOf})
 	a.health = a.monitor.State

@@ -7,6 +7,7 @@
 package bgp
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -84,6 +85,9 @@ type VIP struct {
 	DrainDelay       time.Duration
 	Hold             vip.How // Address, Route or None
 	Checks           []health.Check
+	Require          int           // how many of Checks must be up; 0: all
+	StartDelay       time.Duration // see vips[].start_delay; 0: none
+	Damping          Damping
 }
 
 // Path is what is announced for v.
@@ -289,6 +293,57 @@ func (r *reader) vip(path string, item any, cfg *Config) VIP {
 	for i, item := range checks {
 		v.Checks = append(v.Checks, r.check(fmt.Sprintf("%s.checks[%d]", path, i), item, v.Address))
 	}
+	v.Require = r.require(o, len(checks))
+	v.StartDelay = o.duration("start_delay", 0)
+	if value, ok := o.optional("damping"); ok {
+		v.Damping = r.damping(o.at("damping"), value)
+	}
 	o.end()
 	return v
+}
+
+// require reads how many of n checks must be up; 0 is all.
+func (r *reader) require(o *object, n int) int {
+	value, ok := o.optional("require")
+	if !ok {
+		return 0
+	}
+	need := 0
+	switch v := value.(type) {
+	case string:
+		switch v {
+		case "all":
+			return 0
+		case "any":
+			need = 1
+		default:
+			r.add(o.at("require"), "%s is not known; want \"all\", \"any\" or a number of checks", quote(v))
+			return 0
+		}
+	case json.Number:
+		if need = o.count("require", 0); need == 0 {
+			return 0
+		}
+	default:
+		r.add(o.at("require"), "is %s; want \"all\", \"any\" or a number of checks", kindOf(value))
+		return 0
+	}
+	if need > n {
+		r.add(o.at("require"), "wants %d checks up, and there are %d; make it at most that", need, n)
+	}
+	return need
+}
+
+func (r *reader) damping(path string, value any) Damping {
+	o := r.object(path, value)
+	d := DefaultDamping
+	d.Penalty = o.points("penalty", d.Penalty)
+	d.Suppress = o.points("suppress", d.Suppress)
+	d.Reuse = o.points("reuse", d.Reuse)
+	d.HalfLife = o.duration("half_life", d.HalfLife)
+	if d.Reuse >= d.Suppress && d.Suppress > 0 {
+		r.add(o.at("reuse"), "is %d, and suppress is %d; make it less than that", d.Reuse, d.Suppress)
+	}
+	o.end()
+	return d
 }

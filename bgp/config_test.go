@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -130,7 +131,7 @@ func TestConfigMistakes(t *testing.T) {
 		{`"hold": "route"`, `"hold": "arp"`, `vips[0].hold: "arp" is no way to hold a VIP; want "address", "route" or "none"`},
 		{`"hold": "route"`, `"hold": ""`, `vips[0].hold: "" is no way to hold a VIP`},
 		{`"drain_delay": "30s"`, `"drain_delay": 30`, `vips[0].drain_delay: is the number 30; want a number with a unit`},
-		{`"type": "http"`, `"type": "icmp"`, `vips[0].checks[0].type: "icmp" is not a type of check; want "http" or "tcp"`},
+		{`"type": "http"`, `"type": "icmp"`, `vips[0].checks[0].type: "icmp" is not a type of check; want "http", "tcp", "grpc", "exec" or "systemd"`},
 		{`"type": "http", `, ``, `vips[0].checks[0].type: is missing`},
 		{`"url": "http://127.0.0.1:8080/healthz"`, `"address": "127.0.0.1:8080"`, `vips[0].checks[0].url: is missing; vips[0].checks[0].address: is not known here`},
 		{`http://127.0.0.1:8080/healthz`, `ftp://127.0.0.1/`, `vips[0].checks[0].url: "ftp://127.0.0.1/" is not an http or https URL`},
@@ -142,7 +143,7 @@ func TestConfigMistakes(t *testing.T) {
 		{`"interval": "500ms"`, `"interval": "soon"`, `vips[0].checks[1].interval: "soon" is not a duration`},
 		{`"interval": "500ms"`, `"interval": "400ms"`, `vips[0].checks[1].timeout: 500ms is longer than the interval, 400ms; make it at most that`},
 		{`"rise": 2`, `"rise": 0`, `vips[0].checks[0].rise: is 0; want at least 1`},
-		{`"fall": 3`, `"fall": 3, "retries": 3`, `vips[0].checks[0].retries: is not known here; known are fall, interval, rise, timeout, type, url`},
+		{`"fall": 3`, `"fall": 3, "retries": 3`, `vips[0].checks[0].retries: is not known here; known are body, body_regex, ca_file, fall, fast_interval, headers, host, interval, redirects, rise, status, timeout, type, url`},
 		{`"checks": [] }`, `"checks": {} }`, `vips[1].checks: is an object; want a list in brackets`},
 		{`"checks": [] }`, `"checks": [3] }`, `vips[1].checks[0]: is the number 3; want an object in braces`},
 		{`] } ] }`, `] } ] } {}`, `something follows after the end of the JSON object`},
@@ -195,6 +196,7 @@ func TestLoadConfigNamesTheFile(t *testing.T) {
 // Whatever is in the file: no panic, and what is accepted can be announced.
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(fullConfig))
+	f.Add([]byte(checksConfig))
 	f.Add([]byte(`{"schema_version": 1, "node_id": "n", "asn": 1, "vips": [{"address": "::1"}]}`))
 	f.Add([]byte(`{"vips": [{"checks": [{"type": "http", "url": "http://[::1]"}]}]}`))
 	f.Add([]byte(`[[[`))
@@ -215,7 +217,16 @@ func FuzzParseConfig(f *testing.F) {
 				t.Errorf("accepted %s twice", v.Address)
 			}
 			seen[v.Address] = true
+			if v.Require < 0 || v.Require > len(v.Checks) || v.Damping.Reuse > v.Damping.Suppress || v.Damping.HalfLife < 0 {
+				t.Errorf("accepted %+v", v)
+			}
 			for _, c := range v.Checks {
+				if words := c.Command.Words(); c.Kind == health.Exec && (len(words) == 0 || !filepath.IsAbs(words[0])) || c.Fast < 0 || c.Fast > c.Interval {
+					t.Errorf("accepted %+v", c)
+				}
+				if _, err := regexp.Compile(c.BodyRegex); err != nil {
+					t.Errorf("accepted %v", err)
+				}
 				if c.Interval <= 0 || c.Timeout <= 0 || c.Timeout > c.Interval || c.Rise < 1 || c.Fall < 1 || c.Target() == "" {
 					t.Errorf("accepted %+v", c)
 				}

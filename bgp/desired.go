@@ -38,6 +38,9 @@ type wish struct {
 	drain time.Duration // from its withdraw to letting go of it
 	cause Cause
 	why   string
+
+	damping DampingState
+	until   time.Time // when it changes by itself, whatever the checks do; zero: never
 }
 
 // Cause is why something is done to a VIP, of the few kinds that there are.
@@ -48,6 +51,8 @@ const (
 	CauseNoChecks      Cause = "no_checks"      // it is announced while the announcer runs
 	CauseHealth        Cause = "health"         // its checks are up, or one is down
 	CauseUnknown       Cause = "unknown"        // a check has not answered yet
+	CauseStarting      Cause = "starting"       // its start delay is not over yet
+	CauseDamped        Cause = "damped"         // it went down too often
 	CauseNotConfigured Cause = "not_configured" // it carries our mark, and is in no configuration
 	CauseDrained       Cause = "drained"        // an operator's order
 	CauseStopping      Cause = "stopping"       // the announcer stops
@@ -59,10 +64,11 @@ const (
 var notConfigured = wish{want: Withdraw, cause: CauseNotConfigured, why: "is not in the configuration"}
 
 // desired decides what should become of every configured VIP: configuration,
-// health, operators' orders, and the gate, which is shut once the announcer stops. Peers of our own AS
-// take no path with that AS in it, for a loop (RFC 4271, section 9.1.2), so while
-// there is one, nothing is prepended.
-func desired(cfg *Config, orders DrainOrders, state func(health.Check) health.State, internalPeer, stopping bool) map[netip.Addr]wish {
+// health and what it was like before, operators' orders, and the gate, which is shut
+// once the announcer stops. Peers of our own AS take no path with that AS in it, for a
+// loop (RFC 4271, section 9.1.2), so while there is one, nothing is prepended. Past is
+// brought up to now.
+func desired(cfg *Config, orders DrainOrders, state func(health.Check) health.State, past histories, now time.Time, internalPeer, stopping bool) map[netip.Addr]wish {
 	wishes := make(map[netip.Addr]wish, len(cfg.VIPs))
 	for _, v := range cfg.VIPs {
 		w := wish{path: cfg.Path(v), hold: v.Hold, drain: v.DrainDelay}
@@ -71,32 +77,60 @@ func desired(cfg *Config, orders DrainOrders, state func(health.Check) health.St
 		}
 		if stopping {
 			w.want, w.cause, w.why = Withdraw, CauseStopping, "the announcer stops"
-		} else if order, ok := orders.of(v.Address); ok {
+			wishes[v.Address] = w
+			continue
+		}
+		w.want, w.cause, w.why = healthOf(v, state)
+		past.judge(v, &w, now)
+		if order, ok := orders.of(v.Address); ok {
 			w.want, w.cause, w.why = Withdraw, CauseDrained, fmt.Sprintf("drained by %s: %s", order.By, order.Reason)
-		} else {
-			w.want, w.cause, w.why = healthOf(v, state)
 		}
 		wishes[v.Address] = w
 	}
+	past.keep(wishes)
 	return wishes
 }
 
-// healthOf is Withdraw if any check is down, Leave if any is unknown, else Announce.
+// healthOf is Announce if as many checks are up as must be, Withdraw if so many are
+// down that they cannot, and else Leave.
 func healthOf(v VIP, state func(health.Check) health.State) (Want, Cause, string) {
 	if len(v.Checks) == 0 {
 		return Announce, CauseNoChecks, "has no checks"
 	}
-	want, cause, why := Announce, CauseHealth, "all checks are up"
-	if len(v.Checks) == 1 {
-		why = "its check is up"
+	need := v.Require
+	if need == 0 {
+		need = len(v.Checks)
 	}
+	up, down := 0, 0
+	var firstDown, lastUnknown string
 	for _, c := range v.Checks {
 		switch s := state(c); s.Status {
+		case health.Up:
+			up++
 		case health.Down:
-			return Withdraw, CauseHealth, fmt.Sprintf("check %s is down: %s", c.Target(), s.Reason)
-		case health.Unknown:
-			want, cause, why = Leave, CauseUnknown, fmt.Sprintf("check %s is unknown: %s", c.Target(), s.Reason)
+			if down++; down == 1 {
+				firstDown = fmt.Sprintf("check %s is down: %s", c.Target(), s.Reason)
+			}
+		default:
+			lastUnknown = fmt.Sprintf("check %s is unknown: %s", c.Target(), s.Reason)
 		}
 	}
-	return want, cause, why
+	some := ""
+	if need < len(v.Checks) {
+		some = fmt.Sprintf("%d of %d checks up, %d needed", up, len(v.Checks), need)
+	}
+	switch {
+	case up >= need && some != "":
+		return Announce, CauseHealth, some
+	case up >= need && len(v.Checks) == 1:
+		return Announce, CauseHealth, "its check is up"
+	case up >= need:
+		return Announce, CauseHealth, "all checks are up"
+	case some != "":
+		some += "; "
+	}
+	if len(v.Checks)-down < need {
+		return Withdraw, CauseHealth, some + firstDown
+	}
+	return Leave, CauseUnknown, some + lastUnknown
 }

@@ -24,7 +24,7 @@ func (g GracefulShutdown) applies(cause Cause) bool {
 	switch cause {
 	case CauseStopping, CauseDrained, CauseNotConfigured:
 		return g.Delay > 0
-	case CauseHealth:
+	case CauseHealth, CauseDamped:
 		return g.Delay > 0 && g.OnHealth
 	}
 	return false

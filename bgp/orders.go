@@ -118,7 +118,7 @@ func (a *Announcer) plan(ctx context.Context, candidate *Config) ([]PlannedStep,
 	if err := errors.Join(speakerErr, addrsErr); err != nil {
 		return nil, err
 	}
-	wishes := desired(cfg, a.DrainOrders(), a.health, now.internalPeer(cfg.ASN), false)
+	wishes := desired(cfg, a.DrainOrders(), a.health, a.past.clone(), time.Now(), now.internalPeer(cfg.ASN), false)
 	why := func(addr netip.Addr) string {
 		if w, ok := wishes[addr]; ok {
 			return w.why

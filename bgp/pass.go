@@ -32,7 +32,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	a.steps = nil
 	cfg := a.config()
 	now, speakerErr, addrsErr := a.read(ctx)
-	wishes := desired(cfg, a.DrainOrders(), a.health, now.internalPeer(cfg.ASN), stopping)
+	wishes := desired(cfg, a.DrainOrders(), a.health, a.past, began, now.internalPeer(cfg.ASN), stopping)
 	a.reportSpeaker(speakerErr)
 	a.reportPrepend(cfg, now)
 	a.reportForeign(wishes, now)
@@ -75,6 +75,12 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	clean := isClean(now, speakerErr)
 	if clean && stopping && time.Now().Before(a.until) {
 		clean, next = false, a.until
+	}
+
+	for _, w := range wishes {
+		if !w.until.IsZero() && (next.IsZero() || w.until.Before(next)) {
+			next = w.until
+		}
 	}
 
 	r := result{err: errors.Join(addrsErr, speakerErr, stepErr), next: next, now: now, clean: clean}

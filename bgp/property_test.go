@@ -58,6 +58,11 @@ func (m *machine) pass() result {
 	return m.announcer.pass(context.Background(), false)
 }
 
+// wishes are those of a pass now.
+func (m *machine) wishes(stopping bool) map[netip.Addr]wish {
+	return desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.announcer.past.clone(), time.Now(), m.world.internal, stopping)
+}
+
 // configured tells the world what the announcer is about to read.
 func (m *machine) configured(stopping bool) {
 	clear(m.world.holds)
@@ -66,7 +71,7 @@ func (m *machine) configured(stopping bool) {
 	}
 	m.world.graceful = gracefulDelay
 	m.world.leaves = func(a netip.Addr) bool {
-		wishes := desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.world.internal, stopping)
+		wishes := m.wishes(stopping)
 		wish, ok := wishes[a]
 		return !m.world.listFails && m.cfg.GracefulShutdown.applies(causes(wishes)(a)) && (!ok || wish.want == Withdraw)
 	}
@@ -111,6 +116,10 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 				cfg.VIPs[i].Prepend = rapid.IntRange(0, 2).Draw(t, "prepend")
 				cfg.VIPs[i].DrainDelay = time.Duration(rapid.IntRange(1, 5).Draw(t, "drain delay")) * time.Second
 				cfg.VIPs[i].Hold = rapid.SampledFrom([]vip.How{vip.Address, vip.Route, vip.None}).Draw(t, "hold")
+				cfg.VIPs[i].StartDelay = rapid.SampledFrom([]time.Duration{0, 0, 2 * time.Second}).Draw(t, "start delay")
+				if rapid.Bool().Draw(t, "damping") {
+					cfg.VIPs[i].Damping = Damping{Penalty: 1000, Suppress: 1500, Reuse: 750, HalfLife: time.Second}
+				}
 				if rapid.Bool().Draw(t, "no checks") {
 					cfg.VIPs[i].Checks = nil
 				}
@@ -180,7 +189,7 @@ func (m *machine) afterPass(t *rapid.T) {
 	if w.listFails || w.away != nil && !errors.Is(w.away, speaker.ErrWrongASN) {
 		return
 	}
-	wishes := desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.world.internal, false)
+	wishes := m.wishes(false)
 	for p, path := range w.table {
 		if a := p.Addr(); !w.held(a) {
 			t.Fatalf("%s is announced, and nobody holds it", a)
@@ -224,7 +233,7 @@ func (m *machine) settle(t *rapid.T) {
 	if r = m.pass(); r.err != nil || !r.next.IsZero() || w.changes() != steps {
 		t.Fatalf("not quiet: %+v, %d steps more", r, w.changes()-steps)
 	}
-	for addr, wish := range desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.world.internal, false) {
+	for addr, wish := range m.wishes(false) {
 		path, announced := w.table[wish.path.Prefix]
 		held := w.held(addr)
 		right := w.own[addr] == wish.hold || wish.hold == vip.Address && w.own[addr] == vip.None && w.others[addr]
@@ -249,7 +258,7 @@ func (m *machine) settle(t *rapid.T) {
 			}
 		}
 	}
-	wishes := desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.world.internal, false)
+	wishes := m.wishes(false)
 	for p := range w.table {
 		if _, ok := wishes[p.Addr()]; !ok {
 			t.Fatalf("%s is not configured, and announced", p)

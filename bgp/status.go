@@ -80,6 +80,7 @@ type VIPStatus struct {
 	As        vip.How // how we hold it
 	Foreign   bool    // the address, or a path for it, is somebody else's; it is left alone
 	Draining  bool    // withdrawn, and held until the drain is over
+	Damping   DampingState
 }
 
 // Status returns a copy of the last pass' result.
@@ -117,7 +118,7 @@ func report(wishes map[netip.Addr]wish, now live, leaving map[netip.Prefix]lower
 			Address: addr, Want: w.want, Cause: w.cause, Why: w.why, Announced: announced, Lowered: announced && isLowered,
 			Held: now.addrs.Holds(addr, vip.Anyhow), As: now.addrs.Own[addr],
 			Foreign:  now.addrs.Foreign[addr] || now.table.Foreign[prefix] > 0,
-			Draining: draining,
+			Draining: draining, Damping: w.damping,
 		})
 	}
 	slices.SortFunc(list, func(a, b VIPStatus) int { return a.Address.Compare(b.Address) })

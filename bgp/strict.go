@@ -199,6 +199,16 @@ func (o *object) textOr(key, otherwise string) string {
 	return o.asText(key, value)
 }
 
+// atMost reads a string of at most so many bytes; "" if it is absent.
+func (o *object) atMost(key string, most int) string {
+	s := o.textOr(key, "")
+	if len(s) > most {
+		o.r.add(o.at(key), "has %d bytes; at most %d are allowed", len(s), most)
+		return ""
+	}
+	return s
+}
+
 func (o *object) asText(key string, value any) string {
 	s, ok := value.(string)
 	if !ok {
@@ -239,13 +249,18 @@ func (o *object) asNumber(key string, value any, most uint64) uint64 {
 }
 
 // count reads a number of answers in a row, at least one.
-func (o *object) count(key string, otherwise int) int {
+func (o *object) count(key string, otherwise int) int { return o.positive(key, otherwise, 1000) }
+
+// points reads a penalty, at least one.
+func (o *object) points(key string, otherwise int) int { return o.positive(key, otherwise, 1_000_000) }
+
+func (o *object) positive(key string, otherwise int, most uint64) int {
 	value, ok := o.optional(key)
 	if !ok {
 		return otherwise
 	}
 	before := len(o.r.problems)
-	n := o.asNumber(key, value, 1000)
+	n := o.asNumber(key, value, most)
 	if n == 0 && len(o.r.problems) == before {
 		o.r.add(o.at(key), "is 0; want at least 1")
 	}

@@ -4,6 +4,7 @@ package health
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -11,33 +12,79 @@ import (
 type Kind string
 
 const (
-	HTTP Kind = "http" // GET; any 2xx is good; redirects are not followed, so a 3xx is bad
-	TCP  Kind = "tcp"  // a connection that is accepted is good
+	HTTP    Kind = "http"    // GET; good if the status is one of Status, and the body is as wanted
+	TCP     Kind = "tcp"     // a connection that is accepted is good
+	GRPC    Kind = "grpc"    // grpc.health.v1; SERVING is good
+	Exec    Kind = "exec"    // a program that exits with 0 is good
+	Systemd Kind = "systemd" // a unit that is active is good
 )
+
+// Kinds are all of them.
+var Kinds = []Kind{HTTP, TCP, GRPC, Exec, Systemd}
 
 // Check is one question and how often to ask it. It is comparable: two equal
 // checks are one, asked once, however many VIPs use it, and it keeps its state
 // over a change of configuration as long as it stays equal.
 type Check struct {
-	Kind     Kind
-	URL      string        // HTTP: http or https; a certificate is not verified
-	Address  string        // TCP: host:port
+	Kind Kind
+
+	URL       string   // HTTP: http or https
+	Status    Statuses // HTTP
+	Body      string   // HTTP: what the first 64 KiB of the body have; "" is anything
+	BodyRegex string   // HTTP: what they match, in Go's syntax (RE2); "" is anything
+	Headers   List     // HTTP: name, value, name, value
+	Redirects int      // HTTP: how many are followed, on the same host; one more counts as the answer
+	Address   string   // TCP, GRPC: host:port
+	Service   string   // GRPC: what is asked for; "" is the server as a whole
+	TLS       bool     // GRPC
+	Host      string   // HTTP, GRPC: name to ask for and to verify, in place of the one that is dialled
+	CAFile    string   // HTTP, GRPC: PEM file with who signs the certificate; "" does not verify it
+	Command   List     // Exec: an absolute path, and arguments
+	Unit      string   // Systemd: with its suffix
+
 	Interval time.Duration // from the start of one probe to the start of the next, ±10 %; shorter at first, see eager
+	Fast     time.Duration // the same, between the first answer that contradicts the status and its change; 0: Interval
 	Timeout  time.Duration // of one probe, connecting included
 	Rise     int           // good answers in a row until up
 	Fall     int           // bad answers in a row until down
 
 	// NotAddr must not be dialled: the VIP that depends on this check. It is set
-	// only where the target is a name, whose addresses show when it is dialled.
+	// only where the target is a name, whose addresses show when it is dialled, or
+	// may lead elsewhere.
 	NotAddr netip.Addr
 }
 
-// Target is what the check dials, for people.
+// Target is what the check asks, for people.
 func (c Check) Target() string {
-	if c.Kind == HTTP {
+	switch c.Kind {
+	case HTTP:
 		return c.URL
+	case GRPC:
+		if c.Service != "" {
+			return c.Address + "/" + c.Service
+		}
+		return c.Address
+	case Exec:
+		return printable(strings.Join(c.Command.Words(), " "), 200)
+	case Systemd:
+		return c.Unit
+	default:
+		return c.Address
 	}
-	return c.Address
+}
+
+// List is a list of words without NUL, comparable.
+type List string
+
+// ListOf makes a List. One empty word alone is no word.
+func ListOf(words ...string) List { return List(strings.Join(words, "\x00")) }
+
+// Words are the words of the list.
+func (l List) Words() []string {
+	if l == "" {
+		return nil
+	}
+	return strings.Split(string(l), "\x00")
 }
 
 // Status is what is known of a check's target.

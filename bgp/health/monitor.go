@@ -21,37 +21,52 @@ type Config struct {
 	Probe    func(context.Context, Check) error // nil: Probe of this package
 	Logger   *slog.Logger                       // nil: silent
 	Users    func(Check) []netip.Addr           // the VIPs that depend on a check, for the log; nil: not logged
-	// MaxConcurrent is how many probes are under way at once; 0: as many as the
-	// process can open files for. No check has two, so it matters only to thousands.
+	// MaxConcurrent is how many probes over the network are under way at once; 0: as
+	// many as the process can open files for. No check has two, so it matters only to thousands.
 	MaxConcurrent int
 }
 
-// filesForProbes is how many probes the process has files for. A probe needs one,
-// two while it looks up a name or tries both families; the rest keeps a few.
+// How many probes that cost others something are under way at once.
+const (
+	maxPrograms = 64
+	maxBuses    = 16 // dbus-daemon has 256 connections for one user
+)
+
+// filesForProbes is how many probes over the network the process has files for. One
+// needs one, two while it looks up a name or tries both families, a program four; the
+// rest keeps a few.
 func filesForProbes() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		limit.Cur = 1024
 	}
-	return int(min(max(limit.Cur, 128+64)-64, 1<<20)) / 2
+	const others = 64 + 4*maxPrograms + maxBuses
+	return int(min(max(limit.Cur, others+128)-others, 1<<20)) / 2
 }
 
 // Monitor runs checks and keeps their states. Methods may be called concurrently.
 type Monitor struct {
 	cfg     Config
-	slots   chan struct{}
-	wg      sync.WaitGroup
+	wg      sync.WaitGroup                    // of probes
 	onProbe func(Check, time.Duration, error) // nil: nobody asks
 	late    atomic.Int64                      // when a late probe was last told of, in nanoseconds since 1970
 
-	mu      sync.Mutex
-	closed  bool
-	runners map[Check]*runner
+	mu       sync.Mutex
+	closed   bool
+	runners  map[Check]*runner
+	network  queue
+	programs queue
+	buses    queue
 }
 
 type runner struct {
-	cancel context.CancelFunc
+	check  Check
+	due    time.Time          // of the next probe
+	index  int                // in its queue; -1: a probe is under way
+	cancel context.CancelFunc // of that
+	gone   bool               // from the configuration
 
+	asked int
 	state State
 	row   int // answers in a row that contradict state.Status; see observe
 	good  bool
@@ -68,7 +83,23 @@ func NewMonitor(cfg Config) *Monitor {
 	if cfg.MaxConcurrent == 0 {
 		cfg.MaxConcurrent = filesForProbes()
 	}
-	return &Monitor{cfg: cfg, slots: make(chan struct{}, cfg.MaxConcurrent), runners: map[Check]*runner{}}
+	return &Monitor{
+		cfg: cfg, runners: map[Check]*runner{},
+		network:  queue{limit: cfg.MaxConcurrent, advice: "checks start late, for want of open files; raise LimitNOFILE, or check less"},
+		programs: queue{limit: maxPrograms, advice: "exec checks start late, since too many are under way; check less, or by quicker programs"},
+		buses:    queue{limit: maxBuses, advice: "systemd checks start late, since too many are under way; check less"},
+	}
+}
+
+func (m *Monitor) queueOf(k Kind) *queue {
+	switch k {
+	case Exec:
+		return &m.programs
+	case Systemd:
+		return &m.buses
+	default:
+		return &m.network
+	}
 }
 
 // OnProbe makes the monitor call f after each answer, concurrently. Call it before Update.
@@ -85,30 +116,44 @@ func (m *Monitor) Count() map[Status]int {
 	return counts
 }
 
-// Update makes checks the ones that run. Those that ran before keep their state.
+// Update makes checks the ones that run. Those that ran before keep their state. The
+// first question of a new one waits a random part of the interval, at most a quarter of
+// a second, so that many checks do not all ask at once.
 func (m *Monitor) Update(checks []Check) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return
 	}
+	now := time.Now()
 	wanted := make(map[Check]bool, len(checks))
 	for _, c := range checks {
 		wanted[c] = true
 		if m.runners[c] != nil {
 			continue
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		r := &runner{cancel: cancel, state: State{Status: Unknown, Reason: "not asked yet", Since: time.Now()}}
+		r := &runner{check: c, due: now.Add(rand.N(min(c.Interval, time.Second)/4 + 1)),
+			state: State{Status: Unknown, Reason: "not asked yet", Since: now}}
 		m.runners[c] = r
-		m.wg.Go(func() { m.run(ctx, c, r) })
+		m.queueOf(c.Kind).add(r)
 	}
 	for c, r := range m.runners {
 		if !wanted[c] {
-			r.cancel()
-			delete(m.runners, c)
+			m.remove(c, r)
 		}
 	}
+	for _, q := range []*queue{&m.network, &m.programs, &m.buses} {
+		m.start(q)
+	}
+}
+
+func (m *Monitor) remove(c Check, r *runner) {
+	r.gone = true
+	m.queueOf(c.Kind).remove(r)
+	if r.cancel != nil {
+		r.cancel()
+	}
+	delete(m.runners, c)
 }
 
 // State is the state of c; of a check that does not run it is Unknown.
@@ -126,57 +171,50 @@ func (m *Monitor) Close() {
 	m.mu.Lock()
 	m.closed = true
 	for c, r := range m.runners {
-		r.cancel()
-		delete(m.runners, c)
+		m.remove(c, r)
+	}
+	for _, q := range []*queue{&m.network, &m.programs, &m.buses} {
+		if q.timer != nil {
+			q.timer.Stop()
+		}
 	}
 	m.mu.Unlock()
 	m.wg.Wait()
 }
 
-// eager is the interval of a new check as long as all of its answers are good, so
-// that after a crash a VIP is back soon, however rarely its check asks. A bad answer
-// is given the time of Fall: a host that boots may not be ready yet.
-const eager = 100 * time.Millisecond
-
-// run asks until ctx ends. The first question waits a random part of the
-// interval, at most a second, so that many checks do not all ask at once.
-func (m *Monitor) run(ctx context.Context, c Check, r *runner) {
-	defer r.cancel()
-	timer := time.NewTimer(rand.N(min(c.Interval, time.Second)/4 + 1))
-	defer timer.Stop()
-	for asked := 1; ; asked++ {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		due := time.Now()
-		err := m.probe(ctx, c, due)
-		if ctx.Err() != nil {
-			return // cut off by us, so it says nothing of the target
-		}
-		m.record(c, r, err)
-		interval := c.Interval
-		if good := err == nil; good && asked < c.Rise && r.row == asked {
-			interval = min(interval, eager)
-		}
-		timer.Reset(time.Until(due.Add(jitter(interval))))
+// start starts the probes that are due, and sees to it that the next ones will be.
+// The caller holds m.mu.
+func (m *Monitor) start(q *queue) {
+	if m.closed {
+		return
 	}
+	now := time.Now()
+	for r := q.next(now); r != nil; r = q.next(now) {
+		ctx, cancel := context.WithCancel(context.Background())
+		r.cancel = cancel
+		late := now.Sub(r.due)
+		m.wg.Go(func() {
+			defer cancel()
+			m.reportLate(q, r.check, late)
+			m.record(q, r, m.probe(ctx, r.check))
+		})
+	}
+	if q.running >= q.limit || len(q.waiting) == 0 {
+		return // until a probe ends, or there are new checks
+	}
+	wait := q.waiting[0].due.Sub(now)
+	if q.timer != nil {
+		q.timer.Reset(wait)
+		return
+	}
+	q.timer = time.AfterFunc(wait, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.start(q)
+	})
 }
 
-// jitter is d ±10 %.
-func jitter(d time.Duration) time.Duration {
-	return d - d/10 + rand.N(d/5+1)
-}
-
-func (m *Monitor) probe(ctx context.Context, c Check, due time.Time) error {
-	select {
-	case m.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { <-m.slots }()
-	m.reportLate(c, time.Since(due))
+func (m *Monitor) probe(ctx context.Context, c Check) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, errTimeout)
 	defer cancel()
 	began := time.Now()
@@ -191,7 +229,7 @@ func (m *Monitor) probe(ctx context.Context, c Check, due time.Time) error {
 }
 
 // reportLate warns, at most once a minute, that checks wait for one another.
-func (m *Monitor) reportLate(c Check, by time.Duration) {
+func (m *Monitor) reportLate(q *queue, c Check, by time.Duration) {
 	if by < max(c.Interval/2, 100*time.Millisecond) {
 		return
 	}
@@ -199,20 +237,31 @@ func (m *Monitor) reportLate(c Check, by time.Duration) {
 	if now-last < int64(time.Minute) || !m.late.CompareAndSwap(last, now) {
 		return
 	}
-	m.cfg.Logger.Warn("checks start late, for want of open files; raise LimitNOFILE, or check less",
-		"target", c.Target(), "late", by, "at_once", cap(m.slots))
+	m.cfg.Logger.Warn(q.advice, "target", c.Target(), "late", by, "at_once", q.limit)
 }
 
 var errTimeout = errors.New("check timed out")
 
-func (m *Monitor) record(c Check, r *runner, err error) {
+// record takes the answer to a probe, and plans the next one.
+func (m *Monitor) record(q *queue, r *runner, err error) {
+	c := r.check
 	m.mu.Lock()
-	if m.runners[c] != r {
+	q.running--
+	r.cancel = nil
+	if r.gone { // cut off by us, so it says nothing of the target
+		m.start(q)
 		m.mu.Unlock()
 		return
 	}
+	now := time.Now()
 	before := r.state.Status
-	r.observe(c, err, time.Now())
+	r.asked++
+	r.observe(c, err, now)
+	if r.due = r.due.Add(jitter(r.interval())); r.due.Before(now) {
+		r.due = now // behind those that wait already
+	}
+	q.add(r)
+	m.start(q)
 	after := r.state
 	m.mu.Unlock()
 	if after.Status == before {
@@ -227,6 +276,28 @@ func (m *Monitor) record(c Check, r *runner, err error) {
 	}
 	m.cfg.Logger.Log(context.Background(), level, "health changed", about...)
 	m.cfg.OnChange()
+}
+
+// eager is the interval of a new check as long as all of its answers are good, so
+// that after a crash a VIP is back soon, however rarely its check asks. A bad answer
+// is given the time of Fall: a host that boots may not be ready yet.
+const eager = 100 * time.Millisecond
+
+// interval is how long after the probe that was answered last the next one is due.
+func (r *runner) interval() time.Duration {
+	interval := r.check.Interval
+	if r.row > 0 && r.check.Fast > 0 {
+		interval = min(interval, r.check.Fast)
+	}
+	if r.good && r.asked < r.check.Rise && r.row == r.asked {
+		interval = min(interval, eager)
+	}
+	return interval
+}
+
+// jitter is d ±10 %.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
 }
 
 // observe counts one answer. Only answers in a row count: a good one between bad

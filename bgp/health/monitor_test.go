@@ -35,6 +35,12 @@ func (s *target) probe(context.Context, Check) error {
 	return s.err
 }
 
+func (s *target) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
 var sample = Check{Kind: TCP, Address: "127.0.0.1:80", Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3}
 
 var errRefused = errors.New("connection refused")
@@ -116,12 +122,10 @@ func TestUpdateKeepsTheUnchanged(t *testing.T) {
 		}
 		m.Update(nil)
 		synctest.Wait()
-		service.mu.Lock()
-		asked := service.asked
-		service.mu.Unlock()
+		asked := service.count()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if service.asked != asked || m.State(sample).Status != Unknown {
+		if service.count() != asked || m.State(sample).Status != Unknown {
 			t.Fatal("a removed check goes on")
 		}
 	})
@@ -244,9 +248,9 @@ func TestSoonUpAfterStart(t *testing.T) {
 			if s := m.State(slow); s.Status != want {
 				t.Errorf("%v, %s; want %v", s.Status, s.Reason, want)
 			}
-			asked := service.asked
+			asked := service.count()
 			time.Sleep(25 * time.Second)
-			if service.asked != asked {
+			if service.count() != asked {
 				t.Error("asked more often than every interval")
 			}
 			m.Close()

@@ -3,17 +3,15 @@ package health
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
+	"os"
 	"syscall"
 )
-
-// maxBody is how much of an HTTP answer is read, in bytes; the rest is left.
-const maxBody = 64 << 10
 
 // Probe asks once. A nil error is a good answer; the text of any other says what
 // was wrong, for people. ctx bounds the whole of it.
@@ -29,43 +27,41 @@ func Probe(ctx context.Context, c Check) error {
 		}
 		return conn.Close()
 	case HTTP:
-		return probeHTTP(ctx, c.URL, dialer)
+		return probeHTTP(ctx, c, dialer)
+	case GRPC:
+		return probeGRPC(ctx, c, dialer)
+	case Exec:
+		return probeExec(ctx, c.Command.Words())
+	case Systemd:
+		return probeSystemd(ctx, systemBus, c.Unit)
 	default:
 		return fmt.Errorf("no such type of check: %q", c.Kind)
 	}
 }
 
-func probeHTTP(ctx context.Context, url string, dialer *net.Dialer) error {
-	// A transport of its own: a connection kept from a probe before would hide
-	// that the service accepts no new ones, and no proxy may answer for it.
-	transport := &http.Transport{
-		DialContext:       dialer.DialContext,
-		DisableKeepAlives: true,
-		// The question is whether the service works; who it is, its users verify.
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+// maxCA is how large a file of CAs may be, in bytes.
+const maxCA = 1 << 20
+
+// tlsConfig is how c trusts. Without a CA the question is whether the service works;
+// who it is, its users verify. The file is read each time, since it may be renewed.
+func (c Check) tlsConfig() (*tls.Config, error) {
+	if c.CAFile == "" {
+		return &tls.Config{ServerName: c.Host, InsecureSkipVerify: true}, nil
 	}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	f, err := os.Open(c.CAFile)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	req.Header.Set("User-Agent", "plasmacloud-announcer")
-	resp, err := client.Do(req)
+	defer f.Close()
+	pem, err := io.ReadAll(io.LimitReader(f, maxCA))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return fmt.Errorf("answers %d, want 2xx", resp.StatusCode)
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: has no certificate in PEM", c.CAFile)
 	}
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody)); err != nil {
-		return fmt.Errorf("answers %d, and its body breaks off: %w", resp.StatusCode, err)
-	}
-	return nil
+	return &tls.Config{ServerName: c.Host, RootCAs: pool}, nil
 }
 
 var errOwnVIP = errors.New("leads to the VIP itself, which is held only while it is announced")

@@ -65,7 +65,7 @@ type live struct {
 	announcer                                   Announcer
 	pass, ready, generation, session, checks    *prometheus.Desc
 	desired, announced, missing, held, draining *prometheus.Desc
-	foreign                                     *prometheus.Desc
+	foreign, suppressed, penalty                *prometheus.Desc
 }
 
 func newLive(a Announcer) *live {
@@ -85,6 +85,8 @@ func newLive(a Announcer) *live {
 		held:       desc("vips_held", "VIPs that the announcer holds on the host."),
 		draining:   desc("vips_draining", "VIPs that are withdrawn, and held until the drain is over."),
 		foreign:    desc("vips_foreign", "VIPs with an address or a path that is somebody else's."),
+		suppressed: desc("vips_suppressed", "VIPs that damping keeps from being announced."),
+		penalty:    desc("vip_penalty", "What a VIP has of damping's penalties; left out at 0.", "vip"),
 	}
 }
 
@@ -109,7 +111,7 @@ func (l *live) Collect(to chan<- prometheus.Metric) {
 			gauge(l.session, number(p.State == state), p.Address.String(), strconv.FormatUint(uint64(p.ASN), 10), state)
 		}
 	}
-	var desired, announced, missing, held, draining, foreign int
+	var desired, announced, missing, held, draining, foreign, suppressed int
 	for _, v := range s.VIPs {
 		desired += count(v.Want == bgp.Announce)
 		announced += count(v.Announced)
@@ -117,8 +119,13 @@ func (l *live) Collect(to chan<- prometheus.Metric) {
 		held += count(v.As != 0)
 		draining += count(v.Draining)
 		foreign += count(v.Foreign)
+		suppressed += count(v.Damping.Suppressed)
+		if v.Damping.Penalty > 0 {
+			gauge(l.penalty, v.Damping.Penalty, v.Address.String())
+		}
 	}
 	gauge(l.desired, float64(desired))
+	gauge(l.suppressed, float64(suppressed))
 	if s.TableRead {
 		gauge(l.announced, float64(announced))
 		gauge(l.missing, float64(missing))

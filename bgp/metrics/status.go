@@ -49,6 +49,14 @@ type (
 		HeldAs    string `json:"held_as"`
 		Foreign   bool   `json:"foreign"`
 		Draining  bool   `json:"draining"`
+
+		Damping *Damping `json:"damping"` // null without a penalty
+	}
+	// Damping is what a VIP has of penalties, as of the last pass.
+	Damping struct {
+		Penalty    int        `json:"penalty"`
+		Suppressed bool       `json:"suppressed"`
+		ReuseAt    *time.Time `json:"reuse_at"` // null unless suppressed
 	}
 )
 
@@ -73,9 +81,16 @@ func (s *Server) Status() Status {
 		answer.Speaker.Peers = append(answer.Speaker.Peers, Peer{p.Address.String(), p.ASN, p.State, stamp(p.Since)})
 	}
 	for _, v := range now.VIPs {
-		answer.VIPs = append(answer.VIPs, VIP{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Lowered, v.Held, v.As.String(), v.Foreign, v.Draining})
+		answer.VIPs = append(answer.VIPs, VIP{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Lowered, v.Held, v.As.String(), v.Foreign, v.Draining, damping(v.Damping)})
 	}
 	return answer
+}
+
+func damping(d bgp.DampingState) *Damping {
+	if d.Penalty == 0 {
+		return nil
+	}
+	return &Damping{int(d.Penalty), d.Suppressed, stamp(d.ReuseAt)}
 }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {

@@ -140,9 +140,9 @@ func (d *demo) announcerConfig(ctx context.Context) (string, error) {
 				return "", err
 			}
 			d.backends = append(d.backends, b)
-			if vip["checks"], err = b.checks(checks); err != nil {
-				return "", err
-			}
+			vip["checks"] = b.checks(checks)
+			delete(vip, "start_delay")
+			delete(vip, "damping")
 		}
 		rewritten = append(rewritten, vip)
 	}
@@ -181,22 +181,19 @@ func (b *backend) serve(ctx context.Context) error {
 
 func (b *backend) fail() { b.listener.Close() }
 
-// checks points a VIP's checks at the backend, and lets them rise and fall
-// within the patience of who watches.
-func (b *backend) checks(declared []any) ([]any, error) {
+// checks are a VIP's, by http or else by tcp, pointed at the backend; they rise and
+// fall within the patience of who watches.
+func (b *backend) checks(declared []any) []any {
 	var out []any
 	for _, entry := range declared {
-		check, _ := entry.(map[string]any)
-		check = maps.Clone(check)
-		switch check["type"] {
-		case "http":
-			check["url"] = "http://" + b.address + "/"
-		case "tcp":
-			check["address"] = b.address
-		default:
-			return nil, fmt.Errorf("VIP %s: the demo has no backend for a check of type %v", b.vip, check["type"])
+		declared, _ := entry.(map[string]any)
+		// What else a check asks for, the backend does not have.
+		check := map[string]any{"type": "tcp", "address": b.address, "rise": declared["rise"], "fall": declared["fall"],
+			"interval": probeEvery, "timeout": probeEvery}
+		if declared["type"] == "http" {
+			delete(check, "address")
+			check["type"], check["url"] = "http", "http://"+b.address+"/"
 		}
-		check["interval"], check["timeout"] = probeEvery, probeEvery
 		for _, key := range []string{"rise", "fall"} {
 			var count int
 			if _, err := fmt.Sscan(fmt.Sprint(check[key]), &count); err == nil && count > mostProbes {
@@ -205,7 +202,7 @@ func (b *backend) checks(declared []any) ([]any, error) {
 		}
 		out = append(out, check)
 	}
-	return out, nil
+	return out
 }
 
 func hostPrefix(address string) (netip.Prefix, error) {
