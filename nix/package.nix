@@ -28,7 +28,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-bJbqxE9h+DjgMCgAAqKshSznVz3ltVjg5WuwxO7LNeE=";
+  vendorHash = "sha256-E4Zzu8Y2f7bHcc2Np3y6QAVXsB2iYQfA6HDb/rGwjTI=";
 
   subPackages = map (program: "cmd/${program}") programs;
   env.CGO_ENABLED = 0;

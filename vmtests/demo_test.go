@@ -83,7 +83,10 @@ func TestDemoOfOtherClusters(t *testing.T) {
 				bgp = { asn = 65000; peers.r = { address = "192.0.2.254"; asn = 65000; }; };
 			};
 			plasmacloud.network.fiberlbBgp = { enable = true; vips = [
-				{ address = "198.51.100.7"; nodes = [ "b" ]; checks = [ { type = "tcp"; address = "127.0.0.1:80"; fall = 150; rise = 150; } ]; }
+				{ address = "198.51.100.7"; nodes = [ "b" ]; startDelay = "1h"; damping = { }; checks = [
+					{ type = "systemd"; unit = "fiberlb.service"; fall = 150; rise = 150; }
+					{ type = "http"; url = "http://127.0.0.1:80/"; status = [ 204 ]; body = "x"; }
+				]; }
 			]; }; }`,
 			[]string{"the speaker of b", "198.51.100.7/32", "lost this VIP and no other", "the addresses are gone too"}},
 		"all that a cluster may say of its machines and VIPs": {`{ plasmacloud.cluster = {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -139,15 +140,23 @@ func TestAnnouncerSchemaAgreesWithItsReader(t *testing.T) {
 		"vips": [ { "address": "203.0.113.10", "communities": ["65001:100", "65001:1:2"], "med": 0, "local_pref": 4294967295, "prepend": 3,
 			"hold": "route", "drain_delay": "30s", "checks": [
 				{ "type": "http", "url": "http://127.0.0.1:8080/healthz", "interval": "2s", "timeout": "1s", "rise": 2, "fall": 3 },
-				{ "type": "tcp", "address": "[::1]:80" } ] } ] }`
+				{ "type": "tcp", "address": "[::1]:80" },
+				{ "type": "http", "url": "https://127.0.0.1:8080/healthz", "status": [204, "300-399"], "body": "ok", "body_regex": "^o", "headers": { "Accept": "*/*" },
+					"redirects": 1, "host": "www.example.org", "ca_file": "/etc/ca.pem", "fast_interval": "500ms" },
+				{ "type": "grpc", "address": "127.0.0.1:81", "service": "shop.Cart", "tls": true, "host": "cart", "ca_file": "/etc/ca.pem" },
+				{ "type": "exec", "command": ["/bin/test", "-e", ""] },
+				{ "type": "systemd", "unit": "nginx.service" } ],
+			"require": 2, "start_delay": "30s", "damping": { "penalty": 1000, "suppress": 2500, "reuse": 750, "half_life": "1m" } } ] }`
 	values := []any{
 		nil, true, -1, 0, 1, 2, 256, 1001, 1.5, 65001, 4294967295, 4294967296,
 		"", "a", "0.5s", "1m30s", "5", "5 s", "-5s", "route", "none", "Address", "http", "tcp", "https", "127.0.0.1:80", "127.0.0.1", "127.0.0.1:80x", "/etc/other.pem", "unix:///run/gobgpd.sock",
 		"203.0.113.11", "203.0.113.0/24", "2001:db8::10", "http://127.0.0.1:8081/", "http://user:x@127.0.0.1/", "ftp://127.0.0.1/",
 		[]any{}, []any{"65001:100"}, []any{"65001"}, []any{1}, []any{nil}, map[string]any{}, map[string]any{"x": 1},
+		"all", "any", "grpc", "exec", "systemd", "www.example.org", "www.example.org:80", "a.socket", "a.b/c.service", "o[k", "299-200", []any{200, "404"}, []any{"200-600"}, []any{99},
+		[]any{"/bin/test", ""}, []any{"bin/test"}, []any{"/bin/test", 1}, map[string]any{"X": "a"}, map[string]any{"x y": "a"}, strings.Repeat("x", 1001),
 	}
 	// What the schema leaves to the announcer, as it says itself.
-	beyond := regexp.MustCompile("is longer than the interval|cannot be announced")
+	beyond := regexp.MustCompile("is longer than the interval|cannot be announced|make it less than that|checks up, and there are|is no regular expression")
 	taken, refused := 0, 0
 	agree := func(what string, change func(root map[string]any)) {
 		t.Helper()
@@ -171,6 +180,9 @@ func TestAnnouncerSchemaAgreesWithItsReader(t *testing.T) {
 		}
 	}
 	vip := func(root map[string]any) map[string]any { return root["vips"].([]any)[0].(map[string]any) }
+	check := func(i int) func(map[string]any) map[string]any {
+		return func(root map[string]any) map[string]any { return vip(root)["checks"].([]any)[i].(map[string]any) }
+	}
 	for _, at := range []func(root map[string]any) map[string]any{
 		func(root map[string]any) map[string]any { return root },
 		func(root map[string]any) map[string]any { return root["speaker"].(map[string]any) },
@@ -181,8 +193,8 @@ func TestAnnouncerSchemaAgreesWithItsReader(t *testing.T) {
 		func(root map[string]any) map[string]any { return root["hold"].(map[string]any) },
 		func(root map[string]any) map[string]any { return root["metrics"].(map[string]any) },
 		vip,
-		func(root map[string]any) map[string]any { return vip(root)["checks"].([]any)[0].(map[string]any) },
-		func(root map[string]any) map[string]any { return vip(root)["checks"].([]any)[1].(map[string]any) },
+		func(root map[string]any) map[string]any { return vip(root)["damping"].(map[string]any) },
+		check(0), check(1), check(2), check(3), check(4), check(5),
 	} {
 		root := map[string]any{}
 		require.NoError(t, json.Unmarshal([]byte(document), &root))

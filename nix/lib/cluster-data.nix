@@ -11,6 +11,7 @@
 let
   ip = import ../nix-nos/lib/ip.nix;
   mac = import ./mac.nix;
+  checkTypes = import ./check-types.nix;
   bgp = network.fiberlbBgp;
   inherit (bgp) metrics;
   graceful = bgp.gracefulShutdown;
@@ -111,10 +112,24 @@ let
             fall
             ;
         }
-        // (if c.type == "http" then { inherit (c) url; } else { inherit (c) address; })
+        // (if c.fastInterval == null then { } else { fast_interval = c.fastInterval; })
+        // checkTypes.rendered c
       ) v.checks;
     }
-    // (if v.drainDelay == null then { } else { drain_delay = v.drainDelay; });
+    // (if v.drainDelay == null then { } else { drain_delay = v.drainDelay; })
+    // (if v.startDelay == null then { } else { start_delay = v.startDelay; })
+    // (if v.require == "all" then { } else { inherit (v) require; })
+    // (
+      if v.damping == null then
+        { }
+      else
+        {
+          damping = {
+            inherit (v.damping) penalty suppress reuse;
+            half_life = v.damping.halfLife;
+          };
+        }
+    );
   }) vips;
   runsLb = lib.genAttrs lbNodes (_: true);
   entriesOf =

@@ -27,9 +27,16 @@ let
         type = types.enum [
           "http"
           "tcp"
+          "grpc"
+          "exec"
+          "systemd"
         ];
         example = "http";
-        description = "http: the URL answers with a status of success. tcp: the address accepts a connection.";
+        description = ''
+          http: the URL answers with a status of success. tcp: the address accepts
+          a connection. grpc: the server there says SERVING (grpc.health.v1).
+          exec: a program ends with status 0. systemd: a unit is active.
+        '';
       };
       url = mkOption {
         type = types.nullOr types.str;
@@ -41,9 +48,94 @@ let
         type = types.nullOr types.str;
         default = null;
         example = "127.0.0.1:80";
-        description = "What a tcp check connects to, as HOST:PORT.";
+        description = "What a tcp or grpc check connects to, as HOST:PORT.";
+      };
+      status = mkOption {
+        type = types.listOf (types.either (types.ints.between 100 599) types.str);
+        default = [ ];
+        example = [
+          204
+          "300-399"
+        ];
+        description = "The statuses that are good for an http check, numbers and ranges; [ ]: 200-299.";
+      };
+      body = mkOption {
+        type = types.str;
+        default = "";
+        example = "ready";
+        description = "Text that the first 64 KiB of an http check's answer must have.";
+      };
+      bodyRegex = mkOption {
+        type = types.str;
+        default = "";
+        example = "^(ok|ready)";
+        description = "Regular expression (RE2) that the same must match; checked on the node.";
+      };
+      headers = mkOption {
+        type = types.attrsOf types.str;
+        default = { };
+        example = {
+          Accept = "text/plain";
+        };
+        description = "Headers that an http check sends. They are in the world-readable Nix store: no secrets.";
+      };
+      redirects = mkOption {
+        type = types.ints.between 0 10;
+        default = 0;
+        example = 1;
+        description = "How many redirects an http check follows, on the same host.";
+      };
+      host = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "www.example.org";
+        description = "The name that an http or grpc check asks for, and verifies, in place of the one that it connects to.";
+      };
+      caFile = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "/etc/ssl/service-ca.pem";
+        description = "File on the node with who signs the certificate of an http or grpc check's server; null: it is not verified.";
+      };
+      tls = mkOption {
+        type = types.bool;
+        default = false;
+        example = true;
+        description = "Whether a grpc check uses TLS.";
+      };
+      service = mkOption {
+        type = types.str;
+        default = "";
+        example = "shop.Cart";
+        description = "What a grpc check asks for; empty: the server as a whole.";
+      };
+      command = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [
+          "/run/current-system/sw/bin/test"
+          "-e"
+          "/run/shop/ready"
+        ];
+        description = ''
+          The program that an exec check runs, by absolute path, and its
+          arguments; there is no shell. It runs as the announcer's user, in its
+          hardened unit. They are in the world-readable Nix store: no secrets.
+        '';
+      };
+      unit = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "nginx.service";
+        description = "The unit that a systemd check asks for.";
       };
       interval = mkDuration "2s" "Time from one try to the next.";
+      fastInterval = mkOption {
+        type = types.nullOr duration.type;
+        default = null;
+        example = "200ms";
+        description = "The same while the check changes: after an answer that contradicts what it is, until rise or fall; null: interval.";
+      };
       timeout = mkDuration "1s" "How long one try may take.";
       rise = mkOption {
         type = types.ints.between 1 1000;
@@ -57,6 +149,23 @@ let
         example = 2;
         description = "Tries in a row that must fail until the check is down.";
       };
+    };
+  };
+
+  points =
+    default: description:
+    mkOption {
+      type = types.ints.between 1 1000000;
+      inherit default;
+      example = 1500;
+      inherit description;
+    };
+  damping = {
+    options = {
+      penalty = points 1000 "What one time down costs.";
+      suppress = points 2500 "Penalty from which on the VIP is not announced.";
+      reuse = points 750 "Penalty below which it is announced again.";
+      halfLife = mkDuration "1m" "Time in which the penalty halves.";
     };
   };
 
@@ -100,7 +209,33 @@ let
         type = types.listOf (types.submodule check);
         default = [ ];
         example = lib.literalExpression ''[ { type = "tcp"; address = "127.0.0.1:80"; } ]'';
-        description = "A node announces the VIP while all of these are up there; with none, while its announcer runs.";
+        description = "A node announces the VIP while these are up there, as many as {option}`require` says; with none, while its announcer runs.";
+      };
+      require = mkOption {
+        type = types.either (types.enum [
+          "all"
+          "any"
+        ]) (types.ints.between 1 16);
+        default = "all";
+        example = "any";
+        description = "How many of the checks must be up: all, any one, or a number.";
+      };
+      startDelay = mkOption {
+        type = types.nullOr duration.type;
+        default = null;
+        example = "30s";
+        description = ''
+          How long the checks must be up before a node announces the VIP after its
+          announcer's start. What is announced already stays. null: no time.
+        '';
+      };
+      damping = mkOption {
+        type = types.nullOr (types.submodule damping);
+        default = null;
+        example = {
+          halfLife = "2m";
+        };
+        description = "Keeps a VIP that goes up and down from being announced, after the idea of RFC 2439; { } takes the defaults, null is off.";
       };
       communities = mkOption {
         type = types.listOf types.str;
@@ -177,19 +312,66 @@ let
       assertion = duration.parse c.timeout <= duration.parse c.interval;
       message = "${option}: the timeout of a check of ${v.address}, ${c.timeout}, is longer than its interval, ${c.interval}; make it at most that.";
     }
+  ]
+  ++ lib.optionals (c.fastInterval != null) [
+    (durationProblem "${option}: the fastInterval of a check of ${v.address}" c.fastInterval)
+    {
+      assertion = duration.parse c.fastInterval <= duration.parse c.interval;
+      message = "${option}: the fastInterval of a check of ${v.address}, ${c.fastInterval}, is longer than its interval, ${c.interval}; make it at most that.";
+    }
   ];
+  checkTypes = import ../../lib/check-types.nix;
+  # What says what a check asks, and an example of it.
+  checkExamples = {
+    http = "http://127.0.0.1:8080/healthz";
+    tcp = "127.0.0.1:80";
+    grpc = "127.0.0.1:80";
+    exec = ''[ "/run/current-system/sw/bin/test" "-e" "/run/ready" ]'';
+    systemd = "nginx.service";
+  };
+  dialProblems =
+    v: name: value: isUrl: example:
+    let
+      host = if isUrl then endpoint.hostOfUrl value else endpoint.hostOf value;
+      own = ip.parseHost v.address;
+    in
+    [
+      {
+        assertion = host != null;
+        message = "${name}: \"${value}\" is not ${if isUrl then "a URL" else "HOST:PORT"}; write one such as ${example}.";
+      }
+      {
+        assertion = host == null || own == null || unmapped host != own.address;
+        message = "${name} dials the VIP itself, which a node holds only while the check is up; dial 127.0.0.1, or the node's own address.";
+      }
+    ];
+  isStatus =
+    entry:
+    let
+      range = builtins.match "([1-5][0-9][0-9])(-([1-5][0-9][0-9]))?" (toString entry);
+      last = lib.elemAt range 2;
+    in
+    range != null && (last == null || lib.head range <= last);
+  isHeader =
+    key: value:
+    builtins.match "[-!#$%&'*+.^_`|~0-9A-Za-z]+" key != null
+    && lib.stringLength value <= 4096
+    && builtins.match "[ -~]*" value != null
+    && !(lib.elem (lib.toLower key) checkTypes.reservedHeaders);
+  uses = c: name: lib.elem name checkTypes.options.${c.type};
   checkProblems =
     v: c:
     let
-      key = if c.type == "http" then "url" else "address";
-      other = if c.type == "http" then "address" else "url";
+      key = checkTypes.target.${c.type};
       value = c.${key};
-      host = if c.type == "http" then endpoint.hostOfUrl value else endpoint.hostOf value;
-      example = if c.type == "http" then "http://127.0.0.1:8080/healthz" else "127.0.0.1:80";
+      example = checkExamples.${c.type};
       name = "${option}: the ${c.type} check of ${v.address}";
-      own = ip.parseHost v.address;
+      unused = lib.filter (other: !(uses c other) && c.${other} != checkTypes.unset.${other}) (
+        lib.attrNames checkTypes.unset
+      );
+      isSecure = if c.type == "http" then c.url != null && lib.hasPrefix "https:" c.url else c.tls;
     in
-    if value == null then
+    if value == checkTypes.unset.${key} then
       [
         {
           assertion = false;
@@ -197,20 +379,74 @@ let
         }
       ]
     else
-      [
+      map (other: {
+        assertion = false;
+        message = "${name} takes no ${other}; remove it, or change its type.";
+      }) unused
+      ++ lib.optionals (key == "url" || key == "address") (dialProblems v name value (key == "url") example)
+      ++ lib.optionals (c.type == "http") (
+        map (entry: {
+          assertion = isStatus entry;
+          message = "${name}: \"${toString entry}\" is no HTTP status; write one such as 204, or a range such as \"200-299\".";
+        }) c.status
+        ++ lib.mapAttrsToList (key: value: {
+          assertion = isHeader key value;
+          message = "${name} cannot send the header \"${key}\"; take another name, and a value of one line, without secrets (for Host, there is host).";
+        }) c.headers
+        ++ [
+          {
+            assertion = lib.length c.status <= 16;
+            message = "${name} has ${toString (lib.length c.status)} statuses; keep at most 16.";
+          }
+          {
+            assertion =
+              lib.length (lib.attrNames c.headers) <= 32
+              && lib.length (lib.unique (map lib.toLower (lib.attrNames c.headers))) == lib.length (lib.attrNames c.headers);
+            message = "${name} has more than 32 headers, or one of them twice in other letters; remove some.";
+          }
+          {
+            assertion = lib.stringLength c.body <= 1000 && lib.stringLength c.bodyRegex <= 1000;
+            message = "${name}: body or bodyRegex is too long; take at most 1000 bytes each.";
+          }
+        ]
+      )
+      ++ lib.optionals (uses c "host") [
         {
-          assertion = c.${other} == null;
-          message = "${name} takes no ${other}; remove it, or change its type.";
+          assertion = c.host == null || endpoint.isHostName c.host;
+          message = "${name}: \"${toString c.host}\" is no name of a host; write one such as www.example.org, without a port.";
         }
         {
-          assertion = host != null;
-          message = "${name}: \"${value}\" is not ${if c.type == "http" then "a URL" else "HOST:PORT"}; write one such as ${example}.";
+          assertion = c.caFile == null || lib.hasPrefix "/" c.caFile;
+          message = "${name}: \"${toString c.caFile}\" is no absolute path; write one such as /etc/ssl/service-ca.pem.";
         }
         {
-          assertion = host == null || own == null || unmapped host != own.address;
-          message = "${name} dials the VIP itself, which a node holds only while the check is up; dial 127.0.0.1, or the node's own address.";
+          assertion = c.caFile == null || isSecure;
+          message = "${name} has a caFile, and uses no TLS; use https or tls, or remove it.";
         }
-      ];
+      ]
+      ++ lib.optional (c.type == "grpc") {
+        assertion = lib.stringLength c.service <= 1000;
+        message = "${name}: service is too long; take at most 1000 bytes.";
+      }
+      ++ lib.optionals (c.type == "exec") [
+        {
+          assertion = lib.hasPrefix "/" (lib.head c.command);
+          message = "${name}: \"${lib.head c.command}\" is no absolute path, and there is no shell that would look for it; write one such as /run/current-system/sw/bin/test.";
+        }
+        {
+          assertion =
+            lib.length c.command <= 64 && lib.stringLength (lib.concatStringsSep " " c.command) < 4096;
+          message = "${name} has a command that is too long; take at most 64 words and 4095 bytes.";
+        }
+      ]
+      ++ lib.optional (c.type == "systemd") {
+        assertion =
+          lib.stringLength c.unit <= 255
+          &&
+            builtins.match "[0-9A-Za-z:_.\\@-]+\\.(service|socket|target|device|mount|automount|swap|timer|path|slice|scope)" c.unit
+            != null;
+        message = "${name}: \"${c.unit}\" is no name of a unit; write one with its suffix, such as ${example}.";
+      };
 
   vipProblems =
     v:
@@ -263,6 +499,33 @@ let
     ]
     ++ lib.optional (v.drainDelay != null) (
       durationProblem "${option}: the drainDelay of ${v.address}" v.drainDelay
+    )
+    ++ lib.optional (v.startDelay != null) (
+      durationProblem "${option}: the startDelay of ${v.address}" v.startDelay
+    )
+    ++ lib.optionals (v.damping != null) [
+      (durationProblem "${option}: the halfLife of the damping of ${v.address}" v.damping.halfLife)
+      {
+        assertion = v.damping.reuse < v.damping.suppress;
+        message = "${option}: the damping of ${v.address} has reuse ${toString v.damping.reuse} and suppress ${toString v.damping.suppress}; make reuse less than that.";
+      }
+    ]
+    ++ (
+      let
+        need =
+          if v.require == "all" then
+            0
+          else if v.require == "any" then
+            1
+          else
+            v.require;
+      in
+      [
+        {
+          assertion = need <= lib.length v.checks;
+          message = "${option}: ${v.address} requires ${toString need} checks up, and has ${toString (lib.length v.checks)}; make it at most that.";
+        }
+      ]
     )
     ++ lib.concatMap (c: checkProblems v c ++ timeProblems v c) v.checks
     ++ lib.optional (lib.length v.checks > 16) {
