@@ -308,7 +308,7 @@ func (r *reader) require(o *object, n int) int {
 	if !ok {
 		return 0
 	}
-	need := 0
+	var need int
 	switch v := value.(type) {
 	case string:
 		switch v {

@@ -65,7 +65,7 @@ func (c Check) Target() string {
 		}
 		return c.Address
 	case Exec:
-		return printable(strings.Join(c.Command.Words(), " "), 200)
+		return printable(strings.Join(c.Command.Words(), " "))
 	case Systemd:
 		return c.Unit
 	default:

@@ -220,7 +220,7 @@ func TestExecDropsCapabilities(t *testing.T) {
 		if err == nil {
 			out, readErr := exec.Command("/bin/grep", "CapAmb", "/proc/self/status").Output()
 			if readErr != nil || strings.TrimSpace(string(out)) == "CapAmb:	0000000000000000" {
-				err = fmt.Errorf("test is wrong: %v, %s", readErr, out)
+				err = errors.Join(readErr, fmt.Errorf("test is wrong: %s", out))
 			}
 		}
 		if err == nil {

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// maxReason is how much of a program's first line is kept, in bytes.
+	// maxReason is how much is kept of what others say, in bytes.
 	maxReason = 200
 	// killed is how long a killed program may take to be gone.
 	killed = time.Second
@@ -49,12 +49,12 @@ func probeExec(ctx context.Context, argv []string) error {
 	if err := startWithoutCapabilities(cmd); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	exited := make(chan struct{})
+	exited, reaped := make(chan struct{}), make(chan struct{})
 	go func() {
 		waitForExit(cmd.Process.Pid)
 		close(exited)
 	}()
+	var err error
 	go func() {
 		select {
 		case <-exited:
@@ -63,18 +63,18 @@ func probeExec(ctx context.Context, argv []string) error {
 		// Before the program is reaped, since the number is its group's until then.
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		<-exited
-		done <- cmd.Wait()
+		err = cmd.Wait()
+		close(reaped)
 	}()
-	var err error
 	select {
-	case err = <-done:
+	case <-reaped:
 	case <-ctx.Done():
 		select {
-		case <-done:
+		case <-reaped:
 		case <-time.After(killed):
 			stuck.Add(1)
 			go func() {
-				<-done
+				<-reaped
 				stuck.Add(-1)
 			}()
 		}
@@ -121,13 +121,13 @@ func (f *firstLine) Write(p []byte) (int, error) {
 
 func (f *firstLine) String() string {
 	line, _, _ := strings.Cut(strings.TrimSpace(f.kept.String()), "\n")
-	return printable(line, maxReason)
+	return printable(line)
 }
 
 // printable is s for logs and terminals: cut, and without what these might act on.
-func printable(s string, most int) string {
-	if len(s) > most {
-		s = s[:most] + "…"
+func printable(s string) string {
+	if len(s) > maxReason {
+		s = s[:maxReason] + "…"
 	}
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

@@ -49,8 +49,8 @@ func probeGRPC(ctx context.Context, c Check, dialer *net.Dialer) error {
 	case problem.Code() == codes.NotFound:
 		return fmt.Errorf("knows no service %s", quote(c.Service))
 	case problem.Code() == codes.Unimplemented:
-		return fmt.Errorf("does not serve grpc.health.v1: %s", printable(problem.Message(), maxReason))
+		return fmt.Errorf("does not serve grpc.health.v1: %s", printable(problem.Message()))
 	default:
-		return fmt.Errorf("%s: %s", problem.Code(), printable(problem.Message(), maxReason))
+		return fmt.Errorf("%s: %s", problem.Code(), printable(problem.Message()))
 	}
 }

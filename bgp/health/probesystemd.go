@@ -52,9 +52,9 @@ func probeSystemd(ctx context.Context, bus, unit string) error {
 	case "active", "reloading", "refreshing":
 		return nil
 	}
-	state = printable(state, maxReason)
+	state = printable(state)
 	if load, err := property("LoadState"); err == nil && load != "loaded" {
-		return fmt.Errorf("is %s (%s)", state, printable(load, maxReason))
+		return fmt.Errorf("is %s (%s)", state, printable(load))
 	}
 	return fmt.Errorf("is %s", state)
 }
