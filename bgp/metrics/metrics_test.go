@@ -132,9 +132,9 @@ func TestStatus(t *testing.T) {
 	code, text := get(t, web.URL+"/status")
 	const want = `{"node_id":"node01","version":"v1","at":"2001-09-09T01:46:40Z","summary":"announced 1 of 2 healthy VIPs; speaker: ready","stopping":false,"error":"",` +
 		`"table_read":true,"host_read":true,"speaker":{"state":"ready","generation":4,"peers":[{"address":"192.0.2.1","asn":65100,"state":"established","since":"2001-09-09T01:46:39Z"}]},"vips":[` +
-		`{"address":"203.0.113.1","want":"announce","cause":"health","why":"its check is up","announced":true,"held":true,"held_as":"address","foreign":false,"draining":false,"damping":null},` +
-		`{"address":"203.0.113.2","want":"announce","cause":"no_checks","why":"has no checks","announced":false,"held":true,"held_as":"none","foreign":true,"draining":false,"damping":null},` +
-		`{"address":"2001:db8::1","want":"withdraw","cause":"not_configured","why":"is not in the configuration","announced":false,"held":true,"held_as":"route","foreign":false,"draining":true,"damping":{"penalty":2890,"suppressed":true,"reuse_at":"2001-09-09T01:46:41Z"}}]}` + "\n"
+		`{"address":"203.0.113.1","want":"announce","cause":"health","why":"its check is up","announced":true,"lowered":false,"held":true,"held_as":"address","foreign":false,"draining":false,"damping":null},` +
+		`{"address":"203.0.113.2","want":"announce","cause":"no_checks","why":"has no checks","announced":false,"lowered":false,"held":true,"held_as":"none","foreign":true,"draining":false,"damping":null},` +
+		`{"address":"2001:db8::1","want":"withdraw","cause":"not_configured","why":"is not in the configuration","announced":false,"lowered":false,"held":true,"held_as":"route","foreign":false,"draining":true,"damping":{"penalty":2890,"suppressed":true,"reuse_at":"2001-09-09T01:46:41Z"}}]}` + "\n"
 	if code != 200 || text != want || !json.Valid([]byte(text)) {
 		t.Errorf("%d\n%s\nwant\n%s", code, text, want)
 	}
