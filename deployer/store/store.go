@@ -75,6 +75,20 @@ type Store interface {
 	// takes writes.
 	Seen(ctx context.Context, heard map[string]time.Time) error
 
+	// Update and Mend also store, in the same step, the events that Happened derives from
+	// the change. Append stores events that are about no change.
+	Append(ctx context.Context, events ...Event) error
+
+	// Events returns up to limit events after the cursor, in the order in which they
+	// were stored; "" is from the oldest on that is kept. No event is ever stored before
+	// one that was returned. ErrBadCursor, and ErrCursorGone where some of those after
+	// it are gone.
+	Events(ctx context.Context, after string, limit int) (Page, error)
+
+	// Trim drops the oldest events over those that the store keeps. It is called now and
+	// then, by one of those who share the store.
+	Trim(ctx context.Context) error
+
 	// Close releases the store. Calls after it return ErrClosed.
 	Close() error
 }

@@ -7,7 +7,9 @@ package bolt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -35,6 +37,9 @@ var (
 	bucketSeen  = []byte("last_seen") // id -> Unix nanoseconds, 8 bytes big-endian; counts over the record
 	keySchema   = []byte("schema_version")
 
+	bucketEvents = []byte("events")       // number, 8 bytes big-endian -> JSON of store.Event
+	keyEpoch     = []byte("events_epoch") // name of this log of events
+
 	// bucketCorrupt is there once a record was mended: id/number -> the bytes that
 	// could not be read. Nothing reads it but people.
 	bucketCorrupt = []byte("corrupt")
@@ -45,11 +50,14 @@ type Config struct {
 	Path          string
 	LockTimeout   time.Duration // how long to wait for another process; 0: one second
 	MaxBatchDelay time.Duration // how long a lone write waits for company; 0: one millisecond
+	KeptEvents    int           // 0: store.KeptEvents
 }
 
 // Store is a store.Store in one file.
 type Store struct {
-	db *bbolt.DB
+	db    *bbolt.DB
+	keep  uint64 // events
+	epoch string // of the events
 }
 
 var _ store.Store = (*Store)(nil)
@@ -73,11 +81,12 @@ func Open(cfg Config) (*Store, error) {
 		return nil, openError(cfg.Path, err)
 	}
 	db.MaxBatchDelay = cfg.MaxBatchDelay
-	if err := prepare(db, fresh); err != nil {
+	epoch, err := prepare(db, fresh)
+	if err != nil {
 		_ = db.Close() // the first error says it all, in one line
 		return nil, fmt.Errorf("store %s: %w", cfg.Path, err)
 	}
-	return &Store{db: db}, nil
+	return &Store{db: db, keep: uint64(cmp.Or(cfg.KeptEvents, store.KeptEvents)), epoch: epoch}, nil
 }
 
 func openError(path string, err error) error {
@@ -99,12 +108,13 @@ func openError(path string, err error) error {
 	}
 }
 
-// prepare checks the schema, or lays it in a fresh file.
-func prepare(db *bbolt.DB, fresh bool) error {
+// prepare checks the schema, or lays it in a fresh file. It returns the epoch of the
+// events.
+func prepare(db *bbolt.DB, fresh bool) (epoch string, err error) {
 	if err := os.Chmod(db.Path(), 0o600); err != nil {
-		return err
+		return "", err
 	}
-	err := db.Update(func(tx *bbolt.Tx) error {
+	err = db.Update(func(tx *bbolt.Tx) error {
 		meta, err := tx.CreateBucketIfNotExists(bucketMeta)
 		if err != nil {
 			return err
@@ -118,17 +128,21 @@ func prepare(db *bbolt.DB, fresh bool) error {
 		default:
 			return fmt.Errorf("schema version %s, and this deployer reads %s; run the deployer that wrote it", found, schemaVersion)
 		}
-		for _, name := range [][]byte{bucketNodes, bucketSeen} {
+		for _, name := range [][]byte{bucketNodes, bucketSeen, bucketEvents} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
-		return nil
+		if epoch = string(meta.Get(keyEpoch)); epoch != "" {
+			return nil
+		}
+		epoch = rand.Text()[:8]
+		return meta.Put(keyEpoch, []byte(epoch))
 	})
 	if err != nil || !fresh {
-		return err
+		return epoch, err
 	}
-	return syncDir(filepath.Dir(db.Path()))
+	return epoch, syncDir(filepath.Dir(db.Path()))
 }
 
 // syncDir makes a new file's name survive a power loss; bbolt syncs only the file.
@@ -202,6 +216,9 @@ func (s *Store) Update(ctx context.Context, id string, change store.Change) erro
 		if err := tx.Bucket(bucketNodes).Put([]byte(id), value); err != nil {
 			return err
 		}
+		if err := s.put(tx, store.Happened(old, found, changed)); err != nil {
+			return err
+		}
 		return tx.Bucket(bucketSeen).Delete([]byte(id)) // the record has it
 	})
 	if err == nil {
@@ -243,6 +260,7 @@ func (s *Store) Mend(ctx context.Context, n node.Node) error {
 			aside.Put(fmt.Appendf(nil, "%s/%d", id, number), bad),
 			nodes.Put(id, value),
 			tx.Bucket(bucketSeen).Delete(id),
+			s.put(tx, store.Happened(node.Node{}, false, n)),
 		)
 	}))
 }

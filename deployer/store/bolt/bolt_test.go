@@ -21,7 +21,7 @@ import (
 
 func open(t testing.TB, path string) *bolt.Store {
 	t.Helper()
-	s, err := bolt.Open(bolt.Config{Path: path})
+	s, err := bolt.Open(bolt.Config{Path: path, KeptEvents: storetest.KeptEvents})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,12 +15,17 @@
 //	nodes/ID               JSON of node.Node
 //	seen/ID                when the node was last heard, and the revision of the record that it belongs to
 //	corrupt/ID/REVISION    bytes that could not be read, kept by Mend
+//	events/RANDOM-NUMBER   JSON list of NUMBER events that were stored in one transaction
+//	meta/events_epoch      name of this log of events
+//	meta/events_last       written with each of events/; their number
+//	meta/events_floor      the revision up to which events were dropped
 //	leader                 name of the deployer that looks after the deadlines, bound to its lease
 package etcd
 
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -68,6 +73,8 @@ type Config struct {
 	Password  string
 	Timeout   time.Duration // of every call; 3s
 	Logger    *slog.Logger  // nil: slog.Default()
+
+	KeptEvents int // 0: store.KeptEvents
 }
 
 // Store is a store.Store behind the etcd v3 API.
@@ -83,6 +90,7 @@ type Store struct {
 	writes [writers]chan *update // by id, so that no two of ours race for one record
 
 	leading atomic.Bool
+	epoch   string // of the events
 }
 
 var _ store.Store = (*Store)(nil)
@@ -93,6 +101,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg.Prefix = cmp.Or(cfg.Prefix, "/plasmacloud/")
 	cfg.Timeout = cmp.Or(cfg.Timeout, 3*time.Second)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	cfg.KeptEvents = cmp.Or(cfg.KeptEvents, store.KeptEvents)
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints,
 		TLS:       cfg.TLS,
@@ -135,10 +144,31 @@ func (s *Store) key(parts ...string) string { return s.cfg.Prefix + strings.Join
 
 func (s *Store) schemaKey() string { return s.key("meta", "schema_version") }
 
-// prepare checks the schema, or lays it below a fresh prefix.
+// prepare checks the schema, or lays it below a fresh prefix, and finds the epoch.
 func (s *Store) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
+	if err := s.laySchema(ctx); err != nil {
+		return err
+	}
+	key, epoch := s.key("meta", "events_epoch"), rand.Text()[:8]
+	answer, err := s.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
+		Then(clientv3.OpPut(key, epoch)).
+		Else(clientv3.OpGet(key)).
+		Commit()
+	switch {
+	case err != nil:
+		return s.failed(err)
+	case answer.Succeeded:
+		s.epoch = epoch
+	default:
+		s.epoch = string(answer.Responses[0].GetResponseRange().Kvs[0].Value)
+	}
+	return nil
+}
+
+func (s *Store) laySchema(ctx context.Context) error {
 	answer, err := s.client.Txn(ctx).
 		If(clientv3.Compare(clientv3.CreateRevision(s.schemaKey()), "=", 0)).
 		Then(clientv3.OpGet(s.key("nodes", ""), clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())).

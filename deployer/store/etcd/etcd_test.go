@@ -34,7 +34,7 @@ func fresh() string { return fmt.Sprintf("/test/%d/", prefixes.Add(1)) }
 
 func open(t testing.TB, server *etcdtest.Server, prefix string) *etcd.Store {
 	t.Helper()
-	s, err := etcd.Open(context.Background(), etcd.Config{Endpoints: []string{server.URL}, Prefix: prefix})
+	s, err := etcd.Open(context.Background(), etcd.Config{Endpoints: []string{server.URL}, Prefix: prefix, KeptEvents: storetest.KeptEvents})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +59,7 @@ func TestEtcd(t *testing.T) {
 			it := on{version, server, server.Client()}
 			t.Run("conformance", it.conformance)
 			t.Run("shared", it.shared)
+			t.Run("follow", it.follow)
 			t.Run("schema", it.schema)
 			t.Run("large", it.large)
 			t.Run("lead", it.lead)
@@ -148,6 +149,12 @@ func (it on) shared(t *testing.T) {
 	}
 }
 
+// follow: what is written through two stores is followed through one of them.
+func (it on) follow(t *testing.T) {
+	prefix := fresh()
+	storetest.Follow(t, open(t, it.server, prefix), open(t, it.server, prefix))
+}
+
 // away: each call ends within the timeout while etcd is stopped, is killed, and
 // its error is no error of the caller's context; what was answered is there afterwards.
 func (it on) away(t *testing.T) {
@@ -164,11 +171,14 @@ func (it on) away(t *testing.T) {
 		t.Helper()
 		var all sync.WaitGroup
 		for what, call := range map[string]func() error{
-			"get":   func() error { _, err := s.Get(t.Context(), "node01"); return err },
-			"list":  func() error { _, err := s.List(t.Context()); return err },
-			"seen":  func() error { return s.Seen(t.Context(), map[string]time.Time{"node01": start.Add(time.Hour)}) },
-			"probe": func() error { return s.Seen(t.Context(), nil) },
-			"mend":  func() error { return s.Mend(t.Context(), storetest.Full("node01")) },
+			"get":    func() error { _, err := s.Get(t.Context(), "node01"); return err },
+			"list":   func() error { _, err := s.List(t.Context()); return err },
+			"seen":   func() error { return s.Seen(t.Context(), map[string]time.Time{"node01": start.Add(time.Hour)}) },
+			"probe":  func() error { return s.Seen(t.Context(), nil) },
+			"events": func() error { _, err := s.Events(t.Context(), "", 1); return err },
+			"append": func() error { return s.Append(t.Context(), store.Event{Event: store.EventManifest}) },
+			"trim":   func() error { return s.Trim(t.Context()) },
+			"mend":   func() error { return s.Mend(t.Context(), storetest.Full("node01")) },
 			"update": func() error {
 				return s.Update(t.Context(), "node01", set("node01", func(n *node.Node) { n.Role = "x" }))
 			},
@@ -239,10 +249,13 @@ func (it on) schema(t *testing.T) {
 		})
 		_, getErr := s.Get(t.Context(), "node01")
 		_, listErr := s.List(t.Context())
+		_, eventsErr := s.Events(t.Context(), "", 1)
 		for what, err := range map[string]error{
 			"update": err, "get": getErr, "list": listErr,
-			"seen": s.Seen(t.Context(), map[string]time.Time{"node01": start.Add(time.Hour)}),
-			"mend": s.Mend(t.Context(), storetest.Full("node01")),
+			"seen":   s.Seen(t.Context(), map[string]time.Time{"node01": start.Add(time.Hour)}),
+			"mend":   s.Mend(t.Context(), storetest.Full("node01")),
+			"events": eventsErr, "trim": s.Trim(t.Context()),
+			"append": s.Append(t.Context(), store.Event{Event: store.EventManifest}),
 		} {
 			if err == nil || !strings.Contains(err.Error(), prefix+test.want) {
 				t.Errorf("%s, %s: %v, want %q", name, what, err, test.want)

@@ -54,12 +54,13 @@ type group struct {
 	record  record
 	updates []*update
 	value   []byte // to write; nil: nothing
+	events  events // that happen with it
 }
 
 // compute runs the changes on the record, each on what the one before it made.
 func (g *group) compute() {
 	current, found, corrupt := g.record.node, g.record.err == nil, !errors.Is(g.record.err, store.ErrNotFound)
-	g.value = nil
+	g.value, g.events = nil, nil
 	for _, u := range g.updates {
 		if !found && corrupt {
 			u.result = g.record.err
@@ -77,6 +78,7 @@ func (g *group) compute() {
 			}
 			continue
 		}
+		g.events.add(store.Happened(current, found, changed))
 		current, found, g.value = changed, true, value
 	}
 }
@@ -163,7 +165,7 @@ func (s *Store) groups(ctx context.Context, batch []*update) ([]*group, error) {
 func fitting(groups []*group) []*group {
 	size := 0
 	for i, g := range groups {
-		if size += len(g.value); i > 0 && size > maxBytes {
+		if size += len(g.value) + g.events.size(); i > 0 && size > maxBytes {
 			return groups[:i]
 		}
 	}
@@ -175,12 +177,15 @@ func (s *Store) swap(ctx context.Context, groups []*group) (swapped bool, err er
 	unchanged := []clientv3.Cmp{clientv3.Compare(clientv3.Value(s.schemaKey()), "=", schemaVersion)}
 	var puts []clientv3.Op
 	var ids []string
+	var happened events
 	for _, g := range groups {
+		happened = append(happened, g.events...)
 		key := s.key("nodes", g.record.id)
 		unchanged = append(unchanged, clientv3.Compare(clientv3.ModRevision(key), "=", g.record.revision))
 		puts = append(puts, clientv3.OpPut(key, string(g.value)))
 		ids = append(ids, g.record.id)
 	}
+	puts = append(puts, s.opsToPut(happened)...)
 	answer, err := s.client.Txn(ctx).If(unchanged...).Then(puts...).Else(s.opsToRead(ids)...).Commit()
 	if err != nil {
 		return false, s.failed(err)
@@ -210,6 +215,8 @@ func (s *Store) Mend(ctx context.Context, n node.Node) error {
 	if err != nil {
 		return err
 	}
+	var happened events
+	happened.add(store.Happened(node.Node{}, false, n))
 	for {
 		records, err := s.readAll(ctx, []string{n.ID})
 		if err != nil {
@@ -224,8 +231,9 @@ func (s *Store) Mend(ctx context.Context, n node.Node) error {
 		answer, err := s.client.Txn(ctx).
 			If(clientv3.Compare(clientv3.Value(s.schemaKey()), "=", schemaVersion),
 				clientv3.Compare(clientv3.ModRevision(key), "=", bad.revision)).
-			Then(clientv3.OpPut(s.key("corrupt", n.ID, strconv.FormatInt(bad.revision, 10)), string(bad.value)),
-				clientv3.OpPut(key, string(value))).
+			Then(append(s.opsToPut(happened),
+				clientv3.OpPut(s.key("corrupt", n.ID, strconv.FormatInt(bad.revision, 10)), string(bad.value)),
+				clientv3.OpPut(key, string(value)))...).
 			Commit()
 		if err != nil {
 			return s.failedFor(caller, err)

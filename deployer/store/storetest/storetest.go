@@ -54,6 +54,10 @@ func Run(t *testing.T, open func(t *testing.T) Opened) {
 		{"seen after a reset", seenAfterReset},
 		{"it is all there after opening again", openAgain},
 		{"a corrupt record", corruptRecord},
+		{"events of changes", eventsOfChanges},
+		{"events are followed", eventsAreFollowed},
+		{"old events are dropped", oldEventsAreDropped},
+		{"cursors that are none", badCursors},
 		{"closed", closed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -343,10 +347,14 @@ func closed(t *testing.T, s Opened) {
 	}
 	_, err := s.Get(t.Context(), "node01")
 	_, listErr := s.List(t.Context())
+	_, eventsErr := s.Events(t.Context(), "", 1)
 	for what, err := range map[string]error{
 		"get": err, "list": listErr,
 		"update": s.Update(t.Context(), "node01", func(n node.Node, _ bool) (node.Node, error) { return n, nil }),
 		"seen":   s.Seen(t.Context(), map[string]time.Time{"node01": start}),
+		"append": s.Append(t.Context(), store.Event{Event: store.EventManifest}),
+		"trim":   s.Trim(t.Context()),
+		"events": eventsErr,
 	} {
 		if !errors.Is(err, store.ErrClosed) {
 			t.Errorf("%s: %v, want ErrClosed", what, err)
