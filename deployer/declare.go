@@ -86,7 +86,7 @@ func (r *Registry) Declare(ctx context.Context, declarations []node.Declaration)
 		}
 		return nil
 	})
-	return done, err
+	return done, errors.Join(err, r.declared(ctx, now, done))
 }
 
 // each runs work on all inputs, at most declareWriters at a time.

@@ -67,7 +67,7 @@ func (r *Registry) Flush(ctx context.Context) error {
 // Tick fails the nodes whose deadline has passed. It reads the deadlines from the
 // store, so those set before a restart count as well. Where the clock was set back,
 // it brings what lies in the future to now: no silence and no deadline may last
-// until a year that a wrong clock once showed. Where several registries share the
+// until a year that a wrong clock once showed. It drops old events. Where several registries share the
 // store, the leader does this for all.
 func (r *Registry) Tick(ctx context.Context) error {
 	nodes, failure := r.list(ctx)
@@ -82,6 +82,9 @@ func (r *Registry) Tick(ctx context.Context) error {
 		if !r.cfg.Lead() {
 			return failure
 		}
+	}
+	if err := r.cfg.Store.Trim(ctx); err != nil {
+		failure = errors.Join(failure, fmt.Errorf("drop old events: %w", err))
 	}
 	rules := r.rules()
 	for _, n := range nodes {

@@ -71,6 +71,7 @@ func (c *Config) setDefaults() {
 type Registry struct {
 	cfg      Config
 	refusals refusalLog
+	notable  notable
 
 	listeningSince atomic.Pointer[time.Time] // by the clock on the wall, as the times of nodes are
 
@@ -174,7 +175,7 @@ func (r *Registry) PhoneHome(ctx context.Context, id string, report node.Report)
 	if err != nil {
 		var refused *node.RefusedError
 		if errors.As(err, &refused) {
-			r.refusals.add(ctx, r.cfg.Now(), id, refused)
+			r.refused(ctx, id, refused)
 		}
 		return Answer{}, err
 	}

@@ -13,6 +13,7 @@ import (
 const (
 	PathPhoneHome = "/api/v1/phone-home"
 	PathNodes     = "/api/v1/nodes"
+	PathEvents    = "/api/v1/events"
 	PathHealth    = "/health"
 	PathMetrics   = "/metrics"
 )
@@ -91,6 +92,31 @@ type Node struct {
 type NodeList struct {
 	Nodes []Node `json:"nodes"`
 }
+
+// Event is one thing that happened.
+type Event struct {
+	Cursor string     `json:"cursor"` // the place behind it, to go on from
+	At     time.Time  `json:"at"`
+	NodeID string     `json:"node_id,omitempty"` // none where a manifest was declared
+	Event  node.Event `json:"event"`             // that of a history, or "refused", "manifest", "unreadable"
+	From   node.State `json:"from,omitempty"`
+	To     node.State `json:"to,omitempty"`   // equal to From where the state stayed
+	Code   string     `json:"code,omitempty"` // of the problem, with "refused"
+	Reason string     `json:"reason,omitempty"`
+}
+
+// EventList is GET /api/v1/events: oldest first.
+type EventList struct {
+	Events []Event `json:"events"`
+	Next   string  `json:"next"` // cursor to go on from, also where there are no events
+	More   bool    `json:"more"` // there may be more already
+}
+
+// EventStreamType is what a watcher of GET /api/v1/events accepts.
+const EventStreamType = "text/event-stream"
+
+// MaxEvents is how many an EventList has at most.
+const MaxEvents = 1000
 
 // Health is GET /health. Its status code is 503 when Status is "failing", else 200.
 type Health struct {

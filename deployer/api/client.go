@@ -90,7 +90,7 @@ func (c *Client) PhoneHome(ctx context.Context, request PhoneHomeRequest) (Phone
 	if request.JoinToken != "" {
 		headers.Set("Authorization", "Bearer "+request.JoinToken)
 	}
-	err = c.do(ctx, http.MethodPost, PathPhoneHome, headers, body, maxAnswerBytes, &response)
+	err = c.do(ctx, http.MethodPost, PathPhoneHome, "", headers, body, maxAnswerBytes, &response)
 	if err == nil && response.NodeID != request.NodeID {
 		// Anything that answers {} to all: an installer must not take that for a yes.
 		return PhoneHomeResponse{}, &Error{Problem: Problem{
@@ -104,14 +104,14 @@ func (c *Client) PhoneHome(ctx context.Context, request PhoneHomeRequest) (Phone
 // List returns all nodes by ascending id, without their history.
 func (c *Client) List(ctx context.Context) ([]Node, error) {
 	var list NodeList
-	err := c.do(ctx, http.MethodGet, PathNodes, c.bearer(), nil, maxListBytes, &list)
+	err := c.do(ctx, http.MethodGet, PathNodes, "", c.bearer(), nil, maxListBytes, &list)
 	return list.Nodes, err
 }
 
 // Get returns one node with its history.
 func (c *Client) Get(ctx context.Context, id string) (Node, error) {
 	var n Node
-	err := c.do(ctx, http.MethodGet, PathNodes+"/"+url.PathEscape(id), c.bearer(), nil, maxAnswerBytes, &n)
+	err := c.do(ctx, http.MethodGet, PathNodes+"/"+url.PathEscape(id), "", c.bearer(), nil, maxAnswerBytes, &n)
 	return n, err
 }
 
@@ -119,7 +119,7 @@ func (c *Client) Get(ctx context.Context, id string) (Node, error) {
 // cannot is a Health with its reason and no error.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var h Health
-	err := c.do(ctx, http.MethodGet, PathHealth, nil, nil, maxAnswerBytes, &h)
+	err := c.do(ctx, http.MethodGet, PathHealth, "", nil, nil, maxAnswerBytes, &h)
 	return h, err
 }
 
@@ -130,10 +130,12 @@ func (c *Client) bearer() http.Header {
 	return http.Header{"Authorization": {"Bearer " + c.token}}
 }
 
-func (c *Client) do(ctx context.Context, method, path string, headers http.Header, body []byte, limit int64, into any) error {
-	request, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), bytes.NewReader(body))
+func (c *Client) request(ctx context.Context, method, path, after string, headers http.Header, body []byte) (*http.Request, error) {
+	at := c.base.JoinPath(path)
+	at.RawQuery = query(after)
+	request, err := http.NewRequestWithContext(ctx, method, at.String(), bytes.NewReader(body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for key, values := range headers {
 		request.Header[key] = values
@@ -141,6 +143,14 @@ func (c *Client) do(ctx context.Context, method, path string, headers http.Heade
 	request.Header.Set("Accept", "application/json, "+ProblemContentType)
 	if method == http.MethodPost {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	return request, nil
+}
+
+func (c *Client) do(ctx context.Context, method, path, after string, headers http.Header, body []byte, limit int64, into any) error {
+	request, err := c.request(ctx, method, path, after, headers, body)
+	if err != nil {
+		return err
 	}
 	response, err := c.http.Do(request)
 	if err != nil {

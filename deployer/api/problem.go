@@ -20,6 +20,7 @@ const (
 	CodeBusy             = "busy" // try again after Retry-After
 	CodeUnavailable      = "store_unavailable"
 	CodeInternal         = "internal"
+	CodeCursorGone       = "cursor_gone" // begin anew without a cursor
 
 	CodeTooManyAttempts       = "too_many_attempts" // try again after Retry-After
 	CodeOperatorTokenRequired = "operator_token_required"

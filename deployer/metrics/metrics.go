@@ -30,6 +30,7 @@ type Metrics struct {
 	requests *prometheus.HistogramVec
 	reports  *prometheus.CounterVec
 	writes   *prometheus.HistogramVec
+	watchers prometheus.Gauge
 }
 
 // New is the metrics of a deployer of the version.
@@ -47,7 +48,8 @@ func New(version string) *Metrics {
 		writes: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: prefix + "store_write_duration_seconds", Buckets: buckets,
 			Help: "How long the store took to make a write durable."}, []string{"operation", "result"}),
 	}
-	m.registry.MustRegister(build, m.requests, m.reports, m.writes,
+	m.watchers = prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "event_watchers", Help: "Streams of events that are open."})
+	m.registry.MustRegister(build, m.requests, m.reports, m.writes, m.watchers,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -69,6 +71,9 @@ func (m *Metrics) PhoneHome(phase node.Phase, code string) {
 	}
 	m.reports.WithLabelValues(string(phase), code).Inc()
 }
+
+// Watchers says how many streams of events are open.
+func (m *Metrics) Watchers(n int) { m.watchers.Set(float64(n)) }
 
 // Watch adds what r knows of the nodes. Call it once.
 func (m *Metrics) Watch(r *deployer.Registry) { m.registry.MustRegister(newNodes(r)) }
@@ -124,6 +129,13 @@ func (t *timed) Mend(ctx context.Context, n node.Node) error {
 	begin := time.Now()
 	err := t.Store.Mend(ctx, n)
 	t.observe("mend", begin, err)
+	return err
+}
+
+func (t *timed) Append(ctx context.Context, events ...store.Event) error {
+	begin := time.Now()
+	err := t.Store.Append(ctx, events...)
+	t.observe("append", begin, err)
 	return err
 }
 

@@ -34,8 +34,12 @@ type Config struct {
 	Operators  *tokens.File     // nil: anybody may look
 	Now        func() time.Time // for the end of tokens; nil: time.Now
 
+	Stop <-chan struct{} // closed: streams of events end; nil: they never do for that
+
 	MaxConcurrent int           // requests at work at once; 1024
 	MaxWait       time.Duration // how long a request waits for its turn before it is told "busy"; 5s
+	MaxWatchers   int           // streams of events at once; 256
+	Heartbeat     time.Duration // of such a stream; 15s
 	BodyTimeout   time.Duration // how long the body of a report may take to arrive; 3s
 	WriteTimeout  time.Duration // how long the peer may take to read its answer; 20s
 }
@@ -48,6 +52,8 @@ type server struct {
 	large    chan struct{} // one for each large body in memory
 	lists    lists
 	failures deployer.LogBudget // of requests that failed
+	watchers chan struct{}      // one for each stream of events
+	feed     feed
 
 	// Of joining and of operators, since broken nodes must not shut out who looks after
 	// them from the same address.
@@ -66,12 +72,15 @@ func New(cfg Config) http.Handler {
 	cfg.Metrics.Watch(cfg.Registry)
 	cfg.MaxConcurrent = cmp.Or(cfg.MaxConcurrent, 1024)
 	cfg.MaxWait = cmp.Or(cfg.MaxWait, 5*time.Second)
+	cfg.MaxWatchers = cmp.Or(cfg.MaxWatchers, 256)
+	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, 15*time.Second)
 	cfg.BodyTimeout = cmp.Or(cfg.BodyTimeout, 3*time.Second)
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 20*time.Second)
 	s := &server{
 		cfg: cfg, registry: cfg.Registry, log: cfg.Logger,
 		slots: make(chan struct{}, cfg.MaxConcurrent), large: make(chan struct{}, largeBodies),
 		joins: newGuesses(), operators: newGuesses(),
+		watchers: make(chan struct{}, cfg.MaxWatchers),
 	}
 	return s.recoverPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
@@ -92,6 +101,8 @@ type answer struct {
 	allow      string
 	retryAfter string // seconds
 	written    func() // may be nil
+
+	stream func(http.ResponseWriter) // writes the body as it comes, in place of body
 }
 
 // handler makes an answer. It uses w for nothing but the body of the request.
@@ -109,6 +120,8 @@ func (s *server) route(path string) (name string, h handler) {
 		return path, only(http.MethodGet, s.health)
 	case path == api.PathMetrics: // nor here: what a busy one does is worth knowing
 		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.metrics))
+	case path == api.PathEvents:
+		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.events))
 	case path == api.PathPhoneHome:
 		return path, only(http.MethodPost, s.phoneHome)
 	case path == api.PathNodes:
@@ -347,8 +360,12 @@ func (s *server) write(w http.ResponseWriter, a answer) {
 		body = encode(made)
 	}
 	header := w.Header()
+	if a.stream != nil {
+		media = api.EventStreamType
+	} else {
+		header.Set("Content-Length", strconv.Itoa(len(body)))
+	}
 	header.Set("Content-Type", media)
-	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	if a.allow != "" {
@@ -363,6 +380,10 @@ func (s *server) write(w http.ResponseWriter, a answer) {
 	// A recorder in a test has no deadlines.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
 	w.WriteHeader(a.status)
+	if a.stream != nil {
+		a.stream(w)
+		return
+	}
 	_, _ = w.Write(body)
 }
 

@@ -1,0 +1,128 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Events returns what happened after the cursor, oldest first; "" is from the oldest
+// on that is kept. An *Error with CodeCursorGone says that some of it is not kept.
+func (c *Client) Events(ctx context.Context, after string) (EventList, error) {
+	var list EventList
+	err := c.do(ctx, http.MethodGet, PathEvents, after, c.bearer(), nil, maxListBytes, &list)
+	return list, err
+}
+
+const (
+	maxSilence   = 45 * time.Second // a stream has a heartbeat every 15s
+	maxEventLine = 64 << 10
+	maxPause     = 30 * time.Second
+)
+
+// Follow gives each the events after the cursor, and those to come, until ctx ends or
+// each returns an error. A stream that ends is taken up again where it was; that the
+// deployer cannot be reached is an error only at the beginning. What the deployer
+// refuses for good is one at any time.
+func (c *Client) Follow(ctx context.Context, after string, each func(Event) error) error {
+	pause, began := time.Duration(0), false
+	for {
+		said, err := c.stream(ctx, &after, each)
+		began = began || said
+		var answer *Error
+		var stop *stopError
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &stop):
+			return stop.err
+		case errors.As(err, &answer) && !answer.Temporary(), !began:
+			return err
+		}
+		if pause = min(2*pause+500*time.Millisecond, maxPause); said {
+			pause = 500 * time.Millisecond
+		}
+		if answer != nil {
+			pause = max(pause, min(answer.RetryAfter, maxPause))
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// stopError is an error of the caller's own function.
+type stopError struct{ err error }
+
+func (e *stopError) Error() string { return e.err.Error() }
+
+// stream reads one stream and moves the cursor along. said tells whether the deployer
+// accepted it.
+func (c *Client) stream(ctx context.Context, cursor *string, each func(Event) error) (said bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(maxSilence, func() { cancel(fmt.Errorf("nothing came for %s", maxSilence)) })
+	defer silence.Stop()
+	request, err := c.request(ctx, http.MethodGet, PathEvents, *cursor, c.bearer(), nil)
+	if err != nil {
+		return false, err
+	}
+	request.Header.Set("Accept", EventStreamType+", "+ProblemContentType)
+	endless := *c.http
+	endless.Timeout = 0
+	response, err := endless.Do(request)
+	if err != nil {
+		return false, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK || mediaType(response) != EventStreamType {
+		return false, problem(response)
+	}
+	lines := bufio.NewScanner(response.Body)
+	lines.Buffer(nil, maxEventLine)
+	isProblem := false
+	for lines.Scan() {
+		silence.Reset(maxSilence)
+		line := lines.Bytes()
+		data, isData := bytes.CutPrefix(line, []byte("data: "))
+		switch {
+		case len(line) == 0:
+			isProblem = false
+		case bytes.Equal(line, []byte("event: problem")):
+			isProblem = true
+		case isData && isProblem:
+			e := new(Error)
+			if err := json.Unmarshal(data, &e.Problem); err != nil {
+				return true, fmt.Errorf("read a problem: %w", err)
+			}
+			e.Title, e.Detail, e.Code = printable(e.Title), printable(e.Detail), printable(e.Code)
+			return true, e
+		case isData:
+			var e Event
+			if err := json.Unmarshal(data, &e); err != nil {
+				return true, fmt.Errorf("read an event: %w", err)
+			}
+			if err := each(e); err != nil {
+				return true, &stopError{err}
+			}
+			*cursor = e.Cursor
+		}
+	}
+	return true, lines.Err()
+}
+
+// query is ?after=cursor, "" without one.
+func query(after string) string {
+	if after == "" {
+		return ""
+	}
+	return url.Values{"after": {after}}.Encode()
+}

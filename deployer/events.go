@@ -1,0 +1,74 @@
+package deployer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/store"
+)
+
+// Events returns up to limit events of all nodes after the cursor; see store.Store. A
+// line of a node's history, but for declarations, is an event from the moment on when
+// it is durable. So are a manifest that changed something, and a refusal of note.
+func (r *Registry) Events(ctx context.Context, after string, limit int) (store.Page, error) {
+	return r.cfg.Store.Events(ctx, after, limit)
+}
+
+// notable are the refusals that are events: of a node with a code the first in a
+// window, and no more than notableBudget of all. A node that is refused asks again and
+// again, and strangers must not push out what else happened.
+type notable struct {
+	mu     sync.Mutex
+	window time.Time
+	known  map[[2]string]bool // id and code
+}
+
+const (
+	notableWindow = 10 * time.Minute
+	notableBudget = 50
+)
+
+func (n *notable) take(now time.Time, id, code string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if age := now.Sub(n.window); n.known == nil || age >= notableWindow || age < 0 {
+		n.window, n.known = now, map[[2]string]bool{}
+	}
+	key := [2]string{id, code}
+	if n.known[key] || len(n.known) >= notableBudget {
+		return false
+	}
+	n.known[key] = true
+	return true
+}
+
+// refused notes a refusal. It is refused all the same where that cannot be written.
+func (r *Registry) refused(ctx context.Context, id string, no *node.RefusedError) {
+	now := r.cfg.Now()
+	r.refusals.add(ctx, now, id, no)
+	if !r.notable.take(now, id, no.Code) {
+		return
+	}
+	e := store.Event{At: now.UTC().Truncate(time.Millisecond), Node: id, Event: store.EventRefused, Code: no.Code, Reason: no.Detail}
+	if err := r.write(r.cfg.Store.Append(ctx, e)); err != nil {
+		r.cfg.Logger.DebugContext(ctx, "refusal is no event, it could not be written", "node", id, "error", err)
+	}
+}
+
+// declared notes what a manifest did.
+func (r *Registry) declared(ctx context.Context, now time.Time, d Declared) error {
+	if d.Added+d.Changed+d.Undeclared == 0 {
+		return nil
+	}
+	err := r.write(r.cfg.Store.Append(ctx, store.Event{
+		At: now.UTC().Truncate(time.Millisecond), Event: store.EventManifest,
+		Reason: fmt.Sprintf("declares %d nodes: %d added, %d changed, %d taken out", d.Nodes, d.Added, d.Changed, d.Undeclared),
+	}))
+	if err != nil {
+		return fmt.Errorf("write the event of the manifest: %w", err)
+	}
+	return nil
+}
