@@ -72,6 +72,7 @@ func testReplicas(t *testing.T, version string) {
 	leader := serveProc(t, nil, "--config", config)
 	leads(leader)
 	follower := serveProc(t, nil, "--config", config)
+	followed := newFollowed(t, follower.client)
 
 	// Each node reports phase after phase, to one and the other, until it is answered.
 	phases := []node.Phase{node.PhaseBooted, node.PhaseInstalling, node.PhaseInstalled, node.PhaseReady}
@@ -147,6 +148,13 @@ func testReplicas(t *testing.T, version string) {
 		n, err := follower.client.Get(t.Context(), "late")
 		return err == nil && n.State == node.Failed
 	})
+	// Whoever watches got each event once, in the order of its node, and from both.
+	await(t, "the events are followed to the end", func() bool { return followed.of("late") == "Pending Provisioning Failed" })
+	for _, id := range ids {
+		if got := followed.of(id); !strings.HasSuffix(got, " Active") {
+			t.Errorf("the events of %s are %q", id, got)
+		}
+	}
 	await(t, "the health is restored", func() bool {
 		health, err := follower.client.Health(t.Context())
 		return err == nil && health.Status == "ok"
@@ -158,6 +166,50 @@ func testReplicas(t *testing.T, version string) {
 	if err != nil || len(left.Kvs) != 0 {
 		t.Errorf("a leader that ended well is still the leader: %v, %v", left, err)
 	}
+}
+
+// followed is what a watcher of the events got. An event that does not begin in the
+// state in which the one before it ended is an error: one was lost, or came twice.
+type followed struct {
+	mu     sync.Mutex
+	states map[string]string // of each node, one after the other
+}
+
+func newFollowed(t *testing.T, client *api.Client) *followed {
+	ctx, stop := context.WithCancel(t.Context())
+	f := &followed{states: map[string]string{}}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- client.Follow(ctx, "", func(e api.Event) error {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if e.From == e.To {
+				return nil
+			}
+			if f.states[e.NodeID] == "" {
+				f.states[e.NodeID] = string(node.Pending)
+			}
+			if !strings.HasSuffix(f.states[e.NodeID], string(e.From)) {
+				t.Errorf("%s went from %s to %s after %s", e.NodeID, e.From, e.To, f.states[e.NodeID])
+			}
+			f.states[e.NodeID] += " " + string(e.To)
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the events are no longer followed: %v", err)
+		}
+	})
+	return f
+}
+
+// of is the way of a node through the states.
+func (f *followed) of(id string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.states[id]
 }
 
 // wantUnavailable: while the store is away, reports, nodes and the health get a 503

@@ -143,8 +143,9 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 		err = errors.Join(err, <-upkeep)
 	}()
 
+	stopStreams := make(chan struct{})
 	httpServer := server.NewHTTP(server.New(server.Config{
-		Registry: registry, Logger: log, Version: process.Version(), Metrics: watched,
+		Registry: registry, Logger: log, Version: process.Version(), Metrics: watched, Stop: stopStreams,
 		JoinTokens: files.join, Operators: files.operators,
 	}))
 	httpServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
@@ -169,6 +170,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 		case <-ctx.Done():
 			log.Info("stopping")
 			notify(log, daemon.SdNotifyStopping)
+			close(stopStreams) // their peers come again, to whoever is there then
 			return shutdown(ctx, httpServer, log)
 		}
 	}

@@ -429,6 +429,44 @@ func TestOperate(t *testing.T) {
 	}
 }
 
+// TestEventsOverARestart: a watcher is let go at once when the deployer ends, and goes
+// on behind its cursor with the next one; of events that are gone it is told.
+func TestEventsOverARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	args := []string{"--store", filepath.Join(dir, "state.db"), "--manifest", write(t, filepath.Join(dir, "m.json"), manifest("node01"))}
+	p := serveProc(t, nil, args...)
+	followed := newFollowed(t, p.client)
+	report := func(phase node.Phase, want string) {
+		t.Helper()
+		if _, err := p.client.PhoneHome(t.Context(), ready("node01", phase)); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the watcher has "+want, func() bool { return followed.of("node01") == want })
+	}
+	report(node.PhaseBooted, "Pending Provisioning")
+	begin := time.Now()
+	if err := p.end(syscall.SIGTERM); err != nil || time.Since(begin) > shutdownTime/2 {
+		t.Errorf("with a watcher it ends after %s, %v", time.Since(begin), err)
+	}
+	p = serveProc(t, nil, append(args, "--listen", strings.TrimPrefix(p.url, "http://"))...)
+	report(node.PhaseReady, "Pending Provisioning Active")
+
+	list, err := p.client.Events(t.Context(), "")
+	if err != nil || len(list.Events) != 3 || list.Events[0].Event != "manifest" {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if err := p.end(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	other := serveProc(t, nil, append(args, "--store", filepath.Join(dir, "other.db"))...)
+	_, err = other.client.Events(t.Context(), list.Next)
+	var gone *api.Error
+	if !errors.As(err, &gone) || gone.Code != api.CodeCursorGone {
+		t.Errorf("a cursor of another store: %v", err)
+	}
+}
+
 // spoil writes the record of a node behind the back of a deployer that was stopped.
 func spoil(t *testing.T, path, id, value string) {
 	t.Helper()

@@ -25,10 +25,11 @@ of its nodes, drains the VIPs of the host that it runs on, and runs the whole wa
 machine as a demo.`,
 		Example: `  plasmactl eval --flake ./my-cluster     what the definition says
   plasmactl node list                     what the deployer knows
+  plasmactl events --follow               what happens to them
   plasmactl vip list                      what this host's announcer does (as root)
   plasmactl demo                          all of it, here, in half a minute
   source <(plasmactl completion bash)     completion for this shell`,
 	}
-	root.AddCommand(evalCommand(), nodeCommand(), vipCommand(), planCommand(), demoCommand())
+	root.AddCommand(evalCommand(), nodeCommand(), vipCommand(), planCommand(), eventsCommand(), demoCommand())
 	return command.Prepare(root)
 }

@@ -1,34 +1,19 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
-	"github.com/centra/plasmacloud/deployer/secretfile"
-)
-
-// The environment variables behind --deployer-url, --ca-file and --token-file.
-const (
-	deployerURLVariable = "PLASMACLOUD_DEPLOYER_URL"
-	caFileVariable      = "PLASMACLOUD_CA_FILE"
-	tokenFileVariable   = "PLASMACLOUD_TOKEN_FILE"
 )
 
 func nodeCommand() *cobra.Command {
-	var url string
-	var timeout time.Duration
-	var files api.TLSFiles
-	var tokenFile string
+	var deployer deployerFlags
 	var format outputFormat
 	cmd := &cobra.Command{
 		Use:   "node",
@@ -40,35 +25,8 @@ reports ready, and then Active; Failed says that it could not, and why. Two more
 columns are true beside any state: whether the machine is online, and whether it
 runs the configuration that the cluster declares.`,
 	}
-	defaultURL := "http://127.0.0.1:8080"
-	if fromEnv := os.Getenv(deployerURLVariable); fromEnv != "" {
-		defaultURL = fromEnv
-	}
-	cmd.PersistentFlags().StringVar(&url, "deployer-url", defaultURL, "base `URL` of the deployer; the default is $"+deployerURLVariable+" where it is set")
-	cmd.PersistentFlags().DurationVar(&timeout, "timeout", 10*time.Second, "give up after this `DURATION`")
-	cmd.PersistentFlags().StringVar(&files.CA, "ca-file", os.Getenv(caFileVariable), "PEM `FILE` of the CA of the deployer's certificate, in place of the system's CAs; the default is $"+caFileVariable)
-	cmd.PersistentFlags().StringVar(&files.Cert, "cert-file", "", "PEM `FILE` of your own certificate, for a deployer with tls.client_ca")
-	cmd.PersistentFlags().StringVar(&files.Key, "key-file", "", "PEM `FILE` of the key of --cert-file")
-	cmd.PersistentFlags().StringVar(&tokenFile, "token-file", os.Getenv(tokenFileVariable), "`FILE` with your token, for a deployer with operators' tokens; the default is $"+tokenFileVariable)
+	deployer.register(cmd)
 	format.register(cmd)
-	client := func() (*api.Client, error) {
-		transport, err := files.Transport()
-		if err != nil {
-			return nil, daemon.ConfigError(err)
-		}
-		c, err := api.NewClient(url, timeout, transport)
-		if err != nil {
-			return nil, daemon.UsageError(fmt.Errorf("--deployer-url: %w", err))
-		}
-		if tokenFile == "" {
-			return c, nil
-		}
-		token, err := secretfile.Token(tokenFile)
-		if err != nil {
-			return nil, daemon.ConfigError(fmt.Errorf("token: %w", err))
-		}
-		return c.WithToken(token), nil
-	}
 
 	cmd.AddCommand(&cobra.Command{
 		Use:     "list",
@@ -77,7 +35,7 @@ runs the configuration that the cluster declares.`,
 		Example: `  plasmactl node list --deployer-url http://deployer:8080
   plasmactl node list -o json | jq -r '.nodes[] | select(.state == "Failed").node_id'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := client()
+			c, err := deployer.client()
 			if err != nil {
 				return err
 			}
@@ -97,21 +55,13 @@ runs the configuration that the cluster declares.`,
 		Example: `  plasmactl node show node01`,
 		Args:    cobra.ExactArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			c, err := client()
-			if len(args) > 0 || err != nil {
+			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
-			defer cancel()
-			nodes, _ := c.List(ctx) // completion has no place for an error
-			var ids []string
-			for _, n := range nodes {
-				ids = append(ids, n.ID)
-			}
-			return ids, cobra.ShellCompDirectiveNoFileComp
+			return deployer.completeNodes(cmd)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := client()
+			c, err := deployer.client()
 			if err != nil {
 				return err
 			}
@@ -126,15 +76,6 @@ runs the configuration that the cluster declares.`,
 		},
 	})
 	return cmd
-}
-
-// unreached adds the mend to an error that no deployer answered.
-func unreached(err error) error {
-	var answer *api.Error
-	if errors.As(err, &answer) {
-		return err
-	}
-	return fmt.Errorf("no answer from a deployer: %w; name the right one with --deployer-url or $%s", err, deployerURLVariable)
 }
 
 func printNodes(w io.Writer, nodes []api.Node, now time.Time) error {

@@ -130,6 +130,7 @@ func TestMistakes(t *testing.T) {
 		"broken Nix":         {[]string{"eval", "--flake", broken}, 1, []string{"syntax error", "flake.nix:1"}},
 		"no nix":             {[]string{"eval", "--flake", exampleFlake, "--nix", "/nowhere/nix"}, 1, []string{"/nowhere/nix", "apt-get install nix-bin"}},
 		"no deployer":        {[]string{"node", "list", "--deployer-url", "http://127.0.0.1:9"}, 1, []string{"127.0.0.1:9", "refused", "--deployer-url"}},
+		"nobody to follow":   {[]string{"events", "--follow", "--deployer-url", "http://127.0.0.1:9"}, 1, []string{"127.0.0.1:9", "refused", "--deployer-url"}},
 		"deployer URL":       {[]string{"node", "list", "--deployer-url", "deployer:8080"}, 64, []string{"--deployer-url", "http://deployer:8080"}},
 		"no token file":      {[]string{"node", "list", "--token-file", "/nowhere"}, 78, []string{"token: open /nowhere"}},
 		"no CA file":         {[]string{"node", "list", "--ca-file", "/nowhere"}, 78, []string{"CA: open /nowhere"}},
