@@ -273,6 +273,7 @@ func testExampleBetweenRealRouters(t *testing.T, generation string) {
 	t.Run("SIGHUP changes one VIP and no other", func(t *testing.T) {
 		c.t = t
 		c.changeConfig(func(config map[string]any) {
+			config["graceful_shutdown"] = map[string]any{"delay": "4s"}
 			for _, vip := range config["vips"].([]any) {
 				if vip := vip.(map[string]any); vip["address"] == v4Checked.Prefix.Addr().String() {
 					vip["med"] = 50
@@ -308,9 +309,24 @@ func testExampleBetweenRealRouters(t *testing.T, generation string) {
 		c.expect(changed, v6Checked, foreign)
 	})
 
-	t.Run("SIGTERM withdraws first and lets go second", func(t *testing.T) {
+	t.Run("SIGTERM asks for other paths first, then withdraws, and lets go last", func(t *testing.T) {
 		c.t = t
 		require.NoError(t, c.announcer.Signal(syscall.SIGTERM))
+		require.NoError(t, lab.Eventually(patience, func() error {
+			for name, router := range c.routers {
+				routes, err := router.Routes()
+				asked := 0
+				for _, r := range routes {
+					if slices.Contains(r.Communities, "65535:0") {
+						asked++
+					}
+				}
+				if err != nil || asked != 2 {
+					return fmt.Errorf("%s has %v, %w", name, routes, err)
+				}
+			}
+			return nil
+		}))
 		c.expect(foreign)
 		assert.True(t, c.holds(v4Checked), "the drain delay of 1s has just begun")
 		assert.True(t, c.holds(v6Checked))

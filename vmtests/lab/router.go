@@ -486,8 +486,11 @@ type frrPath struct {
 func (p frrPath) route(prefix string) (Route, error) {
 	route := Route{MED: p.Metric, LocalPref: p.LocPrf, Incomplete: p.Origin != "IGP"}
 	for field := range strings.FieldsSeq(p.Community.String) {
-		if field == "no-export" {
+		switch field {
+		case "no-export":
 			field = "65535:65281" // RFC 1997
+		case "graceful-shutdown":
+			field = "65535:0" // RFC 8326
 		}
 		route.Communities = append(route.Communities, field)
 	}
