@@ -34,6 +34,7 @@ test-deps:
 		qemu-system-x86_64=qemu-system-x86 grub-mkrescue=grub-common mformat=mtools cpio=cpio busybox=busybox-static \
 		/usr/share/OVMF/OVMF_CODE.fd=ovmf /usr/lib/grub/i386-pc/linux.mod=grub-pc-bin \
 		/usr/lib/grub/x86_64-efi/linux.mod=grub-efi-amd64-bin
+	@.ci/guest .cache/guest
 
 .PHONY: test-go
 test-go: ## Go tests: units, and integration with real daemons (root, or a user namespace)
