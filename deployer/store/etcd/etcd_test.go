@@ -59,6 +59,7 @@ func TestEtcd(t *testing.T) {
 			it := on{version, server, server.Client()}
 			t.Run("conformance", it.conformance)
 			t.Run("shared", it.shared)
+			t.Run("heard meanwhile", it.heardMeanwhile)
 			t.Run("follow", it.follow)
 			t.Run("schema", it.schema)
 			t.Run("large", it.large)
@@ -112,6 +113,30 @@ func (it on) conformance(t *testing.T) {
 			},
 		}
 	})
+}
+
+// heardMeanwhile: a heartbeat stored between the read and the write of an update stays.
+func (it on) heardMeanwhile(t *testing.T) {
+	s := open(t, it.server, fresh())
+	later := start.Add(time.Minute)
+	if err := s.Update(t.Context(), "node01", set("node01", func(n *node.Node) { n.LastSeen = start })); err != nil {
+		t.Fatal(err)
+	}
+	runs := 0
+	err := s.Update(t.Context(), "node01", set("node01", func(n *node.Node) {
+		if runs++; runs == 1 {
+			if err := s.Seen(t.Context(), map[string]time.Time{"node01": later}); err != nil {
+				t.Error(err)
+			}
+		}
+		n.Attempt++
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Get(t.Context(), "node01"); err != nil || !got.LastSeen.Equal(later) || got.Attempt != 1 || runs != 2 {
+		t.Errorf("attempt %d, last seen %s, after %d runs: %v", got.Attempt, got.LastSeen, runs, err)
+	}
 }
 
 // shared: two stores on one prefix lose none of each other's writes, and each

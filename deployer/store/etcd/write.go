@@ -181,7 +181,11 @@ func (s *Store) swap(ctx context.Context, groups []*group) (swapped bool, err er
 	for _, g := range groups {
 		happened = append(happened, g.events...)
 		key := s.key("nodes", g.record.id)
-		unchanged = append(unchanged, clientv3.Compare(clientv3.ModRevision(key), "=", g.record.revision))
+		// A heartbeat stored since the read would be forgotten: it counts for the record
+		// that is replaced here.
+		unchanged = append(unchanged,
+			clientv3.Compare(clientv3.ModRevision(key), "=", g.record.revision),
+			clientv3.Compare(clientv3.ModRevision(s.key("seen", g.record.id)), "=", g.record.seenRevision))
 		puts = append(puts, clientv3.OpPut(key, string(g.value)))
 		ids = append(ids, g.record.id)
 	}
