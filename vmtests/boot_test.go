@@ -30,22 +30,11 @@ plasmacloud-phone-home --config /run/plasmacloud/cluster-config.json --phase rea
   --join-token-file /join-token --secret-file /run/plasmacloud/secret
 `
 
-// bootCluster is the example, with how the machines of the test are known.
-const bootCluster = `{
-  inputs.plasmacloud.url = "github:centra/plasmacloud";
-  outputs = { plasmacloud, ... }: plasmacloud.lib.mkCluster {
-    modules = [
-      (plasmacloud + "/nix/examples/three-nodes/cluster.nix")
-      {
-        plasmacloud.cluster.nodes = {
-          node01.identity.macs = [ "52:54:00:00:00:01" ];
-          node02.identity.serial = "CZ3412X0PQ";
-          node03.identity.macs = [ "52:54:00:00:00:03" ];
-        };
-      }
-    ];
-  };
-}`
+// bootCluster is what the machines of the test need, beside what the ISO's tests say.
+const bootCluster = `
+  plasmacloud.cluster.deployer.url = "http://deployer:8080";
+  plasmacloud.cluster.nodes.node03.identity.macs = [ "52:54:00:00:00:03" ];
+`
 
 // site is where machines boot: a host with the deployer, as deployer by name.
 type site struct {
@@ -70,16 +59,13 @@ func newSite(t *testing.T) *site {
 	require.NoError(t, err)
 	s := &site{t: t, host: host, guest: guest, dir: t.TempDir()}
 
-	flake := filepath.Dir(s.write("cluster/flake.nix", bootCluster, 0o644))
+	flake := clusterFlake(t, bootCluster)
 	repo, err := filepath.Abs("..")
 	require.NoError(t, err)
-	eval := nixeval.New(nixeval.Config{Lib: nixeval.LibOffline, OverrideInputs: map[string]string{"plasmacloud": "path:" + repo}})
-	result, err := eval.Eval(t.Context(), flake)
+	result, err := nixeval.New(nixeval.Config{Lib: nixeval.LibOffline, OverrideInputs: map[string]string{"plasmacloud": "path:" + repo}}).Eval(t.Context(), flake)
 	require.NoError(t, err)
 	s.manifest = s.write("manifest.json", string(result.Manifest.JSON()), 0o644)
-	table, err := eval.EvalAttr(t.Context(), flake+"#nixosConfigurations.plasmacloud-iso.config.plasmacloud.iso.table")
-	require.NoError(t, err)
-	s.nodes = string(table)
+	isoAttr(t, flake, `environment.etc."plasmacloud/nodes.json".text`, &s.nodes)
 	return s
 }
 

@@ -23,8 +23,7 @@ import (
 // isoCluster is the example with what an ISO for all nodes needs: two of its nodes
 // say how their machines are known.
 const isoCluster = `{ lib, ... }: {
-  imports = [ ./cluster.nix ];
-  plasmacloud.cluster.deployer.url = "https://deployer.example.org";
+  imports = [ ./cluster.nix { plasmacloud.cluster.deployer.url = lib.mkDefault "https://deployer.example.org"; } ];
   plasmacloud.cluster.nodes = {
     node01 = {
       identity.macs = [ "52:54:00:00:00:01" ];

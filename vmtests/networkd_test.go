@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,17 +16,6 @@ import (
 
 	"github.com/centra/plasmacloud/vmtests/lab"
 )
-
-// nix evaluates an expression, as JSON into a value.
-func nix(t *testing.T, expression string, into any) {
-	t.Helper()
-	out, err := exec.Command("nix", "--extra-experimental-features", "nix-command", "eval", "--impure", "--json", "--expr", expression).Output()
-	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
-		t.Fatalf("evaluate: %s", failed.Stderr)
-	}
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(out, into))
-}
 
 // machine is what nix-nos makes of a NixOS module, given as a Nix expression:
 // the files that systemd-networkd reads.

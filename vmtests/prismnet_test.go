@@ -2,219 +2,20 @@ package vmtests
 
 import (
 	"bytes"
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"math/big"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/centra/plasmacloud/deployer/certtest"
 	"github.com/centra/plasmacloud/vmtests/lab"
 )
-
-// prismnetNode is what a node's NixOS configuration has for OVN.
-type prismnetNode struct {
-	Settings   string
-	Firewall   struct{ ExtraCommands, ExtraInputRules string }
-	Apply      struct{ Script, OVSDB string }
-	Controller struct {
-		Start       string
-		Stop        string
-		Environment map[string]string
-	}
-}
-
-// evaluatePrismNET is nix/tests/prismnet-cluster.nix with more options of
-// prismnetIntegration, and more of NixOS, by node.
-func evaluatePrismNET(t *testing.T, more string, nixos ...string) map[string]prismnetNode {
-	t.Helper()
-	// A store of its own, since not everybody may write to /nix.
-	out, err := exec.Command("nix", "--extra-experimental-features", "nix-command", "eval",
-		"--store", t.TempDir(), "--option", "build-users-group", "", "--impure", "--json", "--expr", fmt.Sprintf(`
-		let
-		  bare = import ../nix/offline/lib;
-		  lib = bare // { nixosSystem = import ../nix/offline/nixos.nix { lib = bare; }; };
-		  nixosModule.imports = [
-		    ../nix/nix-nos/modules
-		    ../nix/modules/plasmacloud-cluster.nix
-		    ../nix/modules/plasmacloud-deployer.nix
-		    ../nix/modules/plasmacloud-network.nix
-		    ../nix/modules/plasmacloud-phone-home.nix
-		  ];
-		  cluster = import ../nix/lib/mk-cluster.nix { inherit lib nixosModule; } {
-		    modules = [
-		      ../nix/tests/prismnet-cluster.nix
-		      { plasmacloud.network.prismnetIntegration = { %s }; }
-		    ];
-		    nixosModules = [ { %s } ];
-		  };
-		  inherit (cluster.plasmacloud.prismnet) failedAssertions;
-		in
-		lib.throwIf (failedAssertions != [ ]) (toString failedAssertions) (
-		  lib.mapAttrs (_: node:
-		    let
-		      inherit (node.config.systemd.services) ovn-controller plasmacloud-prismnet;
-		    in {
-		      firewall = node.config.networking.firewall;
-		      settings = node.config.environment.etc."plasmacloud/prismnet.json".text;
-		      apply = { inherit (plasmacloud-prismnet) script; ovsdb = plasmacloud-prismnet.environment.OVSDB; };
-		      controller = {
-		        start = ovn-controller.serviceConfig.ExecStart;
-		        stop = ovn-controller.preStop;
-		        inherit (ovn-controller) environment;
-		      };
-		    }) (builtins.removeAttrs cluster.nixosConfigurations [ "plasmacloud-iso" ]))`, more, strings.Join(nixos, " "))).Output()
-	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
-		t.Fatalf("evaluate the cluster: %s", failed.Stderr)
-	}
-	require.NoError(t, err)
-	var nodes map[string]prismnetNode
-	require.NoError(t, json.Unmarshal(out, &nodes))
-	return nodes
-}
-
-// chassis is a host that runs what a node's units run, with a /run of its own.
-type chassis struct {
-	t          *testing.T
-	host       *lab.Host
-	run        string
-	node       prismnetNode
-	ovsdb      *lab.Process
-	controller *lab.Process
-}
-
-func newChassis(t *testing.T, l *lab.Lab, name string, node prismnetNode) *chassis {
-	t.Helper()
-	host, err := l.Host(name)
-	require.NoError(t, err)
-	c := &chassis{t: t, host: host, run: filepath.Join(host.Dir, "run"), node: node}
-	for _, dir := range []string{"openvswitch", "ovn", "secrets/ovn"} {
-		require.NoError(t, os.MkdirAll(filepath.Join(c.run, dir), 0o755))
-	}
-	return c
-}
-
-// inside is a command of the host with the chassis' own /run, and with no more
-// capabilities than the units leave to root.
-func (c *chassis) inside(args ...string) []string {
-	return append([]string{"sh", "-c", `mount --bind "$0" /run && exec "$@"`, c.run}, args...)
-}
-
-func confined(args ...string) []string {
-	return append([]string{"setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"}, args...)
-}
-
-func (c *chassis) try(args ...string) (string, error) { return c.host.Run(c.inside(args...)...) }
-
-func (c *chassis) must(args ...string) string {
-	c.t.Helper()
-	out, err := c.try(args...)
-	require.NoError(c.t, err)
-	return out
-}
-
-func (c *chassis) start(name string, args ...string) *lab.Process {
-	c.t.Helper()
-	p, err := c.host.Start(name, c.inside(args...)...)
-	require.NoError(c.t, err)
-	c.t.Cleanup(func() {
-		if c.t.Failed() {
-			c.t.Logf("%s of %s:\n%s", name, c.host.Name, p.Output())
-		}
-	})
-	return p
-}
-
-// startDatabase starts the node's own database, empty, as ovsdb.service does.
-func (c *chassis) startDatabase() {
-	c.t.Helper()
-	if c.ovsdb != nil {
-		require.NoError(c.t, c.ovsdb.Kill())
-		require.NoError(c.t, os.Remove(c.database()))
-	}
-	c.must("ovsdb-tool", "create", "/run/conf.db", "/usr/share/openvswitch/vswitch.ovsschema")
-	c.ovsdb = c.start("ovsdb-server", "ovsdb-server", "--remote=punix:/run/openvswitch/db.sock",
-		"--unixctl=/run/openvswitch/ovsdb.ctl.sock", "-vconsole:warn", "-vsyslog:off", "/run/conf.db")
-	require.NoError(c.t, lab.Eventually(patience, func() error {
-		_, err := c.try("ovs-vsctl", "--db=unix:/run/openvswitch/db.sock", "--no-wait", "--timeout=5", "init")
-		return err
-	}))
-}
-
-func (c *chassis) database() string { return filepath.Join(c.run, "conf.db") }
-
-// transactions is how many the node's database has in its log.
-func (c *chassis) transactions() int {
-	return strings.Count("\n"+c.must("ovsdb-tool", "show-log", "/run/conf.db"), "\nrecord ")
-}
-
-func (c *chassis) vsctl(args ...string) string {
-	c.t.Helper()
-	return c.must(append([]string{"ovs-vsctl", "--db=" + c.node.Apply.OVSDB, "--no-wait", "--timeout=5"}, args...)...)
-}
-
-// vswitchd gives a command to the node's ovs-vswitchd.
-func (c *chassis) vswitchd(args ...string) (string, error) {
-	return c.try(append([]string{"env", "OVS_RUNDIR=/run/openvswitch", "ovs-appctl", "-t", "ovs-vswitchd"}, args...)...)
-}
-
-// apply runs the script of plasmacloud-prismnet.service.
-func (c *chassis) apply() (string, error) {
-	c.t.Helper()
-	c.write("prismnet.json", c.node.Settings)
-	c.write("apply", c.node.Apply.Script)
-	return c.try(confined("env", "SETTINGS=/run/prismnet.json", "OVSDB="+c.node.Apply.OVSDB, "bash", "-e", "/run/apply")...)
-}
-
-func (c *chassis) mustApply() string {
-	c.t.Helper()
-	out, err := c.apply()
-	require.NoError(c.t, err)
-	return out
-}
-
-func (c *chassis) write(name, text string) {
-	c.t.Helper()
-	require.NoError(c.t, os.WriteFile(filepath.Join(c.run, name), []byte(text), 0o600))
-}
-
-// rows of a table as ovs-vsctl and ovn-sbctl tell it.
-func rows(t *testing.T, out string) [][]any {
-	t.Helper()
-	var table struct{ Data [][]any }
-	require.NoError(t, json.Unmarshal([]byte(out), &table), out)
-	return table.Data
-}
-
-// ovsMap is a value of OVSDB that is a map.
-func ovsMap(value any) map[string]string {
-	m := map[string]string{}
-	for _, pair := range value.([]any)[1].([]any) {
-		m[pair.([]any)[0].(string)] = pair.([]any)[1].(string)
-	}
-	return m
-}
-
-func (c *chassis) externalIDs() map[string]string {
-	c.t.Helper()
-	return ovsMap(rows(c.t, c.vsctl("--format=json", "--columns=external_ids", "list", "Open_vSwitch", "."))[0][0])
-}
 
 func TestPrismNETSettings(t *testing.T) {
 	t.Parallel()
@@ -299,92 +100,6 @@ func TestPrismNETSettings(t *testing.T) {
 	require.Equal(t, want, c.externalIDs())
 }
 
-// authority is a certificate authority of the test.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{t: t}
-	a.key, a.cert, _ = a.sign("authority")
-	return a
-}
-
-// sign makes a certificate, by itself while the authority has none.
-func (a *authority) sign(name string) (*ecdsa.PrivateKey, *x509.Certificate, []byte) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(a.t, err)
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	require.NoError(a.t, err)
-	template := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(time.Hour),
-		BasicConstraintsValid: true,
-		IsCA:                  a.cert == nil,
-	}
-	parent, signer := a.cert, a.key
-	if a.cert == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	require.NoError(a.t, err)
-	cert, err := x509.ParseCertificate(der)
-	require.NoError(a.t, err)
-	return key, cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
-// give puts a key and a certificate for name, and the authority's, into a folder.
-func (a *authority) give(dir, name string) {
-	a.t.Helper()
-	key, _, cert := a.sign(name)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(a.t, err)
-	for file, text := range map[string][]byte{
-		"key.pem":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		"cert.pem": cert,
-		"ca.pem":   pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}),
-	} {
-		require.NoError(a.t, os.WriteFile(filepath.Join(dir, file), text, 0o400))
-	}
-}
-
-// startController runs the command of ovn-controller.service.
-func (c *chassis) startController() {
-	c.t.Helper()
-	args := []string{"env"}
-	for name, value := range c.node.Controller.Environment {
-		args = append(args, name+"="+value)
-	}
-	command := strings.Fields(c.node.Controller.Start)
-	require.Contains(c.t, command[0], "-ovn/bin/ovn-controller")
-	c.controller = c.start("ovn-controller", confined(append(append(args, "ovn-controller"), command[1:]...)...)...)
-}
-
-// stopController runs the commands with which ovn-controller.service stops.
-func (c *chassis) stopController() {
-	c.t.Helper()
-	pid, err := os.ReadFile(filepath.Join(c.run, "ovn", "ovn-controller.pid"))
-	require.NoError(c.t, err)
-	args := []string{"env", "MAINPID=" + strings.TrimSpace(string(pid))}
-	for name, value := range c.node.Controller.Environment {
-		args = append(args, name+"="+value)
-	}
-	c.write("stop", c.node.Controller.Stop)
-	c.must(confined(append(args, "bash", "-e", "/run/stop")...)...)
-	select {
-	case <-c.controller.Done():
-		require.NoError(c.t, c.controller.Err())
-	default:
-		c.t.Fatal("ovn-controller runs on after its stop")
-	}
-}
-
 func TestPrismNETChassis(t *testing.T) {
 	t.Parallel()
 	l, err := lab.New("prismnet")
@@ -398,9 +113,9 @@ func TestPrismNETChassis(t *testing.T) {
 		one.host: {netip.MustParsePrefix("10.0.0.11/24")},
 		two.host: {netip.MustParsePrefix("10.0.0.12/24")},
 	}))
-	ours := newAuthority(t)
+	ours := certtest.New(t)
 	for _, c := range []*chassis{one, two} {
-		ours.give(filepath.Join(c.run, "secrets", "ovn"), c.host.Name)
+		giveCertificate(t, ours, filepath.Join(c.run, "secrets", "ovn"), c.host.Name)
 		c.startDatabase()
 		c.start("ovs-vswitchd", "env", "OVS_RUNDIR=/run/openvswitch", "ovs-vswitchd", "--enable-dummy",
 			"--pidfile=/run/openvswitch/ovs-vswitchd.pid", "-vconsole:warn", "-vsyslog:off", "unix:/run/openvswitch/db.sock")
@@ -408,7 +123,7 @@ func TestPrismNETChassis(t *testing.T) {
 
 	// PrismNET's part: the southbound database on the control plane.
 	require.NoError(t, os.Mkdir(filepath.Join(one.run, "central"), 0o755))
-	ours.give(filepath.Join(one.run, "central"), "southbound")
+	giveCertificate(t, ours, filepath.Join(one.run, "central"), "southbound")
 	one.must("ovsdb-tool", "create", "/run/sb.db", "/usr/share/ovn/ovn-sb.ovsschema")
 	one.start("southbound", "ovsdb-server", "--remote=punix:/run/ovn/sb.sock", "--remote=pssl:6642:10.0.0.11",
 		"--private-key=/run/central/key.pem", "--certificate=/run/central/cert.pem", "--ca-cert=/run/central/ca.pem",
@@ -521,7 +236,7 @@ func TestPrismNETChassis(t *testing.T) {
 	// The database takes nobody whose certificate another authority signed.
 	stranger := filepath.Join(two.run, "stranger")
 	require.NoError(t, os.Mkdir(stranger, 0o755))
-	newAuthority(t).give(stranger, "node02")
+	giveCertificate(t, certtest.New(t), stranger, "node02")
 	asks := func(credentials string) error {
 		_, err := two.try("ovn-sbctl", "--db=ssl:10.0.0.11:6642", "--timeout=2", "--private-key="+credentials+"/key.pem",
 			"--certificate="+credentials+"/cert.pem", "--ca-cert=/run/secrets/ovn/ca.pem", "list", "Chassis")
@@ -555,90 +270,4 @@ func TestPrismNETChassis(t *testing.T) {
 	two.mustApply()
 	two.startController()
 	registered("chassis-02", "chassis-02 geneve 192.0.2.12", "node01", "node01 geneve 10.0.0.11")
-}
-
-func TestPrismNETFirewall(t *testing.T) {
-	t.Parallel()
-	// Around our rules, what NixOS has there: what no rule accepts is dropped.
-	backends := map[string]func(prismnetNode) string{
-		"nftables": func(n prismnetNode) string {
-			return "nft -f - <<'end'\ntable inet nixos-fw {\n chain input-allow {\n" + n.Firewall.ExtraInputRules + `}
-				chain input {
-					type filter hook input priority filter; policy drop;
-					ct state { established, related } accept
-					icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
-					jump input-allow
-				}
-			}` + "\nend\n"
-		},
-		"iptables": func(n prismnetNode) string {
-			return `for t in iptables ip6tables; do
-				$t -N nixos-fw-accept; $t -A nixos-fw-accept -j ACCEPT
-				$t -N nixos-fw; $t -A INPUT -j nixos-fw
-				$t -A nixos-fw -m conntrack --ctstate ESTABLISHED,RELATED -j nixos-fw-accept
-			done
-			ip6tables -A nixos-fw -p icmpv6 -j nixos-fw-accept
-			` + n.Firewall.ExtraCommands + `
-			for t in iptables ip6tables; do $t -A nixos-fw -j DROP; done`
-		},
-	}
-	for backend, ruleset := range backends {
-		t.Run(backend, func(t *testing.T) {
-			t.Parallel()
-			l, err := lab.New("prismfw")
-			require.NoError(t, err)
-			t.Cleanup(func() { assert.NoError(t, l.Close()) })
-			hosts := map[string]*lab.Host{}
-			segment := map[*lab.Host][]netip.Prefix{}
-			for id, name := range map[int]string{11: "node01", 12: "node02", 13: "stranger"} {
-				hosts[name], err = l.Host(name)
-				require.NoError(t, err)
-				segment[hosts[name]] = []netip.Prefix{
-					netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", id)),
-					netip.MustParsePrefix(fmt.Sprintf("2001:db8:0:1::%d/64", id)),
-				}
-			}
-			require.NoError(t, l.Switch(segment))
-			nodes := evaluatePrismNET(t, `
-				nodes.node01.encapsulationIp = "2001:db8:0:1::11";
-				nodes.node02.encapsulationIp = "2001:db8:0:1::12";
-			`, fmt.Sprintf("networking.nftables.enable = %t;", backend == "nftables"))
-			for _, name := range []string{"node01", "node02"} {
-				_, err := hosts[name].Run("bash", "-e", "-c", ruleset(nodes[name]))
-				require.NoError(t, err)
-			}
-
-			// Where nothing listens, a packet that gets through is answered by a refusal.
-			refused := func(within time.Duration, from, protocol, to, port string) bool {
-				ctx, cancel := context.WithTimeout(t.Context(), within)
-				defer cancel()
-				out, _ := exec.CommandContext(ctx, "ip", "netns", "exec", hosts[from].Namespace, "bash", "-c", fmt.Sprintf(
-					`exec 3<>/dev/%s/%s/%s && while echo >&3; do sleep 0.05; done`, protocol, to, port)).CombinedOutput() // it never ends well
-				return strings.Contains(string(out), "refused")
-			}
-			for _, probe := range []struct {
-				from, protocol, to, port string
-				want                     bool
-			}{
-				{"node02", "udp", "2001:db8:0:1::11", "6081", true},
-				{"node01", "udp", "2001:db8:0:1::12", "6081", true},
-				{"stranger", "udp", "2001:db8:0:1::11", "6081", false},
-				{"node02", "udp", "10.0.0.11", "6081", false}, // no tunnel comes from there
-				{"node02", "udp", "2001:db8:0:1::11", "4789", false},
-				{"node02", "tcp", "10.0.0.11", "6642", true},
-				{"stranger", "tcp", "10.0.0.11", "6642", false},
-				{"node01", "tcp", "10.0.0.12", "6642", false}, // no control plane
-				{"node02", "tcp", "10.0.0.11", "6641", false},
-			} {
-				t.Run(fmt.Sprintf("%s to %s %s port %s", probe.from, probe.protocol, probe.to, probe.port), func(t *testing.T) {
-					t.Parallel()
-					within := patience
-					if !probe.want {
-						within = time.Second
-					}
-					assert.Equal(t, probe.want, refused(within, probe.from, probe.protocol, probe.to, probe.port))
-				})
-			}
-		})
-	}
 }

@@ -1,0 +1,68 @@
+package deployer_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+// TestEvents: what happens to nodes is there in its order; refusals are in it within a
+// budget, and a manifest of thousands is one event.
+func TestEvents(t *testing.T) {
+	w := newWorld(t)
+	w.declare(declared("node01")...)
+	page, err := w.Events(t.Context(), "", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := page.Next
+	next := func(want ...string) {
+		t.Helper()
+		page, err := w.Events(t.Context(), after, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after = page.Next
+		var got []string
+		for _, e := range page.Events {
+			got = append(got, fmt.Sprint(e.Node, " ", e.Event, " ", e.From, " ", e.To, " ", e.Code))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	w.says("node01", report(node.PhaseBooted))
+	w.says("node01", report(node.PhaseBooted)) // a heartbeat
+	w.says("node01", report(node.PhaseReady))
+	next("node01 booted Pending Provisioning ", "node01 ready Provisioning Active ")
+	for range 3 {
+		w.refused("node01", report(node.PhaseInstalling), node.CodeAlreadyProvisioned)
+		w.refused("stray", report(node.PhaseBooted), node.CodeUnknownNode)
+	}
+	next("node01 refused   already_provisioned", "stray refused   unknown_node")
+	for i := range 100 {
+		w.refused(fmt.Sprintf("stray%d", i), report(node.PhaseBooted), node.CodeUnknownNode)
+	}
+	page, err = w.Events(t.Context(), after, 1000)
+	if err != nil || len(page.Events) != 48 {
+		t.Errorf("%d refusals more, %v", len(page.Events), err)
+	}
+	after = page.Next
+	w.clock.add(11 * time.Minute)
+	w.refused("stray", report(node.PhaseBooted), node.CodeUnknownNode)
+	next("stray refused   unknown_node")
+	if _, err := w.Decommission(t.Context(), "node01", "sold"); err != nil {
+		t.Fatal(err)
+	}
+	next("node01 decommission Active Decommissioned ")
+	declarations := []node.Declaration{{ID: "node08", Role: "worker"}, {ID: "node09", Role: "worker"}}
+	for range 2 { // the second changes nothing
+		if _, err := w.Declare(t.Context(), declarations); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next(" manifest   ")
+}
