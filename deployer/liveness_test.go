@@ -1,9 +1,11 @@
 package deployer_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/node"
 )
 
@@ -45,5 +47,104 @@ func TestHeartbeatsAreNotWritten(t *testing.T) {
 	w.restart()
 	if v := w.node("node01"); v.Hostname != "new-name" {
 		t.Error("a heartbeat that changed something was not durable when answered")
+	}
+}
+
+// TestHeartbeatsOfALargeFleet: with the nodes that report the interval grows, and with
+// it how long each may be silent. What a node was told counts until it hears otherwise,
+// also after a restart with another configuration.
+func TestHeartbeatsOfALargeFleet(t *testing.T) {
+	const nodes = 40
+	w := newWorld(t, func(c *deployer.Config) { c.HeartbeatRate = 2 })
+	var ids []string
+	for i := range nodes {
+		ids = append(ids, fmt.Sprintf("node%02d", i))
+	}
+	w.declare(declared(ids...)...)
+	w.tick()
+	if told := w.HeartbeatInterval(); told != 10*time.Second {
+		t.Errorf("before anybody reports: %s", told)
+	}
+	says := func(id string) time.Duration {
+		r := report(node.PhaseReady)
+		r.MachineID = "machine-of-" + id
+		return w.says(id, r).HeartbeatInterval
+	}
+	for _, id := range ids {
+		if told := says(id); told != 10*time.Second {
+			t.Fatalf("%s is told %s before the nodes were counted", id, told)
+		}
+	}
+	w.clock.add(10 * time.Second)
+	w.tick()
+	const stretched = 25 * time.Second // 40 nodes at 2 a second are 20s; 24.4s is the next step
+	for _, id := range ids[1:] {
+		if told := says(id); told != stretched {
+			t.Fatalf("%s is told %s, want %s", id, told, stretched)
+		}
+	}
+	before := w.store.updates.Load()
+	for _, id := range ids[1:] {
+		says(id)
+	}
+	if wrote := w.store.updates.Load() - before; wrote != 0 {
+		t.Errorf("heartbeats at the longer interval made %d writes", wrote)
+	}
+	if err := w.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	silent := func(when string, old, others node.Reachability) {
+		t.Helper()
+		w.tick()
+		if v := w.node("node00"); v.Reachability != old {
+			t.Errorf("%s: the one that was told 10s is %s, want %s", when, v.Reachability, old)
+		}
+		if v := w.node("node01"); v.Reachability != others {
+			t.Errorf("%s: one that was told %s is %s, want %s", when, stretched, v.Reachability, others)
+		}
+	}
+	w.clock.add(75 * time.Second) // three heartbeats of 25s
+	silent("as long as it may be", node.Offline, node.Online)
+	w.clock.add(time.Second)
+	silent("longer", node.Offline, node.Offline)
+
+	w.cfg.HeartbeatRate = 1000
+	w.restart()
+	silent("restarted", node.Unknown, node.Unknown)
+	w.clock.add(31 * time.Second)
+	silent("half a minute later", node.Offline, node.Unknown)
+	w.clock.add(45 * time.Second)
+	silent("later than the three that it was told", node.Offline, node.Offline)
+	if told := says("node01"); told != 10*time.Second {
+		t.Errorf("told %s after the restart", told)
+	}
+}
+
+// TestFlappingLink: a link that comes and goes moves reachability at most, and only
+// when it was away for long. The state stays, and nothing is written.
+func TestFlappingLink(t *testing.T) {
+	w := newWorld(t)
+	w.declare(declared("node01")...)
+	w.says("node01", report(node.PhaseReady))
+	history, before := len(w.node("node01").History), w.store.updates.Load()
+	for i := range 200 {
+		away := time.Duration(i%6) * 10 * time.Second // up to 50s, where 30s are offline
+		w.clock.add(away)
+		w.tick()
+		want := node.Online
+		if away > 30*time.Second {
+			want = node.Offline
+		}
+		if v := w.node("node01"); v.State != node.Active || v.Reachability != want {
+			t.Fatalf("after %s of silence: %s, %s", away, v.State, v.Reachability)
+		}
+		w.says("node01", report(node.PhaseReady))
+		if v := w.node("node01"); v.Reachability != node.Online {
+			t.Fatalf("heard, and %s", v.Reachability)
+		}
+	}
+	if v := w.node("node01"); len(v.History) != history || w.store.updates.Load() != before {
+		t.Errorf("%d lines of history and %d writes of a link that flapped", len(v.History)-history, w.store.updates.Load()-before)
 	}
 }

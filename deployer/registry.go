@@ -28,8 +28,9 @@ type Config struct {
 	Now    func() time.Time // nil: time.Now
 
 	ProvisioningTimeout time.Duration // from the first report to Failed; 30m
-	HeartbeatInterval   time.Duration // what accepted nodes are told; 10s
-	OfflineAfter        time.Duration // silence that makes a node offline; three heartbeats
+	HeartbeatInterval   time.Duration // what accepted nodes are told, at least; 10s
+	HeartbeatRate       int           // heartbeats a second of all nodes, over which they are told a longer interval; 1000
+	OfflineAfter        time.Duration // silence that makes a node offline, longer by as much as its interval; three heartbeats
 	FlushInterval       time.Duration // how often liveness is stored; 10s
 
 	// Lead says whether this registry is the one that looks after deadlines, where
@@ -64,6 +65,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.MaxUnknownNodes == 0 {
 		c.MaxUnknownNodes = 100
+	}
+	if c.HeartbeatRate == 0 {
+		c.HeartbeatRate = 1000
 	}
 }
 
@@ -152,6 +156,8 @@ func (r *Registry) rules() node.Rules {
 	return node.Rules{
 		ProvisioningTimeout: r.cfg.ProvisioningTimeout,
 		OfflineAfter:        r.cfg.OfflineAfter,
+		HeartbeatInterval:   r.cfg.HeartbeatInterval,
+		Told:                r.HeartbeatInterval(),
 		ListeningSince:      *r.listeningSince.Load(),
 	}
 }
@@ -180,7 +186,7 @@ func (r *Registry) PhoneHome(ctx context.Context, id string, report node.Report)
 		return Answer{}, err
 	}
 	v := r.view(n)
-	return Answer{View: v, Message: message(v), HeartbeatInterval: r.cfg.HeartbeatInterval}, nil
+	return Answer{View: v, Message: message(v), HeartbeatInterval: n.HeartbeatInterval()}, nil
 }
 
 func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report) (node.Node, error) {

@@ -29,7 +29,8 @@ type config struct {
 	MaxUnknownNodes     int    `json:"max_unknown_nodes"`
 	ProvisioningTimeout string `json:"provisioning_timeout"` // durations with a unit: 30m
 	HeartbeatInterval   string `json:"heartbeat_interval"`
-	OfflineAfter        string `json:"offline_after"` // "": three heartbeats
+	HeartbeatRate       int    `json:"heartbeat_rate"` // a second, of all nodes together
+	OfflineAfter        string `json:"offline_after"`  // "": three heartbeats
 
 	provisioningTimeout, heartbeatInterval, offlineAfter time.Duration
 }
@@ -42,6 +43,7 @@ func defaultConfig() config {
 		MaxUnknownNodes:     100,
 		ProvisioningTimeout: "30m",
 		HeartbeatInterval:   "10s",
+		HeartbeatRate:       1000,
 	}
 }
 
@@ -93,6 +95,9 @@ func (c *config) check() error {
 	}
 	if c.MaxUnknownNodes < 1 || c.MaxUnknownNodes > 100_000 {
 		return bad("max_unknown_nodes", "want 1 to 100000, found %d", c.MaxUnknownNodes)
+	}
+	if c.HeartbeatRate < 1 || c.HeartbeatRate > 100_000 {
+		return bad("heartbeat_rate", "want 1 to 100000 a second, found %d", c.HeartbeatRate)
 	}
 	for _, d := range []struct {
 		field, text string

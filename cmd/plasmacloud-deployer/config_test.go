@@ -40,6 +40,7 @@ func TestConfig(t *testing.T) {
 		`{"provisioning_timeout": "30"}`:   "provisioning_timeout: want a duration",
 		`{"provisioning_timeout": 30}`:     "provisioning_timeout: want a string, found number",
 		`{"heartbeat_interval": "1ms"}`:    "heartbeat_interval: want a duration from 1s",
+		`{"heartbeat_rate": 0}`:            "heartbeat_rate: want 1 to 100000 a second, found 0",
 		`{"offline_after": "10s"}`:         "offline_after: want more than heartbeat_interval (10s)",
 		`{"listen": ":1", "listen": ":2"}`: "listen: given twice",
 		`{} {}`:                            "something follows",

@@ -124,6 +124,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 		FlushInterval:       cfg.flushInterval(),
 		ProvisioningTimeout: cfg.provisioningTimeout,
 		HeartbeatInterval:   cfg.heartbeatInterval,
+		HeartbeatRate:       cfg.HeartbeatRate,
 		OfflineAfter:        cfg.offlineAfter,
 		AllowUnknownNodes:   cfg.AllowUnknownNodes,
 		MaxUnknownNodes:     cfg.MaxUnknownNodes,

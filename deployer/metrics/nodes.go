@@ -10,9 +10,9 @@ import (
 // nodes are the metrics of the last census. Without one, since the store cannot be
 // read, they are left out: a gap tells more than an old number.
 type nodes struct {
-	registry                                                            *deployer.Registry
-	leader, usable                                                      *prometheus.Desc
-	states, reachability, config, held, undeclared, unreadable, counted *prometheus.Desc
+	registry                                                                       *deployer.Registry
+	leader, usable                                                                 *prometheus.Desc
+	states, reachability, config, held, undeclared, unreadable, counted, heartbeat *prometheus.Desc
 }
 
 func newNodes(r *deployer.Registry) *nodes {
@@ -29,6 +29,7 @@ func newNodes(r *deployer.Registry) *nodes {
 		held:         desc("nodes_held", "Nodes whose machine must not be installed now."),
 		undeclared:   desc("nodes_undeclared", "Nodes that the manifest does not have."),
 		unreadable:   desc("nodes_unreadable", "Nodes whose record cannot be read; no other number counts them."),
+		heartbeat:    desc("heartbeat_interval_seconds", "How often nodes are told to report."),
 		counted:      desc("nodes_counted_timestamp_seconds", "When the nodes were counted, in seconds since 1970."),
 	}
 }
@@ -64,5 +65,6 @@ func (n *nodes) Collect(to chan<- prometheus.Metric) {
 	gauge(n.held, float64(census.Held))
 	gauge(n.undeclared, float64(census.Undeclared))
 	gauge(n.unreadable, float64(census.Unreadable))
+	gauge(n.heartbeat, n.registry.HeartbeatInterval().Seconds())
 	gauge(n.counted, float64(census.At.UnixMilli())/1000)
 }

@@ -33,24 +33,41 @@ func Later(last, next time.Time) bool {
 // Rules are the policies that a lifecycle needs.
 type Rules struct {
 	ProvisioningTimeout time.Duration // from entering Provisioning to Failed
-	OfflineAfter        time.Duration // silence after which a node counts as offline
+	OfflineAfter        time.Duration // silence after which a node counts as offline, if it is to be heard each HeartbeatInterval
+	HeartbeatInterval   time.Duration // see OfflineAfter
+	Told                time.Duration // the interval that nodes are told now; whole seconds where it is longer than HeartbeatInterval
 	ListeningSince      time.Time     // when this deployer began to hear reports
 }
 
 // Reachability of n at now. A deployer that has just started has no right to call
-// anybody offline: until it has listened for OfflineAfter, silence is Unknown.
+// anybody offline: until it has listened for as long as n may be silent, silence is
+// Unknown.
 func (r Rules) Reachability(n Node, now time.Time) Reachability {
+	silence := r.silence(n)
 	switch {
 	case n.LastSeen.IsZero(), n.LastSeen.Sub(now) > ClockSlack:
 		return Unknown
-	case now.Sub(n.LastSeen) <= r.OfflineAfter:
+	case now.Sub(n.LastSeen) <= silence:
 		return Online
-	case now.Sub(r.ListeningSince) <= r.OfflineAfter:
+	case now.Sub(r.ListeningSince) <= silence:
 		return Unknown
 	default:
 		return Offline
 	}
 }
+
+// silence is how long n may be: as many of the heartbeats that it was told as
+// OfflineAfter is of HeartbeatInterval. What it was told counts, since it does not hear
+// of another interval before its next report.
+func (r Rules) silence(n Node) time.Duration {
+	if told := n.HeartbeatInterval(); told > r.HeartbeatInterval && r.HeartbeatInterval > 0 {
+		return time.Duration(float64(r.OfflineAfter) * float64(told) / float64(r.HeartbeatInterval))
+	}
+	return r.OfflineAfter
+}
+
+// HeartbeatInterval is what n was told with its last report; 0 where that is not known.
+func (n Node) HeartbeatInterval() time.Duration { return time.Duration(n.Heartbeat) * time.Millisecond }
 
 // Config says whether n runs the configuration that the manifest expects.
 func (n Node) Config() Config {

@@ -256,6 +256,6 @@ func (c *change) forget() {
 	n.MACs, n.Serial, n.SecretHash = nil, "", ""
 	n.ReportedIP = Node{}.ReportedIP
 	n.Facts, n.VIPs = nil, nil
-	n.LastSeen = time.Time{}
+	n.LastSeen, n.Heartbeat = time.Time{}, 0
 	n.Attempt, n.Provisioned = 0, false
 }

@@ -87,6 +87,7 @@ type Node struct {
 	Facts        map[string]string `json:"facts,omitempty"`
 	VIPs         []string          `json:"vips,omitempty"`
 	LastSeen     time.Time         `json:"last_seen,omitzero"`
+	Heartbeat    int64             `json:"heartbeat_ms,omitempty"` // the interval that it was told, see HeartbeatInterval
 }
 
 // Error is the last thing that went wrong on a node.

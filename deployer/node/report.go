@@ -132,5 +132,5 @@ func (c *change) describe(r Report) {
 	if !slices.Equal(n.VIPs, r.VIPs) {
 		n.VIPs = slices.Clone(r.VIPs)
 	}
-	n.LastSeen = c.now
+	n.LastSeen, n.Heartbeat = c.now, c.Told.Milliseconds()
 }

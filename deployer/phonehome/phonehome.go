@@ -233,7 +233,7 @@ func (a *agent) join(ctx context.Context) (api.PhoneHomeResponse, error) {
 func (a *agent) beat(ctx context.Context, answer api.PhoneHomeResponse) {
 	a.said = state(answer)
 	failures := 0
-	wait := interval(answer)
+	wait := first(interval(answer))
 	for sleep(ctx, wait) {
 		a.reload()
 		next, err := a.client.PhoneHome(ctx, a.request())
@@ -313,6 +313,12 @@ func backoff(failures int, err error) time.Duration {
 func interval(answer api.PhoneHomeResponse) time.Duration {
 	seconds := min(max(answer.HeartbeatIntervalSeconds, int(minInterval/time.Second)), int(maxInterval/time.Second))
 	return jitter(time.Duration(seconds) * time.Second)
+}
+
+// first is when the first heartbeat comes: nodes that joined at once, after a power
+// failure, are spread over the whole interval from then on.
+func first(interval time.Duration) time.Duration {
+	return minInterval + rand.N(max(1, interval-minInterval))
 }
 
 func jitter(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5) }

@@ -344,3 +344,23 @@ func write(t *testing.T, path, content string) {
 		t.Fatal(err)
 	}
 }
+
+// TestFirstHeartbeat: those of nodes that joined together come all over the interval.
+func TestFirstHeartbeat(t *testing.T) {
+	var quarters [4]int
+	for range 1000 {
+		wait := first(9 * time.Second)
+		if wait < time.Second || wait >= 9*time.Second {
+			t.Fatalf("%s of 9s", wait)
+		}
+		quarters[(wait-time.Second)/(2*time.Second)]++
+	}
+	for i, n := range quarters {
+		if n < 150 {
+			t.Errorf("%d of 1000 in quarter %d", n, i)
+		}
+	}
+	if wait := first(900 * time.Millisecond); wait != time.Second {
+		t.Errorf("%s of the shortest interval", wait)
+	}
+}

@@ -74,6 +74,7 @@ let
         max_unknown_nodes = cfg.maxUnknownNodes;
         provisioning_timeout = cfg.provisioningTimeout;
         heartbeat_interval = cfg.heartbeatInterval;
+        heartbeat_rate = cfg.heartbeatRate;
       }
       // lib.optionalAttrs (cfg.offlineAfter != null) { offline_after = cfg.offlineAfter; }
       // lib.optionalAttrs tls.enable {

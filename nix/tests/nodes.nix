@@ -280,6 +280,7 @@ in
         maxUnknownNodes = 7;
         provisioningTimeout = "1h30m";
         heartbeatInterval = "1m";
+        heartbeatRate = 50;
         offlineAfter = "90s";
       };
       etcd = of {

@@ -137,12 +137,18 @@ in
     };
 
     provisioningTimeout = time "30m" "2h" "Time from Provisioning to Failed, from 1s to 720h.";
-    heartbeatInterval = time "10s" "30s" "How often nodes report, from 1s to 1h.";
+    heartbeatInterval = time "10s" "30s" "How often nodes report, from 1s to 1h, as long as there are few enough.";
+    heartbeatRate = mkOption {
+      type = types.ints.between 1 100000;
+      default = 1000;
+      example = 200;
+      description = "How many heartbeats a second all nodes together send. Where there are more nodes, each reports less often.";
+    };
     offlineAfter = mkOption {
       type = types.nullOr duration;
       default = null;
       example = "2m";
-      description = "Silence after which a node is offline: more than a heartbeat, at most 24h. Null: three heartbeats.";
+      description = "Silence after which a node is offline: more than a heartbeat, at most 24h. Null: three heartbeats. Longer by as much as {option}`heartbeatRate` makes heartbeats rarer.";
     };
   };
 }
