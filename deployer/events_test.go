@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/node"
 )
 
@@ -54,7 +55,7 @@ func TestEvents(t *testing.T) {
 	w.clock.add(11 * time.Minute)
 	w.refused("stray", report(node.PhaseBooted), node.CodeUnknownNode)
 	next("stray refused   unknown_node")
-	if _, err := w.Decommission(t.Context(), "node01", "sold"); err != nil {
+	if _, err := w.Operate(t.Context(), "node01", node.EventDecommission, deployer.Operator{Name: "alice"}, "sold"); err != nil {
 		t.Fatal(err)
 	}
 	next("node01 decommission Active Decommissioned ")

@@ -13,6 +13,8 @@ import (
 func message(v View) string {
 	var m string
 	switch {
+	case v.Waiting:
+		m = string(v.State) + ": " + v.Hold
 	case v.State == node.Provisioning:
 		m = fmt.Sprintf("%s, attempt %d, expected ready by %s", v.State, v.Attempt, v.Deadline.Format(time.RFC3339))
 	case v.State == node.Failed && v.LastError != nil:

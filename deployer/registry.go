@@ -4,7 +4,6 @@
 package deployer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +38,8 @@ type Config struct {
 
 	AllowUnknownNodes bool // let a node join that the manifest does not have
 	MaxUnknownNodes   int  // how many of those; 100
+
+	Approval node.Approval // which machines wait for an operator's word; "" for none
 }
 
 func (c *Config) setDefaults() {
@@ -150,6 +151,7 @@ type View struct {
 	Reachability node.Reachability
 	Config       node.Config
 	Hold         string
+	Waiting      bool // its machine waits for an operator's approval
 }
 
 func (r *Registry) rules() node.Rules {
@@ -159,11 +161,16 @@ func (r *Registry) rules() node.Rules {
 		HeartbeatInterval:   r.cfg.HeartbeatInterval,
 		Told:                r.HeartbeatInterval(),
 		ListeningSince:      *r.listeningSince.Load(),
+		Approval:            r.cfg.Approval,
 	}
 }
 
 func (r *Registry) view(n node.Node) View {
-	return View{Node: n, Reachability: r.rules().Reachability(n, r.cfg.Now()), Config: n.Config(), Hold: n.Hold()}
+	rules := r.rules()
+	return View{
+		Node: n, Reachability: rules.Reachability(n, r.cfg.Now()), Config: n.Config(),
+		Hold: rules.Hold(n), Waiting: rules.Waiting(n),
+	}
 }
 
 // Answer is what an accepted report is told.
@@ -175,9 +182,13 @@ type Answer struct {
 
 // PhoneHome takes the report of the node id. A report that changes anything but
 // when the node was last heard is durable when PhoneHome returns. A refusal is a
-// *node.RefusedError and changes nothing.
+// *node.RefusedError and changes nothing, but that a machine that wants to be installed
+// and may not before an operator's approval is known from then on.
 func (r *Registry) PhoneHome(ctx context.Context, id string, report node.Report) (Answer, error) {
 	n, err := r.phoneHome(ctx, id, report)
+	if err == nil && report.Phase == node.PhaseInstalling && r.rules().Waiting(n) {
+		err = node.NotApproved(n)
+	}
 	if err != nil {
 		var refused *node.RefusedError
 		if errors.As(err, &refused) {
@@ -252,7 +263,7 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 		}
 		var corrupt *store.CorruptError
 		if errors.As(err, &corrupt) {
-			err = fmt.Errorf("%w; plasmacloud-deployer reset %s rewrites it", err, id)
+			err = fmt.Errorf("%w; plasmactl node reset %s rewrites it", err, id)
 		}
 		return node.Node{}, err
 	}
@@ -270,54 +281,12 @@ func (r *Registry) logMade(ctx context.Context, id string, made []node.Transitio
 		case t.Event == node.EventDeclared: // Declare's caller has the count of thousands
 			level = slog.LevelDebug
 		}
-		r.cfg.Logger.Log(ctx, level, "node event", "node", id, "event", t.Event, "from", t.From, "to", t.To, "reason", t.Reason)
+		fields := []any{"node", id, "event", t.Event, "from", t.From, "to", t.To, "reason", t.Reason}
+		if t.By != "" {
+			fields = append(fields, "by", t.By)
+		}
+		r.cfg.Logger.Log(ctx, level, "node event", fields...)
 	}
-}
-
-// Reset lets the node be provisioned anew, on any machine, whatever it was: the
-// operator vouches that nothing on it is needed. A record that cannot be read is
-// rewritten, and its bytes are kept. store.ErrNotFound when there is no such node.
-func (r *Registry) Reset(ctx context.Context, id, reason string) (View, error) {
-	v, err := r.operate(ctx, id, node.Input{Event: node.EventReset, Reason: reason})
-	var corrupt *store.CorruptError
-	if errors.As(err, &corrupt) {
-		return r.rewrite(ctx, id, reason)
-	}
-	return v, err
-}
-
-// rewrite gives a node whose record cannot be read a new one.
-func (r *Registry) rewrite(ctx context.Context, id, reason string) (View, error) {
-	now := r.cfg.Now()
-	reason = cmp.Or(reason, "by an operator") + " (the record before could not be read; its bytes are kept in the store)"
-	n, made, err := r.rules().Apply(node.New(id, now), node.Input{Event: node.EventReset, Reason: reason}, now)
-	if err != nil {
-		return View{}, err
-	}
-	if err := r.write(r.cfg.Store.Mend(ctx, n)); err != nil {
-		return View{}, fmt.Errorf("rewrite node %s: %w", id, err)
-	}
-	r.mu.Lock()
-	delete(r.heard, id)
-	delete(r.corrupt, id)
-	r.unknown[id] = true // until the manifest is declared again
-	r.mu.Unlock()
-	r.logMade(ctx, id, made)
-	return r.view(n), nil
-}
-
-// Decommission takes the node out: its reports are refused until it is reset.
-// store.ErrNotFound when there is no such node.
-func (r *Registry) Decommission(ctx context.Context, id, reason string) (View, error) {
-	return r.operate(ctx, id, node.Input{Event: node.EventDecommission, Reason: reason})
-}
-
-func (r *Registry) operate(ctx context.Context, id string, in node.Input) (View, error) {
-	n, err := r.apply(ctx, id, in, r.cfg.Now(), false)
-	if err != nil {
-		return View{}, err
-	}
-	return r.view(n), nil
 }
 
 // admit lets an undeclared node in, or says why not.

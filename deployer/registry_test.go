@@ -153,7 +153,7 @@ func TestResetForgetsWhenHeard(t *testing.T) {
 		w.clock.add(time.Second)
 		w.says("node01", report(node.PhaseReady))
 	}
-	if _, err := w.Reset(t.Context(), "node01", ""); err != nil {
+	if _, err := w.Operate(t.Context(), "node01", node.EventReset, deployer.Operator{}, ""); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
+	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server"
 	"github.com/centra/plasmacloud/deployer/strictjson"
 )
@@ -24,13 +25,14 @@ type config struct {
 		JoinFile      string `json:"join_file"`      // "": any machine may report as any node
 		OperatorsFile string `json:"operators_file"` // "": anybody may look
 	} `json:"tokens"`
-	Manifest            string `json:"manifest"` // "": none, only with AllowUnknownNodes
-	AllowUnknownNodes   bool   `json:"allow_unknown_nodes"`
-	MaxUnknownNodes     int    `json:"max_unknown_nodes"`
-	ProvisioningTimeout string `json:"provisioning_timeout"` // durations with a unit: 30m
-	HeartbeatInterval   string `json:"heartbeat_interval"`
-	HeartbeatRate       int    `json:"heartbeat_rate"` // a second, of all nodes together
-	OfflineAfter        string `json:"offline_after"`  // "": three heartbeats
+	Manifest            string        `json:"manifest"` // "": none, only with AllowUnknownNodes
+	AllowUnknownNodes   bool          `json:"allow_unknown_nodes"`
+	MaxUnknownNodes     int           `json:"max_unknown_nodes"`
+	Approval            node.Approval `json:"approval"`             // whose machines wait for an operator
+	ProvisioningTimeout string        `json:"provisioning_timeout"` // durations with a unit: 30m
+	HeartbeatInterval   string        `json:"heartbeat_interval"`
+	HeartbeatRate       int           `json:"heartbeat_rate"` // a second, of all nodes together
+	OfflineAfter        string        `json:"offline_after"`  // "": three heartbeats
 
 	provisioningTimeout, heartbeatInterval, offlineAfter time.Duration
 }
@@ -41,6 +43,7 @@ func defaultConfig() config {
 		Store:               boltStore(defaultStorePath),
 		Manifest:            "/etc/plasmacloud/manifest.json",
 		MaxUnknownNodes:     100,
+		Approval:            node.ApproveNone,
 		ProvisioningTimeout: "30m",
 		HeartbeatInterval:   "10s",
 		HeartbeatRate:       1000,
@@ -98,6 +101,14 @@ func (c *config) check() error {
 	}
 	if c.HeartbeatRate < 1 || c.HeartbeatRate > 100_000 {
 		return bad("heartbeat_rate", "want 1 to 100000 a second, found %d", c.HeartbeatRate)
+	}
+	switch {
+	case !c.Approval.Valid():
+		return bad("approval", "want none, undeclared or all, found %q", c.Approval)
+	case c.Approval == node.ApproveUndeclared && !c.AllowUnknownNodes:
+		return bad("approval", "undeclared nodes join only with allow_unknown_nodes; set that too, or take none or all")
+	case c.Approval != node.ApproveNone && c.Tokens.OperatorsFile == "":
+		return bad("approval", "nobody may approve without operators; name tokens.operators_file")
 	}
 	for _, d := range []struct {
 		field, text string

@@ -48,7 +48,7 @@ func declarations(r io.Reader) (cluster string, nodes []node.Declaration, err er
 		if err != nil {
 			return "", nil, fmt.Errorf("node %s: ip %q is not an address", id, n.IP)
 		}
-		d := node.Declaration{ID: id, Role: n.Role, IP: ip, ConfigHash: n.ConfigHash}
+		d := node.Declaration{ID: id, Role: n.Role, IP: ip, ConfigHash: n.ConfigHash, Labels: n.Labels}
 		d.Identity.MACs = append(d.Identity.MACs, n.Identity.MACs...) // nil for none
 		if n.Identity.Serial != nil {
 			d.Identity.Serial = *n.Identity.Serial

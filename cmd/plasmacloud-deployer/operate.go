@@ -11,12 +11,13 @@ import (
 
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer"
+	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/store"
 )
 
-// The operator's commands work on the store and not on the API: who may write the
-// store is an operator, and the API has nothing yet that tells one from a stranger. A
-// bbolt file has one owner, so with it they run while the deployer is stopped.
+// These work on the store and not on the API, for a deployer that has no operators'
+// tokens or does not start: who may write the store is an operator. A bbolt file has one
+// owner, so with it they run while the deployer is stopped.
 
 func resetCommand() *cobra.Command {
 	return operatorCommand(&cobra.Command{
@@ -29,7 +30,7 @@ reports itself ready again. With a bbolt store the deployer has to be stopped.`,
 		Example: `  systemctl stop plasmacloud-deployer
   plasmacloud-deployer reset node03 --reason "new disks"
   systemctl start plasmacloud-deployer`,
-	}, (*deployer.Registry).Reset)
+	}, node.EventReset)
 }
 
 func decommissionCommand() *cobra.Command {
@@ -39,16 +40,14 @@ func decommissionCommand() *cobra.Command {
 		Long: `Take a node out: its record stays and its reports are refused until it is reset. With a
 bbolt store the deployer has to be stopped.`,
 		Example: `  plasmacloud-deployer decommission node03 --reason "sold"`,
-	}, (*deployer.Registry).Decommission)
+	}, node.EventDecommission)
 }
 
-type operation func(r *deployer.Registry, ctx context.Context, id, reason string) (deployer.View, error)
-
-func operatorCommand(cmd *cobra.Command, do operation) *cobra.Command {
+func operatorCommand(cmd *cobra.Command, verb node.Event) *cobra.Command {
 	var reason string
 	cmd.Args = cobra.ExactArgs(1)
 	storeCommand(cmd, func(ctx context.Context, at *storeConfig, args []string, out io.Writer) error {
-		return operate(ctx, at, args[0], reason, do, out)
+		return operate(ctx, at, args[0], reason, verb, out)
 	})
 	cmd.Flags().StringVar(&reason, "reason", "", "why, a `TEXT` for the node's history")
 	return cmd
@@ -76,7 +75,7 @@ func storeCommand(cmd *cobra.Command, work func(ctx context.Context, at *storeCo
 	return cmd
 }
 
-func operate(ctx context.Context, at *storeConfig, id, reason string, do operation, out io.Writer) (err error) {
+func operate(ctx context.Context, at *storeConfig, id, reason string, verb node.Event, out io.Writer) (err error) {
 	nodeStore, err := at.openExisting(ctx)
 	if err != nil {
 		return err
@@ -86,7 +85,7 @@ func operate(ctx context.Context, at *storeConfig, id, reason string, do operati
 	if err != nil {
 		return fmt.Errorf("store %s: %w", at, err)
 	}
-	n, err := do(registry, ctx, id, reason)
+	n, err := registry.Operate(ctx, id, verb, deployer.Operator{Name: "plasmacloud-deployer"}, reason)
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("the store %s has no node %q", at, id)
 	}

@@ -128,6 +128,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 		OfflineAfter:        cfg.offlineAfter,
 		AllowUnknownNodes:   cfg.AllowUnknownNodes,
 		MaxUnknownNodes:     cfg.MaxUnknownNodes,
+		Approval:            cfg.Approval,
 	})
 	if err != nil {
 		return fmt.Errorf("store %s: %w", &cfg.Store, err)

@@ -30,6 +30,7 @@ const (
 	MaxFactValue    = 1024
 	MaxVIPs         = 1024
 	MaxID           = 128 // machine_id and boot_id
+	MaxReason       = 512 // bytes of an operator's words
 )
 
 // PhoneHomeRequest is what a node says about itself: POST /api/v1/phone-home.
@@ -48,9 +49,14 @@ type PhoneHomeRequest struct {
 	Facts      map[string]string `json:"facts,omitempty"`
 	VIPs       []string          `json:"vips,omitempty"` // addresses or prefixes that the node announces
 
+	Acknowledges string `json:"acknowledges,omitempty"` // AckDecommissioned, once the node has heard that
+
 	JoinToken string `json:"-"` // in the header Authorization: until the deployer knows Secret
 	Secret    string `json:"-"` // in the header node.SecretHeader: the node's own
 }
+
+// AckDecommissioned is what a node says that has heard that it is decommissioned.
+const AckDecommissioned = "decommissioned"
 
 // PhoneHomeResponse is the answer to an accepted report.
 type PhoneHomeResponse struct {
@@ -68,6 +74,7 @@ type Node struct {
 	Role         string            `json:"role,omitempty"`
 	IP           string            `json:"ip,omitempty"`
 	Declared     bool              `json:"declared"` // in the deployer's manifest now
+	Labels       map[string]string `json:"labels,omitempty"`
 	State        node.State        `json:"state"`
 	Since        time.Time         `json:"since"` // when State was entered
 	Deadline     *time.Time        `json:"deadline,omitempty"`
@@ -80,12 +87,25 @@ type Node struct {
 	ReportedIP   string            `json:"reported_ip,omitempty"`
 	Phase        node.Phase        `json:"phase,omitempty"`
 	Hold         string            `json:"hold,omitempty"`
+	Held         *node.Mark        `json:"held,omitempty"`         // by an operator, until it is released
+	Waiting      bool              `json:"waiting,omitempty"`      // the machine waits for an operator's approval
+	Machine      string            `json:"machine,omitempty"`      // that the node is bound to, in words; what an approval is for
+	Approved     *node.Mark        `json:"approved,omitempty"`     // by an operator
+	Reinstall    *node.Mark        `json:"reinstall,omitempty"`    // an operator lets the machine be installed once more
+	Acknowledged *time.Time        `json:"acknowledged,omitempty"` // of a decommissioned node: when its machine had heard of it
 	LastError    *node.Error       `json:"last_error,omitempty"`
 	MachineID    string            `json:"machine_id,omitempty"`
 	Hostname     string            `json:"hostname,omitempty"`
 	VIPs         []string          `json:"vips,omitempty"`
 	Facts        map[string]string `json:"facts,omitempty"`
 	History      []node.Transition `json:"history,omitempty"` // oldest first; left out of a NodeList
+}
+
+// OperateRequest is POST /api/v1/nodes/{id}/{verb}, with one of node.Verbs. All of it may
+// be left out, also the body.
+type OperateRequest struct {
+	Reason  string `json:"reason,omitempty"`  // for the node's history; at most MaxReason
+	Machine string `json:"machine,omitempty"` // with approve: the Machine that is meant, so that no other one gets in
 }
 
 // NodeList is GET /api/v1/nodes: all nodes by ascending id, without their history.
@@ -103,6 +123,7 @@ type Event struct {
 	To     node.State `json:"to,omitempty"`   // equal to From where the state stayed
 	Code   string     `json:"code,omitempty"` // of the problem, with "refused"
 	Reason string     `json:"reason,omitempty"`
+	By     string     `json:"by,omitempty"` // the operator whose doing it was
 }
 
 // EventList is GET /api/v1/events: oldest first.

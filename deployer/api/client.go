@@ -115,6 +115,17 @@ func (c *Client) Get(ctx context.Context, id string) (Node, error) {
 	return n, err
 }
 
+// Operate does one of node.Verbs to a node, and returns the node as it is then.
+func (c *Client) Operate(ctx context.Context, id string, verb node.Event, order OperateRequest) (Node, error) {
+	var n Node
+	body, err := json.Marshal(order)
+	if err != nil {
+		return n, fmt.Errorf("encode the order: %w", err)
+	}
+	path := PathNodes + "/" + url.PathEscape(id) + "/" + string(verb)
+	return n, c.do(ctx, http.MethodPost, path, "", c.bearer(), body, maxAnswerBytes, &n)
+}
+
 // Health asks whether the deployer can do its work. A deployer that says that it
 // cannot is a Health with its reason and no error.
 func (c *Client) Health(ctx context.Context) (Health, error) {

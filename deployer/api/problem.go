@@ -27,6 +27,7 @@ const (
 	CodeOperatorTokenWrong    = "operator_token_wrong"
 	CodeOperatorTokenExpired  = "operator_token_expired"
 	CodeOperatorRole          = "operator_role"
+	CodeOperatorsUnknown      = "operators_unknown"
 )
 
 // Problem is the body of an error answer.

@@ -1,6 +1,9 @@
 package node
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Reachability says whether a node has been heard lately.
 type Reachability string
@@ -37,6 +40,7 @@ type Rules struct {
 	HeartbeatInterval   time.Duration // see OfflineAfter
 	Told                time.Duration // the interval that nodes are told now; whole seconds where it is longer than HeartbeatInterval
 	ListeningSince      time.Time     // when this deployer began to hear reports
+	Approval            Approval      // "" is ApproveNone
 }
 
 // Reachability of n at now. A deployer that has just started has no right to call
@@ -84,11 +88,15 @@ func (n Node) Config() Config {
 // Hold is the reason why n must not be installed now, "" when nothing stands
 // against it. A node that was installed or Active once on its machine has a
 // disk with data on it: booting the ISO again must not erase that.
-func (n Node) Hold() string {
+func (r Rules) Hold(n Node) string {
 	switch {
 	case n.State == Decommissioned:
 		return "the node is decommissioned"
-	case n.Provisioned:
+	case n.Held != nil:
+		return fmt.Sprintf("held by %s since %s%s", n.Held.who(), n.Held.At.Format(time.RFC3339), n.Held.why())
+	case r.Waiting(n):
+		return "this machine waits for an operator's approval: plasmactl node approve " + n.ID
+	case n.Provisioned && n.Reinstall == nil:
 		return "this machine is already provisioned as " + n.ID + " and is not installed again by itself"
 	default:
 		return ""

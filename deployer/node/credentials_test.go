@@ -72,7 +72,7 @@ func TestAuthenticate(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		case refused != nil && (refused.Title == "" || refused.Detail == ""):
 			t.Errorf("%s: %+v says not all", name, refused)
-		case refused != nil && test.node.Provisioned && test.node.SecretHash != "" && !strings.Contains(refused.Detail, "reset node01"):
+		case refused != nil && test.node.Provisioned && test.node.SecretHash != "" && !strings.Contains(refused.Detail, "reset-secret node01"):
 			t.Errorf("%s: %s; it does not name the way out", name, refused.Detail)
 		}
 		if err := test.node.Authenticate(Report{Phase: PhaseReady}); err != nil {

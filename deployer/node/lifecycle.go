@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -10,24 +11,37 @@ import (
 type Event string
 
 const (
-	EventBooted       = Event(PhaseBooted)
-	EventInstalling   = Event(PhaseInstalling)
-	EventInstalled    = Event(PhaseInstalled)
-	EventReady        = Event(PhaseReady)
-	EventFailed       = Event(PhaseFailed)
-	EventTick         = Event("tick")         // time went by; matters to a node whose deadline passed
-	EventDeclared     = Event("declared")     // the manifest has it
-	EventUndeclared   = Event("undeclared")   // the manifest has it no longer
-	EventReplaced     = Event("replaced")     // another machine takes the place of one that is offline
-	EventReset        = Event("reset")        // an operator lets it be provisioned anew, on any machine
+	EventBooted      = Event(PhaseBooted)
+	EventInstalling  = Event(PhaseInstalling)
+	EventInstalled   = Event(PhaseInstalled)
+	EventReady       = Event(PhaseReady)
+	EventFailed      = Event(PhaseFailed)
+	EventTick        = Event("tick")        // time went by; matters to a node whose deadline passed
+	EventDeclared    = Event("declared")    // the manifest has it
+	EventUndeclared  = Event("undeclared")  // the manifest has it no longer
+	EventReplaced    = Event("replaced")    // another machine takes the place of one that is offline
+	EventAcknowledge = Event("acknowledge") // the machine has heard that its node is decommissioned
+
+	EventApprove      = Event("approve")      // an operator lets the machine that waits be the node
+	EventHold         = Event("hold")         // an operator stands against its installation
+	EventRelease      = Event("release")      // an operator takes the hold back
+	EventRetry        = Event("retry")        // an operator gives a failed node another attempt
+	EventReinstall    = Event("reinstall")    // an operator lets its machine be installed once more
 	EventDecommission = Event("decommission") // an operator takes it out
+	EventReset        = Event("reset")        // an operator lets it be provisioned anew, on any machine
+	EventResetSecret  = Event("reset-secret") // an operator forgets its secret, so that it joins anew
 )
 
-// Events lists every event.
-var Events = []Event{
-	EventBooted, EventInstalling, EventInstalled, EventReady, EventFailed,
-	EventTick, EventDeclared, EventUndeclared, EventReplaced, EventReset, EventDecommission,
+// Verbs lists the events that an operator makes.
+var Verbs = []Event{
+	EventApprove, EventHold, EventRelease, EventRetry, EventReinstall, EventDecommission, EventReset, EventResetSecret,
 }
+
+// Events lists every event.
+var Events = append([]Event{
+	EventBooted, EventInstalling, EventInstalled, EventReady, EventFailed,
+	EventTick, EventDeclared, EventUndeclared, EventReplaced, EventAcknowledge,
+}, Verbs...)
 
 // Next is a cell of the lifecycle: the state that follows, or the code of the
 // refusal that the event meets.
@@ -38,11 +52,14 @@ type Next struct {
 
 // Lifecycle is the whole lifecycle. A cell with its own state as To keeps it.
 //
-// Two rules stand beside the table because they are about the machine and not
-// about the state: a report of a machine that is not the one bound is refused or
-// becomes EventReplaced first, and `installing` is refused in every state once
-// the machine was installed or Active (Node.Provisioned), since a Failed node may
-// hold data too.
+// Some rules stand beside the table because they are about the machine and not about
+// the state:
+//   - A report of a machine that is not the one bound is refused or becomes
+//     EventReplaced first.
+//   - `installing` is refused in every state once the machine was installed or Active
+//     (Node.Provisioned), since a Failed node may hold data too, and where an operator
+//     holds the node. With an operator's EventReinstall it leads to Provisioning.
+//   - A machine that needs an approval stays Pending whatever it reports.
 var Lifecycle = map[State]map[Event]Next{
 	Pending: {
 		EventBooted:       {To: Provisioning},
@@ -56,6 +73,13 @@ var Lifecycle = map[State]map[Event]Next{
 		EventReplaced:     {To: Pending},
 		EventReset:        {To: Pending},
 		EventDecommission: {To: Decommissioned},
+		EventAcknowledge:  {To: Pending},
+		EventApprove:      {To: Pending},
+		EventHold:         {To: Pending},
+		EventRelease:      {To: Pending},
+		EventRetry:        {Refuse: CodeWrongState},
+		EventReinstall:    {To: Pending},
+		EventResetSecret:  {To: Pending},
 	},
 	Provisioning: {
 		EventBooted:       {To: Provisioning},
@@ -69,6 +93,13 @@ var Lifecycle = map[State]map[Event]Next{
 		EventReplaced:     {To: Pending},
 		EventReset:        {To: Pending},
 		EventDecommission: {To: Decommissioned},
+		EventAcknowledge:  {To: Provisioning},
+		EventApprove:      {To: Provisioning},
+		EventHold:         {To: Provisioning},
+		EventRelease:      {To: Provisioning},
+		EventRetry:        {Refuse: CodeWrongState},
+		EventReinstall:    {To: Provisioning},
+		EventResetSecret:  {To: Provisioning},
 	},
 	Active: {
 		EventBooted:       {To: Active}, // rebooted, or booted the ISO: the answer carries a hold
@@ -82,6 +113,13 @@ var Lifecycle = map[State]map[Event]Next{
 		EventReplaced:     {To: Pending},
 		EventReset:        {To: Pending},
 		EventDecommission: {To: Decommissioned},
+		EventAcknowledge:  {To: Active},
+		EventApprove:      {To: Active},
+		EventHold:         {To: Active},
+		EventRelease:      {To: Active},
+		EventRetry:        {Refuse: CodeWrongState},
+		EventReinstall:    {To: Active},
+		EventResetSecret:  {To: Active},
 	},
 	Failed: {
 		EventBooted:       {To: Provisioning},
@@ -95,6 +133,13 @@ var Lifecycle = map[State]map[Event]Next{
 		EventReplaced:     {To: Pending},
 		EventReset:        {To: Pending},
 		EventDecommission: {To: Decommissioned},
+		EventAcknowledge:  {To: Failed},
+		EventApprove:      {To: Failed},
+		EventHold:         {To: Failed},
+		EventRelease:      {To: Failed},
+		EventRetry:        {To: Provisioning},
+		EventReinstall:    {To: Failed},
+		EventResetSecret:  {To: Failed},
 	},
 	Decommissioned: {
 		EventBooted:       {Refuse: CodeDecommissioned},
@@ -108,6 +153,13 @@ var Lifecycle = map[State]map[Event]Next{
 		EventReplaced:     {Refuse: CodeDecommissioned},
 		EventReset:        {To: Pending},
 		EventDecommission: {To: Decommissioned},
+		EventAcknowledge:  {To: Decommissioned},
+		EventApprove:      {Refuse: CodeWrongState},
+		EventHold:         {To: Decommissioned},
+		EventRelease:      {To: Decommissioned},
+		EventRetry:        {Refuse: CodeWrongState},
+		EventReinstall:    {Refuse: CodeWrongState},
+		EventResetSecret:  {To: Decommissioned},
 	},
 }
 
@@ -116,7 +168,10 @@ type Input struct {
 	Event       Event
 	Report      Report      // of the phase events
 	Declaration Declaration // of EventDeclared
-	Reason      string      // of EventReset and EventDecommission: the operator's words
+	Reason      string      // of Verbs: the operator's words
+	By          string      // of Verbs: the operator's name, "" where nobody knows it
+	Remote      string      // of Verbs: the address that they came from
+	Machine     string      // of EventApprove: MachineName of the one that is meant; "" is any
 }
 
 // Reported is the input that a report makes.
@@ -130,7 +185,7 @@ func (r Rules) Apply(n Node, in Input, now time.Time) (Node, []Transition, error
 	if !ok {
 		return n, nil, fmt.Errorf("node %s: no event %q in state %q", n.ID, in.Event, n.State)
 	}
-	c := change{Rules: r, node: n, now: instant(now)}
+	c := change{Rules: r, node: n, now: instant(now), by: in.By, remote: in.Remote}
 	var err error
 	switch in.Event {
 	case EventBooted, EventInstalling, EventInstalled, EventReady, EventFailed:
@@ -144,8 +199,10 @@ func (r Rules) Apply(n Node, in Input, now time.Time) (Node, []Transition, error
 			c.node.Declared = false
 			c.note(in.Event, "no longer in the manifest")
 		}
+	case EventAcknowledge:
+		c.acknowledge()
 	default:
-		err = c.operate(in.Event, next, in.Reason)
+		err = c.operate(in, next)
 	}
 	if err != nil {
 		return n, nil, err
@@ -159,11 +216,13 @@ type change struct {
 	node Node
 	now  time.Time
 	made []Transition
+
+	by, remote string // the operator
 }
 
 // move enters state to, or notes the event when the node is there already.
 func (c *change) move(to State, event Event, reason string) {
-	t := Transition{At: c.now, From: c.node.State, To: to, Event: event, Reason: reason}
+	t := Transition{At: c.now, From: c.node.State, To: to, Event: event, Reason: reason, By: c.by, Remote: c.remote}
 	if to != c.node.State {
 		c.node.State, c.node.Since = to, c.now
 		c.node.Deadline = time.Time{}
@@ -228,34 +287,15 @@ func (c *change) declare(d Declaration) {
 		reason = "the manifest changes the identity of the machine"
 	case n.ConfigHash != d.ConfigHash:
 		reason = "the manifest changes the expected configuration"
+	case !maps.Equal(n.Labels, d.Labels):
+		reason = "the manifest changes the labels"
 	default:
 		return
 	}
 	n.Declared, n.Role, n.IP, n.ConfigHash, n.Identity = true, d.Role, d.IP, d.ConfigHash, d.Identity
+	n.Labels = nil // as it is stored where there are none
+	if len(d.Labels) > 0 {
+		n.Labels = maps.Clone(d.Labels)
+	}
 	c.note(EventDeclared, reason)
-}
-
-func (c *change) operate(event Event, next Next, reason string) error {
-	if next.Refuse != "" {
-		return refuse(next.Refuse, c.node, Report{})
-	}
-	if event == EventReset || event == EventReplaced {
-		c.forget()
-	}
-	if reason == "" {
-		reason = "by an operator"
-	}
-	c.move(next.To, event, reason)
-	return nil
-}
-
-// forget drops what belongs to the machine rather than to the node.
-func (c *change) forget() {
-	n := &c.node
-	n.MachineID, n.BootID, n.Hostname, n.ReportedHash, n.Phase = "", "", "", "", ""
-	n.MACs, n.Serial, n.SecretHash = nil, "", ""
-	n.ReportedIP = Node{}.ReportedIP
-	n.Facts, n.VIPs = nil, nil
-	n.LastSeen, n.Heartbeat = time.Time{}, 0
-	n.Attempt, n.Provisioned = 0, false
 }

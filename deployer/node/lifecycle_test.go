@@ -65,12 +65,12 @@ func in(t *testing.T, state State) Node {
 // "!" is a refusal.
 func TestLifecycle(t *testing.T) {
 	const matrix = `
-	               booted       installing   installed    ready   failed  tick           declared       undeclared     replaced  reset   decommission
-	Pending        Provisioning Provisioning Provisioning Active  Failed  Pending        Pending        Pending        Pending   Pending Decommissioned
-	Provisioning   Provisioning Provisioning Provisioning Active  Failed  Failed         Provisioning   Provisioning   Pending   Pending Decommissioned
-	Active         Active       !            Active       Active  Failed  Active         Active         Active         Pending   Pending Decommissioned
-	Failed         Provisioning Provisioning Provisioning Active  Failed  Failed         Failed         Failed         Pending   Pending Decommissioned
-	Decommissioned !            !            !            !       !       Decommissioned Decommissioned Decommissioned !         Pending Decommissioned`
+	               booted       installing   installed    ready   failed  tick           declared       undeclared     replaced  acknowledge    approve      hold           release        retry        reinstall    decommission   reset   reset-secret
+	Pending        Provisioning Provisioning Provisioning Active  Failed  Pending        Pending        Pending        Pending   Pending        !            Pending        Pending        !            !            Decommissioned Pending Pending
+	Provisioning   Provisioning Provisioning Provisioning Active  Failed  Failed         Provisioning   Provisioning   Pending   Provisioning   !            Provisioning   Provisioning   !            !            Decommissioned Pending Provisioning
+	Active         Active       !            Active       Active  Failed  Active         Active         Active         Pending   Active         !            Active         Active         !            Active       Decommissioned Pending Active
+	Failed         Provisioning Provisioning Provisioning Active  Failed  Failed         Failed         Failed         Pending   Failed         !            Failed         Failed         Provisioning !            Decommissioned Pending Failed
+	Decommissioned !            !            !            !       !       Decommissioned Decommissioned Decommissioned !         Decommissioned !            Decommissioned Decommissioned !            !            Decommissioned Pending Decommissioned`
 
 	rows := strings.Split(strings.TrimSpace(matrix), "\n")
 	events := strings.Fields(rows[0])
@@ -193,18 +193,18 @@ func TestAttempts(t *testing.T) {
 // state.
 func TestNeverInstalledOver(t *testing.T) {
 	active := in(t, Active)
-	if active.Hold() == "" {
+	if rules.Hold(active) == "" {
 		t.Error("an active node has no hold")
 	}
 	booted := says(PhaseBooted)
 	booted.Report.BootID = "iso"
-	if n := mustApply(t, active, booted, start.Add(time.Minute)); n.State != Active || n.Hold() == "" {
-		t.Errorf("active and booted: %s, hold %q", n.State, n.Hold())
+	if n := mustApply(t, active, booted, start.Add(time.Minute)); n.State != Active || rules.Hold(n) == "" {
+		t.Errorf("active and booted: %s, hold %q", n.State, rules.Hold(n))
 	}
 	failed := mustApply(t, active, says(PhaseFailed), start)
 	provisioning := mustApply(t, failed, booted, start)
 	installed := mustApply(t, in(t, Provisioning), says(PhaseInstalled), start)
-	if installed.Hold() == "" {
+	if rules.Hold(installed) == "" {
 		t.Error("an installed node has no hold")
 	}
 	late := mustApply(t, installed, Input{Event: EventTick}, start.Add(time.Hour))
@@ -221,8 +221,8 @@ func TestNeverInstalledOver(t *testing.T) {
 			t.Errorf("installing after a reset: %s", n.State)
 		}
 	}
-	if fresh := in(t, Provisioning); fresh.Hold() != "" {
-		t.Errorf("a fresh node has hold %q", fresh.Hold())
+	if fresh := in(t, Provisioning); rules.Hold(fresh) != "" {
+		t.Errorf("a fresh node has hold %q", rules.Hold(fresh))
 	}
 }
 

@@ -101,7 +101,7 @@ func TestDuplicateID(t *testing.T) {
 	}
 	second.Phase = PhaseBooted
 	n = mustApply(t, n, Reported(second), start.Add(time.Hour))
-	if !slices.Equal(n.MACs, second.MACs) || n.Hold() == "" {
+	if !slices.Equal(n.MACs, second.MACs) || rules.Hold(n) == "" {
 		t.Errorf("%+v", n)
 	}
 }

@@ -59,11 +59,12 @@ type Node struct {
 	ID string `json:"id"` // RFC 1123 label
 
 	// What the manifest says.
-	Declared   bool       `json:"declared"` // false: joined unknown, or no longer in the manifest
-	Role       string     `json:"role,omitempty"`
-	IP         netip.Addr `json:"ip,omitzero"`
-	ConfigHash string     `json:"config_hash,omitempty"` // expected: "sha256:" and 64 hex digits
-	Identity   Identity   `json:"identity,omitzero"`     // of the machine that may be this node
+	Declared   bool              `json:"declared"` // false: joined unknown, or no longer in the manifest
+	Role       string            `json:"role,omitempty"`
+	IP         netip.Addr        `json:"ip,omitzero"`
+	ConfigHash string            `json:"config_hash,omitempty"` // expected: "sha256:" and 64 hex digits
+	Identity   Identity          `json:"identity,omitzero"`     // of the machine that may be this node
+	Labels     map[string]string `json:"labels,omitempty"`
 
 	// Where the node stands.
 	State       State        `json:"state"`
@@ -74,11 +75,18 @@ type Node struct {
 	LastError   *Error       `json:"last_error,omitempty"`  // stays until the node is Active
 	History     []Transition `json:"history,omitempty"`     // oldest first, at most MaxHistory
 
+	// What operators said of it.
+	Held         *Mark     `json:"held,omitempty"`        // stands against an installation until it is released
+	Approved     *Mark     `json:"approved,omitempty"`    // of the machine that this node is bound to
+	Reinstall    *Mark     `json:"reinstall,omitempty"`   // lets the machine be installed over once
+	Acknowledged time.Time `json:"acknowledged,omitzero"` // when the machine had heard that it is decommissioned
+
 	// What the node said of itself in its last accepted report.
 	MachineID    string            `json:"machine_id,omitempty"` // with MACs and Serial: the machine that this node is bound to
 	MACs         []string          `json:"macs,omitempty"`       // canonical, sorted
 	Serial       string            `json:"serial,omitempty"`
 	SecretHash   string            `json:"secret_hash,omitempty"` // HashSecret of what it joined with; "" where the deployer wanted none
+	TokenHash    string            `json:"token_hash,omitempty"`  // of the stored token that it joined with
 	BootID       string            `json:"boot_id,omitempty"`
 	Hostname     string            `json:"hostname,omitempty"`
 	ReportedIP   netip.Addr        `json:"reported_ip,omitzero"`
@@ -105,6 +113,8 @@ type Transition struct {
 	To     State     `json:"to"`
 	Event  Event     `json:"event"`
 	Reason string    `json:"reason"`
+	By     string    `json:"by,omitempty"`     // the operator whose doing it was
+	Remote string    `json:"remote,omitempty"` // the address that the operator came from
 }
 
 // Declaration is what the manifest says about one node.
@@ -114,6 +124,7 @@ type Declaration struct {
 	IP         netip.Addr
 	ConfigHash string
 	Identity   Identity
+	Labels     map[string]string
 }
 
 // Check says what is wrong with d.
@@ -149,6 +160,8 @@ type Report struct {
 	Error     string // with PhaseFailed
 	Facts     map[string]string
 	VIPs      []string
+
+	Acknowledges bool // that its node is decommissioned
 
 	Credentials *Credentials // nil: the deployer wants none
 }

@@ -16,7 +16,15 @@ func drawInput(t *rapid.T) Input {
 	if in.Event == EventReplaced {
 		in.Event = EventTick // only Apply itself makes it
 	}
+	if slices.Contains(Verbs, in.Event) {
+		in.By, in.Remote = "alice", "192.0.2.1"
+		in.Reason = rapid.SampledFrom([]string{"", "because", "new disks"}).Draw(t, "reason")
+		if in.Event == EventApprove {
+			in.Machine = rapid.SampledFrom([]string{"", "", machineA, machineA + " (serial S1)"}).Draw(t, "approved machine")
+		}
+	}
 	in.Declaration = declaration()
+	in.Declaration.Labels = rapid.SampledFrom([]map[string]string{nil, {}, {"rack": "a1"}}).Draw(t, "labels")
 	in.Declaration.Identity = rapid.SampledFrom([]Identity{{}, {}, {MACs: []string{mac1}}, {Serial: "S1"}}).Draw(t, "identity")
 	in.Declaration.ConfigHash = rapid.SampledFrom([]string{hash1, hash2}).Draw(t, "hash")
 	if phase := Phase(in.Event); phase.Valid() {
@@ -35,6 +43,7 @@ func drawInput(t *rapid.T) Input {
 				Token:      rapid.SampledFrom([]JoinToken{{}, {Name: "all"}, {Name: "alone", Node: "node01"}}).Draw(t, "token"),
 			}
 		}
+		in.Report.Acknowledges = rapid.IntRange(0, 3).Draw(t, "acknowledges") == 0
 		if phase == PhaseFailed {
 			in.Report.Error = rapid.SampledFrom([]string{"", "no disk", "no net"}).Draw(t, "error")
 		}
@@ -46,6 +55,8 @@ func drawInput(t *rapid.T) Input {
 func TestInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n, now := New("node01", start), start
+		rules := rules
+		rules.Approval = rapid.SampledFrom([]Approval{"", ApproveNone, ApproveUndeclared, ApproveAll}).Draw(t, "approval")
 		for range rapid.IntRange(1, 80).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 10, 31, 600, 1800}).Draw(t, "seconds")) * time.Second)
 			in := drawInput(t)
@@ -54,13 +65,13 @@ func TestInvariants(t *testing.T) {
 			if !reflect.DeepEqual(clone(t, n), before) {
 				t.Fatalf("%s changed the node that it was given", in.Event)
 			}
-			checkStep(t, n, next, in, now, made, err)
+			checkStep(t, rules, n, next, in, now, made, err)
 			n = next
 		}
 	})
 }
 
-func checkStep(t *rapid.T, old, next Node, in Input, now time.Time, made []Transition, err error) {
+func checkStep(t *rapid.T, rules Rules, old, next Node, in Input, now time.Time, made []Transition, err error) {
 	if err != nil {
 		var refused *RefusedError
 		if !errors.As(err, &refused) {
@@ -104,7 +115,8 @@ func checkStep(t *rapid.T, old, next Node, in Input, now time.Time, made []Trans
 	if next.Declared && Phase(in.Event).Valid() && next.Identity.Mismatch(next.ID, in.Report.MACs, in.Report.Serial) != "" {
 		t.Fatal("accepted from another machine than the declared one")
 	}
-	if old.Provisioned && old.MachineID != "" && next.MachineID == old.MachineID && !next.Provisioned && !has(EventReset) {
+	word := old.Reinstall != nil && in.Event == EventInstalling // of an operator
+	if old.Provisioned && old.MachineID != "" && next.MachineID == old.MachineID && !next.Provisioned && !has(EventReset) && !word {
 		t.Fatalf("%s forgot that the machine %s was provisioned", in.Event, old.MachineID)
 	}
 	if c := in.Report.Credentials; c != nil && next.SecretHash != old.SecretHash {
@@ -118,11 +130,15 @@ func checkStep(t *rapid.T, old, next Node, in Input, now time.Time, made []Trans
 	if c := in.Report.Credentials; c != nil && (next.SecretHash == "" || next.SecretHash != c.SecretHash) {
 		t.Fatal("accepted without the node's secret")
 	}
-	if old.Provisioned && in.Event == EventInstalling && !has(EventReplaced) {
+	if old.Provisioned && in.Event == EventInstalling && !has(EventReplaced) && !word && next.State != Pending && old.State != Decommissioned {
 		t.Fatal("installed over a provisioned machine")
 	}
-	if (in.Event == EventInstalled || next.State == Active) && !next.Provisioned {
+	checkOperator(t, rules, old, next, in, has)
+	if (in.Event == EventInstalled && next.State != Decommissioned || next.State == Active) && !next.Provisioned {
 		t.Fatalf("%s as %s, and it may be installed over", in.Event, next.State)
+	}
+	if Phase(in.Event).Valid() && old.State == Decommissioned && !in.Report.Acknowledges {
+		t.Fatalf("%s of a decommissioned node was accepted", in.Event)
 	}
 	if old.State == Decommissioned && next.State != Decommissioned && in.Event != EventReset {
 		t.Fatalf("%s brought a decommissioned node back", in.Event)
@@ -145,6 +161,52 @@ func checkStep(t *rapid.T, old, next Node, in Input, now time.Time, made []Trans
 	}
 	if back := clone(t, next); !reflect.DeepEqual(back, next) {
 		t.Fatalf("stored and read again:\n%+v\nwas\n%+v", back, next)
+	}
+}
+
+// checkOperator checks what operators said of a node, which was not refused.
+func checkOperator(t *rapid.T, rules Rules, old, next Node, in Input, has func(Event) bool) {
+	verb := slices.Contains(Verbs, in.Event)
+	if (old.Held == nil) != (next.Held == nil) && in.Event != EventHold && in.Event != EventRelease {
+		t.Fatalf("%s changed the hold", in.Event)
+	}
+	underWay := old.Phase == PhaseInstalling && old.BootID == in.Report.BootID && !has(EventReplaced)
+	if next.Held != nil && in.Event == EventInstalling && !underWay && next.State == Provisioning {
+		t.Fatal("installed a held node")
+	}
+	if in.Event == EventHold && (next.Held == nil || next.Reinstall != nil) {
+		t.Fatal("not held")
+	}
+	if old.Approved == nil && next.Approved != nil && (in.Event != EventApprove || old.Phase == "") {
+		t.Fatalf("%s approved nobody", in.Event)
+	}
+	if next.Approved != nil && old.Approved != nil && has(EventReplaced) {
+		t.Fatal("the approval went over to another machine")
+	}
+	waits := rules.Approval == ApproveAll || rules.Approval == ApproveUndeclared && !old.Declared
+	if phase := Phase(in.Event); phase.Valid() && waits && old.State == Pending && old.Approved == nil && next.State != Pending {
+		t.Fatalf("%s without an approval", next.State)
+	}
+	if old.Reinstall == nil && next.Reinstall != nil && in.Event != EventReinstall {
+		t.Fatalf("%s lets it be installed over", in.Event)
+	}
+	if next.Reinstall != nil && !next.Provisioned {
+		t.Fatal("a word for an installation over nothing")
+	}
+	if verb && next.SecretHash != old.SecretHash && in.Event != EventReset && in.Event != EventResetSecret {
+		t.Fatalf("%s changed the secret", in.Event)
+	}
+	if !next.Acknowledged.IsZero() && next.State != Decommissioned {
+		t.Fatalf("%s and acknowledged", next.State)
+	}
+	if old.Acknowledged.IsZero() && !next.Acknowledged.IsZero() && in.Event != EventAcknowledge && !in.Report.Acknowledges {
+		t.Fatalf("%s acknowledged", in.Event)
+	}
+	if verb { // once more, it changes nothing or is refused, but for what begins anew
+		again, made, err := rules.Apply(next, in, next.Since)
+		if anew := in.Event == EventReset; err == nil && !anew && (len(made) > 0 || !reflect.DeepEqual(again, next)) {
+			t.Fatalf("%s again made %v", in.Event, made)
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package node
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Codes of refusals. They are stable: clients and runbooks may match them.
 const (
@@ -17,6 +20,12 @@ const (
 	CodeJoinTokenScope     = "join_token_scope"
 	CodeNodeSecretRequired = "node_secret_required"
 	CodeNodeSecretWrong    = "node_secret_wrong"
+	CodeHeld               = "held"
+	CodeApprovalRequired   = "approval_required"
+
+	// Of what an operator orders.
+	CodeWrongState   = "wrong_state"
+	CodeWrongMachine = "wrong_machine"
 )
 
 // RefusedError is why a node may not do what it asked for.
@@ -49,10 +58,18 @@ func refuse(code string, n Node, r Report) *RefusedError {
 	case CodeAlreadyProvisioned:
 		e.Title = "The node is already provisioned"
 		e.Detail = fmt.Sprintf("machine %s was installed or active as %s and may hold data, so it is not installed again by itself. "+
-			"Boot it from its disk, or let it be installed anew with plasmacloud-deployer reset %s.", n.machineName(), n.ID, n.ID)
+			"Boot it from its disk, or let it be installed once more with plasmactl node reinstall %s.", n.machineName(), n.ID, n.ID)
+	case CodeHeld:
+		e.Title = "The node is held"
+		e.Detail = fmt.Sprintf("node %s is held by %s since %s%s; it is not installed until it is released: plasmactl node release %s.",
+			n.ID, n.Held.who(), n.Held.At.Format(time.RFC3339), n.Held.why(), n.ID)
+	case CodeApprovalRequired:
+		e.Title = "The machine waits for an operator's approval"
+		e.Detail = fmt.Sprintf("machine %s waits to be node %s since %s: plasmactl node approve %s. It may ask again until then.",
+			n.machineName(), n.ID, n.Since.Format(time.RFC3339), n.ID)
 	case CodeDecommissioned:
 		e.Title = "The node is decommissioned"
-		e.Detail = fmt.Sprintf("node %s was taken out at %s. Let it join again with plasmacloud-deployer reset %s.", n.ID, n.Since.Format("2006-01-02T15:04:05Z07:00"), n.ID)
+		e.Detail = fmt.Sprintf("node %s was taken out at %s. Let it join again with plasmactl node reset %s.", n.ID, n.Since.Format("2006-01-02T15:04:05Z07:00"), n.ID)
 	case CodeJoinTokenRequired:
 		e.Title = "A join token is needed"
 		e.Detail = fmt.Sprintf("node %s has not joined yet. Give it a token of the deployer's file of join tokens: plasmacloud-phone-home --join-token-file FILE.", n.ID)
@@ -72,13 +89,46 @@ func refuse(code string, n Node, r Report) *RefusedError {
 	return e
 }
 
+// NotApproved refuses an installation of n, whose machine waits for an approval.
+func NotApproved(n Node) *RefusedError { return refuse(CodeApprovalRequired, n, Report{}) }
+
+// wrongState refuses what an operator orders of n as it is.
+func wrongState(n Node, event Event) *RefusedError {
+	e := &RefusedError{Code: CodeWrongState, Title: "Not as the node is now"}
+	var mend string
+	switch event {
+	case EventApprove:
+		mend = "no machine waits for an approval there; one does once it has phoned home, where the deployer's approval wants it"
+	case EventRetry:
+		mend = "only a Failed node is retried"
+	case EventReinstall:
+		mend = "nothing is installed on its machine that this would lift: it may be installed as it is"
+	}
+	if event == EventReinstall && n.Held != nil {
+		mend = "it is held; release it first: plasmactl node release " + n.ID
+	}
+	if n.State == Decommissioned {
+		mend = "it is decommissioned; let it join again with plasmactl node reset " + n.ID
+	}
+	e.Detail = fmt.Sprintf("%s: node %s is %s: %s.", event, n.ID, n.State, mend)
+	return e
+}
+
+// wrongMachine refuses to approve another machine than the operator meant.
+func wrongMachine(n Node, meant string) *RefusedError {
+	return &RefusedError{
+		Code: CodeWrongMachine, Title: "Another machine waits now",
+		Detail: fmt.Sprintf("approve: node %s is now machine %s, and %s was to be approved. Look at the node again, then approve what is there.", n.ID, n.machineName(), meant),
+	}
+}
+
 // SecretHeader carries a node's secret in each of its reports.
 const SecretHeader = "Plasmacloud-Node-Secret"
 
 // anew says how n may join with another secret.
 func anew(n Node) string {
 	if n.Provisioned {
-		return fmt.Sprintf("let it join anew with plasmacloud-deployer reset %s, or with a join token that is for it alone (node=%s).", n.ID, n.ID)
+		return fmt.Sprintf("let it join anew with plasmactl node reset-secret %s, or with a join token that is for it alone (node=%s).", n.ID, n.ID)
 	}
 	return "let it join anew with a join token."
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,7 +17,14 @@ func (c *change) report(r Report) error {
 	}
 	event := Event(r.Phase)
 	if next := Lifecycle[n.State][event]; next.Refuse == CodeDecommissioned {
-		return refuse(next.Refuse, *n, r)
+		known := r.Credentials == nil || n.knows(r.Credentials.SecretHash)
+		other := !n.sameMachine(r) || n.Declared && n.Identity.Mismatch(n.ID, r.MACs, r.Serial) != ""
+		if !r.Acknowledges || n.Phase == "" || !known || other {
+			return refuse(next.Refuse, *n, r)
+		}
+		c.acknowledge()
+		n.LastSeen = c.now
+		return nil
 	}
 	if n.Declared && r.Role != "" && r.Role != n.Role {
 		return refuse(CodeRoleMismatch, *n, r)
@@ -27,21 +35,69 @@ func (c *change) report(r Report) error {
 	if err := c.bind(r); err != nil {
 		return err
 	}
-	if n.Provisioned && r.Phase == PhaseInstalling {
-		return refuse(CodeAlreadyProvisioned, *n, r)
-	}
 	next := Lifecycle[n.State][event]
-	if next.Refuse != "" {
-		return refuse(next.Refuse, *n, r)
+	waits := !c.approved(*n)
+	if r.Phase == PhaseInstalling && !waits {
+		var err error
+		if next, err = c.install(r, next); err != nil {
+			return err
+		}
 	}
 	c.joined(r, before)
-	c.advance(r, next.To)
+	if waits {
+		c.wait(r)
+	} else {
+		c.advance(r, next.To)
+	}
 	c.describe(r)
 	if r.Phase == PhaseInstalled { // and Active, which move sees to
 		n.Provisioned = true
 	}
 	return nil
 }
+
+// install says what follows when the machine is about to write its disk, or why it must
+// not.
+func (c *change) install(r Report, next Next) (Next, error) {
+	n := &c.node
+	underWay := n.Phase == PhaseInstalling && n.BootID == r.BootID // too late for a hold
+	switch {
+	case n.Held != nil && !underWay:
+		return next, refuse(CodeHeld, *n, r)
+	case n.Provisioned && n.Reinstall == nil:
+		return next, refuse(CodeAlreadyProvisioned, *n, r)
+	case n.Provisioned:
+		// Until it says that it is installed, it may begin again.
+		n.Provisioned, n.Reinstall = false, nil
+		return Next{To: Provisioning}, nil
+	default:
+		return next, nil
+	}
+}
+
+// wait notes what a machine says that nobody has approved yet.
+func (c *change) wait(r Report) {
+	n := &c.node
+	repeated := n.Phase == r.Phase && n.BootID == r.BootID
+	reason := fmt.Sprintf("the node says %s, and waits for an operator's approval", r.Phase)
+	if n.Phase == "" {
+		reason = fmt.Sprintf("machine %s waits for an operator's approval", r.machineName())
+	}
+	if r.Phase == PhaseFailed {
+		message := r.message()
+		repeated = repeated && n.LastError != nil && n.LastError.Message == message
+		reason += ": " + message
+		if !repeated {
+			n.LastError = &Error{At: c.now, Phase: n.Phase, Message: message}
+		}
+	}
+	if !repeated {
+		c.note(Event(r.Phase), reason)
+	}
+}
+
+// message is why the node failed.
+func (r Report) message() string { return cmp.Or(r.Error, "the node gave no reason") }
 
 // bind settles which machine is the node.
 func (c *change) bind(r Report) error {
@@ -61,7 +117,7 @@ func (c *change) bind(r Report) error {
 	provisioned := n.Provisioned && n.MachineID != "" && n.MachineID == r.MachineID
 	reason := fmt.Sprintf("machine %s takes the place of %s, which is offline since %s",
 		r.machineName(), n.machineName(), n.LastSeen.Format("2006-01-02T15:04:05Z07:00"))
-	if err := c.operate(EventReplaced, Lifecycle[n.State][EventReplaced], reason); err != nil {
+	if err := c.operate(Input{Event: EventReplaced, Reason: reason}, Lifecycle[n.State][EventReplaced]); err != nil {
 		return err
 	}
 	n.recognize(r)
@@ -79,11 +135,9 @@ func (c *change) advance(r Report, to State) {
 	event := Event(r.Phase)
 	switch {
 	case r.Phase == PhaseFailed:
-		message := r.Error
-		if message == "" {
-			message = "the node gave no reason"
-		}
-		if repeated && n.State == to && n.LastError != nil && n.LastError.Message == message {
+		message := r.message()
+		// After an operator's retry it is old news too.
+		if repeated && (n.State == to || n.State == Provisioning) && n.LastError != nil && n.LastError.Message == message {
 			return
 		}
 		n.LastError = &Error{At: c.now, Phase: n.Phase, Message: message}
@@ -94,10 +148,10 @@ func (c *change) advance(r Report, to State) {
 		} else if !sameBoot {
 			c.note(event, "ready after a reboot")
 		}
-	case repeated:
+	case repeated && n.State != Pending: // there it was approved meanwhile
 	case n.State != to:
 		c.move(to, event, "the node says "+string(r.Phase))
-	case n.State == Provisioning && startsOver(n.Phase, r.Phase, sameBoot):
+	case n.State == Provisioning && startsOver(n.Phase, r.Phase, sameBoot) && !n.LastSeen.Before(n.Since): // else a retry has counted it
 		n.Attempt++
 		c.note(event, fmt.Sprintf("starts over at %s after %s (attempt %d)", r.Phase, n.Phase, n.Attempt))
 	default:

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/secretfile"
@@ -52,41 +53,66 @@ func bearer(r *http.Request) (token string, sent bool) {
 	return strings.TrimSpace(token), header != ""
 }
 
-// operator lets those in who have a token with role, or everybody where the
-// deployer has no operators' tokens.
+// operator lets those in who have role, or everybody where the deployer has no
+// operators' tokens.
 func (s *server) operator(role tokens.Role, h handler) handler {
-	if s.cfg.Operators == nil {
-		return h
-	}
 	return func(w http.ResponseWriter, r *http.Request) answer {
-		if s.operators.exhausted(r, s.cfg.Now()) {
-			return tooManyAttempts()
+		if s.cfg.Operators == nil {
+			return h(w, r)
 		}
-		no := func(status int, code, title, detail string) answer {
-			s.log.WarnContext(r.Context(), "operator refused", "remote", r.RemoteAddr, "code", code)
-			return refused(api.Problem{Status: status, Code: code, Title: title, Detail: detail})
-		}
-		given, sent := bearer(r)
-		token, found := s.cfg.Operators.Find(given)
-		switch {
-		case !sent:
-			return refused(api.Problem{
-				Status: http.StatusUnauthorized, Code: api.CodeOperatorTokenRequired, Title: "An operator's token is needed",
-				Detail: "send one of the deployer's operators' tokens as Authorization: Bearer TOKEN; plasmactl has --token-file",
-			})
-		case !found:
-			s.operators.failed(r, s.cfg.Now())
-			return no(http.StatusUnauthorized, api.CodeOperatorTokenWrong, "The token is not an operator's",
-				"the deployer's file of operators' tokens (tokens.operators_file) does not have it")
-		case token.Expired(s.cfg.Now()):
-			return no(http.StatusUnauthorized, api.CodeOperatorTokenExpired, "The token has expired",
-				"the token "+token.Name+" was good until "+token.Expires.UTC().Format(time.RFC3339))
-		case !tokens.Role(token.Role).May(role):
-			return no(http.StatusForbidden, api.CodeOperatorRole, "The token's role is too small",
-				"the token "+token.Name+" has the role "+token.Role+", and this takes "+string(role))
+		if _, no := s.who(r, role); no != nil {
+			return *no
 		}
 		return h(w, r)
 	}
+}
+
+// who is the operator that asks, where that is one with role, or else the answer to
+// them. A deployer without operators' tokens takes orders from nobody: it cannot tell
+// who gives them.
+func (s *server) who(r *http.Request, role tokens.Role) (deployer.Operator, *answer) {
+	no := func(status int, code, title, detail string) (deployer.Operator, *answer) {
+		a := refused(api.Problem{Status: status, Code: code, Title: title, Detail: detail})
+		return deployer.Operator{}, &a
+	}
+	if s.cfg.Operators == nil {
+		return no(http.StatusForbidden, api.CodeOperatorsUnknown, "The deployer knows no operators",
+			"it takes no orders over the API before tokens.operators_file in its configuration says who may give them")
+	}
+	if s.operators.exhausted(r, s.cfg.Now()) {
+		a := tooManyAttempts()
+		return deployer.Operator{}, &a
+	}
+	logged := func(status int, code, title, detail string) (deployer.Operator, *answer) {
+		s.log.WarnContext(r.Context(), "operator refused", "remote", r.RemoteAddr, "code", code)
+		return no(status, code, title, detail)
+	}
+	given, sent := bearer(r)
+	token, found := s.cfg.Operators.Find(given)
+	switch {
+	case !sent:
+		return no(http.StatusUnauthorized, api.CodeOperatorTokenRequired, "An operator's token is needed",
+			"send one of the deployer's operators' tokens as Authorization: Bearer TOKEN; plasmactl has --token-file")
+	case !found:
+		s.operators.failed(r, s.cfg.Now())
+		return logged(http.StatusUnauthorized, api.CodeOperatorTokenWrong, "The token is not an operator's",
+			"the deployer's file of operators' tokens (tokens.operators_file) does not have it")
+	case token.Expired(s.cfg.Now()):
+		return logged(http.StatusUnauthorized, api.CodeOperatorTokenExpired, "The token has expired",
+			"the token "+token.Name+" was good until "+token.Expires.UTC().Format(time.RFC3339))
+	case !tokens.Role(token.Role).May(role):
+		return logged(http.StatusForbidden, api.CodeOperatorRole, "The token's role is too small",
+			"the token "+token.Name+" has the role "+token.Role+", and this takes "+string(role))
+	}
+	return deployer.Operator{Name: token.Name, Remote: remote(r)}, nil
+}
+
+// remote is the address that r came from, without its port.
+func remote(r *http.Request) string {
+	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		return from.Addr().Unmap().String()
+	}
+	return ""
 }
 
 func tooManyAttempts() answer {

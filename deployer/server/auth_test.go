@@ -22,6 +22,7 @@ import (
 // guarded is the API with tokens, over a real file, with node01 and node02 declared.
 type guarded struct {
 	t    *testing.T
+	cfg  Config
 	http http.Handler
 	now  time.Time
 	log  *lockedBuffer
@@ -42,7 +43,7 @@ func (g *guarded) file(kind tokens.Kind, lines string) *tokens.File {
 // token is one that is long enough.
 func token(name string) string { return name + strings.Repeat("-", 30) }
 
-func newGuarded(t *testing.T) *guarded {
+func newGuarded(t *testing.T, change ...func(*deployer.Config)) *guarded {
 	g := &guarded{t: t, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), log: &lockedBuffer{}}
 	s, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "state.db")})
 	if err != nil {
@@ -51,18 +52,23 @@ func newGuarded(t *testing.T) *guarded {
 	t.Cleanup(func() { _ = s.Close() })
 	log := slog.New(slog.NewTextHandler(g.log, nil))
 	clock := func() time.Time { return g.now }
-	registry, err := deployer.New(t.Context(), deployer.Config{Store: s, Logger: log, Now: clock})
+	cfg := deployer.Config{Store: s, Logger: log, Now: clock}
+	for _, c := range change {
+		c(&cfg)
+	}
+	registry, err := deployer.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := registry.Declare(t.Context(), []node.Declaration{{ID: "node01", Role: "worker"}, {ID: "node02", Role: "worker"}}); err != nil {
 		t.Fatal(err)
 	}
-	g.http = New(Config{
+	g.cfg = Config{
 		Registry: registry, Logger: log, Now: clock,
 		JoinTokens: g.file(tokens.Join, "all "+token("all")+"\nold "+token("old")+" expires=2026-03-01T00:00:00Z\n2 "+token("two")+" node=node02"),
-		Operators:  g.file(tokens.Operators, "v "+token("v")+" role=viewer\na "+token("a")+" role=admin\no "+token("o")+" role=admin expires=2026-03-01T00:00:00Z"),
-	})
+		Operators:  g.file(tokens.Operators, "v "+token("v")+" role=viewer\np "+token("p")+" role=operator\na "+token("a")+" role=admin\no "+token("o")+" role=admin expires=2026-03-01T00:00:00Z"),
+	}
+	g.http = New(g.cfg)
 	return g
 }
 

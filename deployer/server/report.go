@@ -50,7 +50,7 @@ func parseReport(body []byte) (string, node.Report, error) {
 	}
 	report := node.Report{
 		BootID: request.BootID, Role: request.Role, Hostname: request.Hostname, Hash: request.ConfigHash,
-		Phase: request.Phase, Facts: request.Facts,
+		Phase: request.Phase, Facts: request.Facts, Acknowledges: request.Acknowledges != "",
 	}
 	bad := func(field, format string, args ...any) (string, node.Report, error) {
 		return "", node.Report{}, &strictjson.FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
@@ -66,6 +66,8 @@ func parseReport(body []byte) (string, node.Report, error) {
 		return bad("phase", "want one of %s", phases())
 	case request.Error != "" && request.Phase != node.PhaseFailed:
 		return bad("error", "goes only with the phase failed")
+	case request.Acknowledges != "" && request.Acknowledges != api.AckDecommissioned:
+		return bad("acknowledges", "want %s, or leave it out", api.AckDecommissioned)
 	case request.Role != "" && !roleRE.MatchString(request.Role):
 		return bad("role", "want control-plane or worker")
 	case request.ConfigHash != "" && !node.ValidConfigHash(request.ConfigHash):

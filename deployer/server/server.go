@@ -126,7 +126,9 @@ func (s *server) route(path string) (name string, h handler) {
 		return path, only(http.MethodPost, s.phoneHome)
 	case path == api.PathNodes:
 		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.nodes))
-	case oneNode && id != "" && !strings.Contains(id, "/"):
+	case oneNode && strings.Contains(id, "/"):
+		return s.verbRoute(id)
+	case oneNode && id != "":
 		return api.PathNodes + "/ID", only(http.MethodGet, s.operator(tokens.Viewer, func(_ http.ResponseWriter, r *http.Request) answer {
 			return s.turnstile(r, func() answer { return s.node(r, id) })
 		}))
@@ -213,10 +215,7 @@ func (s *server) node(r *http.Request, id string) answer {
 	v, err := s.registry.Node(r.Context(), id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return refused(api.Problem{
-			Status: http.StatusNotFound, Code: api.CodeNotFound, Title: "No such node",
-			Detail: "the deployer knows no node " + clean(id) + "; " + api.PathNodes + " lists those that it knows",
-		})
+		return noNode(id)
 	case err != nil:
 		return s.fail(r, err)
 	default:
@@ -236,7 +235,7 @@ func (s *server) health(_ http.ResponseWriter, r *http.Request) answer {
 		if s.cfg.Operators != nil { // which nodes there are is for them
 			names = ""
 		}
-		h.Reason = fmt.Sprintf("unreadable records: %d%s; rewrite each with plasmacloud-deployer reset, with a bbolt store while the deployer is stopped", len(ids), names)
+		h.Reason = fmt.Sprintf("unreadable records: %d%s; rewrite each with plasmactl node reset", len(ids), names)
 	}
 	return answer{status: status, body: h}
 }
@@ -266,8 +265,7 @@ func (s *server) fail(r *http.Request, err error) answer {
 	var corrupt *store.CorruptError
 	if errors.As(err, &corrupt) {
 		p.Title = "The node's record cannot be read"
-		p.Detail = "nothing was recorded; rewrite the record with plasmacloud-deployer reset " + clean(corrupt.ID) +
-			", with a bbolt store while the deployer is stopped"
+		p.Detail = "nothing was recorded; rewrite the record with plasmactl node reset " + clean(corrupt.ID)
 	}
 	a := refused(p)
 	a.retryAfter = "5"
@@ -311,6 +309,10 @@ var refusalStatus = map[string]int{
 	node.CodeJoinTokenScope:     http.StatusForbidden,
 	node.CodeNodeSecretRequired: http.StatusUnauthorized,
 	node.CodeNodeSecretWrong:    http.StatusUnauthorized,
+	node.CodeHeld:               http.StatusConflict,
+	node.CodeApprovalRequired:   http.StatusForbidden,
+	node.CodeWrongState:         http.StatusConflict,
+	node.CodeWrongMachine:       http.StatusConflict,
 }
 
 func wireNode(v deployer.View) api.Node {
@@ -320,10 +322,15 @@ func wireNode(v deployer.View) api.Node {
 		Reachability: v.Reachability, LastSeen: optional(v.LastSeen),
 		Config: v.Config, ConfigHash: v.ConfigHash, ReportedHash: v.ReportedHash,
 		Phase: v.Phase, Hold: v.Hold, LastError: v.LastError,
-		MachineID: v.MachineID, Hostname: v.Hostname, VIPs: v.VIPs, Facts: v.Facts, History: v.History,
+		Labels: v.Labels, Held: v.Held, Waiting: v.Waiting, Approved: v.Approved, Reinstall: v.Reinstall,
+		Acknowledged: optional(v.Acknowledged),
+		MachineID:    v.MachineID, Hostname: v.Hostname, VIPs: v.VIPs, Facts: v.Facts, History: v.History,
 	}
 	if v.IP.IsValid() {
 		n.IP = v.IP.String()
+	}
+	if v.Phase != "" {
+		n.Machine = v.MachineName()
 	}
 	if v.ReportedIP.IsValid() {
 		n.ReportedIP = v.ReportedIP.String()

@@ -115,7 +115,7 @@ func TestBadReports(t *testing.T) {
 		"broken":             {`{"node_id":"node01",}`, "", "not JSON at byte"},
 		"trailing":           {`{"node_id":"node01","phase":"ready"} {}`, "", "something follows"},
 		"not UTF-8":          {"{\"node_id\":\"node01\",\"phase\":\"ready\",\"hostname\":\"\xff\"}", "", "UTF-8"},
-		"unknown field":      {with("nodeid", `"x"`), "nodeid", "known are boot_id, config_hash"},
+		"unknown field":      {with("nodeid", `"x"`), "nodeid", "known are acknowledges, boot_id, config_hash"},
 		"wrong case":         {with("Hostname", `"x"`), "Hostname", `the name is "hostname"`},
 		"twice":              {with("phase", `"ready"`), "phase", "given twice"},
 		"fact twice":         {with("facts", `{"a":"1","a":"2"}`), "facts.a", "given twice"},

@@ -39,6 +39,8 @@ type Event struct {
 	To     node.State `json:"to,omitempty"`
 	Code   string     `json:"code,omitempty"` // of EventRefused
 	Reason string     `json:"reason,omitempty"`
+	By     string     `json:"by,omitempty"`     // the operator whose doing it was
+	Remote string     `json:"remote,omitempty"` // the address that the operator came from
 }
 
 // Page is events, oldest first.
@@ -67,7 +69,7 @@ func Happened(old node.Node, found bool, n node.Node) []Event {
 		if t.Event == node.EventDeclared || t.Event == node.EventUndeclared {
 			continue
 		}
-		events = append(events, Event{At: t.At, Node: n.ID, Event: t.Event, From: t.From, To: t.To, Reason: t.Reason})
+		events = append(events, Event{At: t.At, Node: n.ID, Event: t.Event, From: t.From, To: t.To, Reason: t.Reason, By: t.By, Remote: t.Remote})
 	}
 	return events
 }

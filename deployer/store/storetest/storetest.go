@@ -76,6 +76,9 @@ func Full(id string) node.Node {
 		MachineID: "m1", BootID: "b1", Hostname: "host", ReportedIP: netip.MustParseAddr("10.0.0.1"), ReportedHash: "sha256:bb",
 		SecretHash: "sha256:cc", Phase: node.PhaseBooted, Facts: map[string]string{"cpus": "2"}, VIPs: []string{"203.0.113.10/32"},
 		LastSeen: start.Add(123 * time.Millisecond),
+		Labels:   map[string]string{"rack": "a1"}, TokenHash: "sha256:dd", Acknowledged: start,
+		Held:     &node.Mark{At: start, By: "alice", Reason: "new disks"},
+		Approved: &node.Mark{At: start, By: "bob"}, Reinstall: &node.Mark{At: start},
 	}
 }
 
