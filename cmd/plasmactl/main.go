@@ -30,6 +30,6 @@ machine as a demo.`,
   plasmactl demo                          all of it, here, in half a minute
   source <(plasmactl completion bash)     completion for this shell`,
 	}
-	root.AddCommand(evalCommand(), nodeCommand(), vipCommand(), planCommand(), eventsCommand(), demoCommand())
+	root.AddCommand(evalCommand(), nodeCommand(), vipCommand(), planCommand(), eventsCommand(), simulateCommand(), demoCommand())
 	return command.Prepare(root)
 }

@@ -38,10 +38,21 @@ type Config struct {
 	Timeout   time.Duration // of one attempt; 0 is 10s
 	Heartbeat bool          // stay and report at the interval that the deployer tells
 
+	Given     *Given                             // nil: read from the files and the machine
 	Root      string                             // where /sys, /proc and /etc are; "" is "/"
 	Transport http.RoundTripper                  // nil is that of api.NewClient
 	Logger    *slog.Logger                       // nil is slog.Default()
 	Accepted  func(answer api.PhoneHomeResponse) // called at the first accepted report; may be nil
+}
+
+// Given is a node that is made up, by whoever tries a deployer out: what its files and
+// its machine would say. ConfigPath, MachineID, JoinTokenFile, SecretFile and Root are
+// not looked at then.
+type Given struct {
+	Cluster   ClusterConfig
+	Machine   Machine
+	JoinToken string
+	Secret    string
 }
 
 // How long to wait. Waits are random within their bounds (full jitter), so that
@@ -107,7 +118,9 @@ func newAgent(cfg Config) (*agent, error) {
 	}
 	a := &agent{cfg: cfg, log: cfg.Logger}
 	var err error
-	if a.cluster, err = ReadClusterConfig(cfg.ConfigPath); err != nil {
+	if given := cfg.Given; given != nil {
+		a.cluster, a.machine, a.token, a.secret = given.Cluster, given.Machine, given.JoinToken, given.Secret
+	} else if a.cluster, err = ReadClusterConfig(cfg.ConfigPath); err != nil {
 		return nil, &ConfigError{err}
 	}
 	url := cmp.Or(cfg.DeployerURL, a.cluster.DeployerURL)
@@ -117,10 +130,13 @@ func newAgent(cfg Config) (*agent, error) {
 	if a.client, err = api.NewClient(url, cfg.Timeout, cfg.Transport); err != nil {
 		return nil, &ConfigError{err}
 	}
+	a.log = a.log.With("node", a.cluster.NodeID, "deployer", url)
+	if cfg.Given != nil {
+		return a, nil
+	}
 	if err := a.identify(); err != nil {
 		return nil, err
 	}
-	a.log = a.log.With("node", a.cluster.NodeID, "deployer", url)
 	if err := a.prove(); err != nil {
 		return nil, err
 	}
@@ -261,6 +277,9 @@ func (a *agent) beat(ctx context.Context, answer api.PhoneHomeResponse) {
 // configuration without a restart of this service. Who the node is does not change
 // under way.
 func (a *agent) reload() {
+	if a.cfg.Given != nil {
+		return
+	}
 	if token, err := secretfile.Token(a.cfg.JoinTokenFile); err == nil {
 		a.token = token
 	}
