@@ -32,6 +32,7 @@ type Announcer struct {
 	holder  vip.Holder
 	monitor *health.Monitor
 	health  func(health.Check) health.State // monitor's
+	events  *Events
 	log     *slog.Logger
 	wake    chan struct{}
 	locks   locks // of Open; none of New
@@ -55,6 +56,7 @@ type Announcer struct {
 	sent     sentPaths
 	lowered  map[netip.Prefix]lowering // what has the lowest preference, before its withdraw
 	gone     map[netip.Prefix]bool     // withdrawn in the last pass
+	released map[netip.Addr]bool       // in the last pass, after the drain
 	until    time.Time                 // see noteUnheld
 }
 
@@ -68,9 +70,10 @@ func New(o Options) *Announcer {
 		log:    o.Logger.With("part", "announcer"),
 		wake:   make(chan struct{}, 1),
 		asks:   make(chan func()),
+		events: newEvents(),
 		drains: drains{}, delays: delays{}, reported: newReports(), sent: sentPaths{}, past: histories{},
 	}
-	a.monitor = health.NewMonitor(health.Config{OnChange: a.trigger, Probe: o.Probe, Logger: o.Logger.With("part", "health"), Users: a.usersOf})
+	a.monitor = health.NewMonitor(health.Config{OnChange: a.noteHealth, Probe: o.Probe, Logger: o.Logger.With("part", "health")})
 	a.health = a.monitor.State
 	return a
 }
@@ -219,7 +222,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 	a.mu.Lock()
 	a.monitor.Update(slices.Collect(maps.Keys(a.users)))
 	a.mu.Unlock()
-	a.log.Info("started", "vips", len(a.config().VIPs))
+	a.Note(slog.LevelInfo, "started", Event{Kind: EventStarted, Reason: fmt.Sprintf("%d VIPs are configured", len(a.config().VIPs))}, "vips", len(a.config().VIPs))
 	var deadline time.Time
 	stopping := false
 	retry := firstRetry
@@ -228,7 +231,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 			stopping = true
 			cfg := a.config()
 			deadline = time.Now().Add(a.longestDrain(cfg) + patience*cfg.Speaker.Timeout)
-			a.log.Info("stopping", "deadline", deadline)
+			a.Note(slog.LevelInfo, "stopping", Event{Kind: EventStopping, Reason: "gives up at " + stamp(deadline)}, "deadline", deadline)
 		}
 		start := time.Now()
 		result := a.pass(work, stopping)

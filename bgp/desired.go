@@ -63,6 +63,9 @@ const (
 // notConfigured is the wish for what carries our mark and is in no configuration.
 var notConfigured = wish{want: Withdraw, cause: CauseNotConfigured, why: "is not in the configuration"}
 
+// cannotBeHeld is the wish for what is wanted and could not be bound.
+var cannotBeHeld = wish{want: Withdraw, cause: CauseCannotBeHeld, why: "cannot be held"}
+
 // desired decides what should become of every configured VIP: configuration,
 // health and what it was like before, operators' orders, and the gate, which is shut
 // once the announcer stops. Peers of our own AS take no path with that AS in it, for a

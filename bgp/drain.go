@@ -121,7 +121,7 @@ func (a *Announcer) longestDrain(cfg *Config) time.Duration {
 // too. How far it has come cannot be asked: gobgpd computes its Adj-RIB-Out from
 // the table, shows no queue, and its count of sent messages stands still for a
 // router that reads nothing as it does when all are sent.
-func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Addr, now live, cause func(netip.Addr) Cause, stopping bool) (next time.Time, err error) {
+func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Addr, now live, of func(netip.Addr) wish, stopping bool) (next time.Time, err error) {
 	if !now.tableKnown || !now.addrsKnown {
 		return time.Time{}, nil
 	}
@@ -140,9 +140,9 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Add
 	}
 	for _, addr := range due {
 		delete(a.drains, addr)
+		a.released[addr] = true
 	}
-	a.log.Info("released", "count", len(due), "addresses", some(due))
-	a.did("release", slices.Values(due), cause)
+	a.did("release", due, of)
 	if stopping {
 		next = time.Now() // to see that nothing is left
 	}

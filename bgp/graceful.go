@@ -63,7 +63,7 @@ func (a *Announcer) lower(ctx context.Context, cfg *Config, prefixes []netip.Pre
 	a.lowered = map[netip.Prefix]lowering{}
 	established := slices.ContainsFunc(now.peers, func(p speaker.Peer) bool { return p.Established })
 	internal := now.internalPeer(cfg.ASN)
-	cause := causes(wishes)
+	of := wishFor(wishes)
 	var send []speaker.Path
 	for _, prefix := range prefixes {
 		addr, live := prefix.Addr(), now.table.Own[prefix]
@@ -71,7 +71,7 @@ func (a *Announcer) lower(ctx context.Context, cfg *Config, prefixes []netip.Pre
 		if w, ok := wishes[addr]; ok && w.hold == vip.None {
 			hold = vip.None
 		}
-		if speakerErr != nil || !established || !cfg.GracefulShutdown.applies(cause(addr)) || !now.addrsKnown || !now.addrs.Holds(addr, hold) {
+		if speakerErr != nil || !established || !cfg.GracefulShutdown.applies(of(addr).cause) || !now.addrsKnown || !now.addrs.Holds(addr, hold) {
 			withdraw = append(withdraw, prefix)
 			continue
 		}
@@ -107,9 +107,6 @@ func (a *Announcer) lower(ctx context.Context, cfg *Config, prefixes []netip.Pre
 		}
 		return withdraw, next, err
 	}
-	if len(sent) > 0 {
-		a.log.Info("lowered", "count", len(sent), "prefixes", some(sent), "why", reasons(sent, wishes))
-		a.did("lower", addrsOf(sent), cause)
-	}
+	a.did("lower", addrsOf(sent), of)
 	return withdraw, next, err
 }

@@ -119,18 +119,13 @@ func (a *Announcer) plan(ctx context.Context, candidate *Config) ([]PlannedStep,
 		return nil, err
 	}
 	wishes := desired(cfg, a.DrainOrders(), a.health, a.past.clone(), time.Now(), now.internalPeer(cfg.ASN), false)
-	why := func(addr netip.Addr) string {
-		if w, ok := wishes[addr]; ok {
-			return w.why
-		}
-		return notConfigured.why
-	}
+	of := wishFor(wishes)
+	why := func(addr netip.Addr) string { return of(addr).why }
 	todo := plan(wishes, now)
 	var steps []PlannedStep
-	cause := causes(wishes)
 	for _, p := range todo.withdraw {
 		reason := why(p.Addr())
-		if cfg.GracefulShutdown.applies(cause(p.Addr())) {
+		if cfg.GracefulShutdown.applies(of(p.Addr()).cause) {
 			reason += "; after a graceful shutdown"
 		}
 		steps = append(steps, PlannedStep{"withdraw", p.Addr(), vip.None, reason})

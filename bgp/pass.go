@@ -33,7 +33,10 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	cfg := a.config()
 	now, speakerErr, addrsErr := a.read(ctx)
 	wishes := desired(cfg, a.DrainOrders(), a.health, a.past, began, now.internalPeer(cfg.ASN), stopping)
+	last := a.lastStatus()
 	a.reportSpeaker(speakerErr)
+	a.reportSessions(now)
+	a.noteWishes(last, wishes)
 	a.reportPrepend(cfg, now)
 	a.reportForeign(wishes, now)
 
@@ -42,11 +45,16 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	if speakerErr != nil {
 		todo.announce = nil
 	}
-	before := a.gone
-	a.gone = map[netip.Prefix]bool{}
+	before, released := a.gone, a.released
+	a.gone, a.released = map[netip.Prefix]bool{}, map[netip.Addr]bool{}
+	a.noteGone("the path is out of the speaker's table", lostPaths(todo.announce, last, now, before))
+	for _, addrs := range todo.bind {
+		a.noteGone("the host does not hold it", lostHolds(addrs, last, now, released))
+	}
+	of := wishFor(wishes)
 	leaving, lowerUntil, lowerErr := a.lower(ctx, cfg, todo.withdraw, wishes, now, speakerErr)
-	withdrawErr := a.withdraw(ctx, leaving, before, causes(wishes), func(p []netip.Prefix) string { return reasons(p, wishes) })
-	bound, failed, bindErr := a.bind(ctx, todo.bind, causes(wishes))
+	withdrawErr := a.withdraw(ctx, leaving, before, of)
+	bound, failed, bindErr := a.bind(ctx, todo.bind, of)
 	// Traffic that comes for an address that is not held in any way is lost.
 	maps.DeleteFunc(failed, func(addr netip.Addr, _ bool) bool { return now.addrs.Holds(addr, vip.Anyhow) })
 	var unheld []netip.Prefix
@@ -56,11 +64,11 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		}
 	}
 	slices.SortFunc(unheld, netip.Prefix.Compare)
-	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before, func(netip.Addr) Cause { return CauseCannotBeHeld }, func([]netip.Prefix) string { return "cannot be held" }))
+	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before, func(netip.Addr) wish { return cannotBeHeld }))
 	a.noteUnheld(cfg, now)
 	moved, surplusErr := a.letGo(ctx, todo.surplus)
 	announced, announceErr := a.announce(ctx, todo.announce, wishes, failed, now)
-	next, drainErr := a.drain(ctx, cfg, todo.unwanted, now, causes(wishes), stopping)
+	next, drainErr := a.drain(ctx, cfg, todo.unwanted, now, of, stopping)
 	if next.IsZero() || !lowerUntil.IsZero() && lowerUntil.Before(next) {
 		next = lowerUntil
 	}
@@ -138,7 +146,7 @@ func (a *Announcer) read(ctx context.Context) (now live, speakerErr, addrsErr er
 }
 
 // withdraw withdraws, and notes in a.gone what; before is what the last pass did.
-func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, before map[netip.Prefix]bool, cause func(netip.Addr) Cause, why func([]netip.Prefix) string) error {
+func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, before map[netip.Prefix]bool, of func(netip.Addr) wish) error {
 	if len(prefixes) == 0 {
 		return nil
 	}
@@ -153,14 +161,13 @@ func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, befor
 		}
 	}
 	if len(stuck) == 0 {
-		a.log.Info("withdrew", "count", len(prefixes), "prefixes", some(prefixes), "why", why(prefixes))
-		a.did("withdraw", addrsOf(prefixes), cause)
+		a.did("withdraw", addrsOf(prefixes), of)
 	}
 	return noEffect("withdraw", stuck, "did another client add it, with our path identifier and a source of its own?")
 }
 
 // bind holds each VIP as it should be. It returns those that could not be bound.
-func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr, cause func(netip.Addr) Cause) (did bool, failed map[netip.Addr]bool, err error) {
+func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr, of func(netip.Addr) wish) (did bool, failed map[netip.Addr]bool, err error) {
 	failed = map[netip.Addr]bool{}
 	for how, addrs := range todo {
 		bindErr := a.holder.Bind(ctx, how, addrs)
@@ -170,8 +177,7 @@ func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr, cau
 		}
 		if bound := slices.DeleteFunc(slices.Clone(addrs), func(addr netip.Addr) bool { return failed[addr] }); len(bound) > 0 {
 			did = true
-			a.log.Info("bound", "count", len(bound), "addresses", some(bound), "as", how.String())
-			a.did("bind", slices.Values(bound), cause)
+			a.did("bind", bound, of, "as", how.String())
 		}
 	}
 	return did, failed, err
@@ -186,8 +192,8 @@ func (a *Announcer) letGo(ctx context.Context, surplus map[vip.How][]netip.Addr)
 			continue
 		}
 		did = true
-		a.log.Info("moved", "count", len(addrs), "addresses", some(addrs), "from", how.String())
-		a.did("move", slices.Values(addrs), func(netip.Addr) Cause { return CauseHold })
+		from := wish{cause: CauseHold, why: "is held otherwise now, and not as " + how.String() + " any more"}
+		a.did("move", addrs, func(netip.Addr) wish { return from }, "from", how.String())
 	}
 	return did, err
 }
@@ -218,10 +224,7 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes m
 		paths = slices.DeleteFunc(paths, func(p speaker.Path) bool { return refused.ByPrefix[p.Prefix] != nil })
 	}
 	a.sent.sent(paths)
-	if shown := prefixesOf(paths, dropped); len(shown) > 0 {
-		a.log.Info("announced", "count", len(shown), "prefixes", some(shown), "why", reasons(shown, wishes))
-		a.did("announce", addrsOf(shown), causes(wishes))
-	}
+	a.did("announce", addrsOf(prefixesOf(paths, dropped)), wishFor(wishes))
 	return len(paths) > 0, errors.Join(err, noEffect("announce", dropped, "does an import policy drop it?"))
 }
 
@@ -258,6 +261,34 @@ func unbound(err error, all []netip.Addr) []netip.Addr {
 		named = append(named, one.Addr)
 	}
 	return named
+}
+
+// lostPaths are the VIPs of paths that were in the table in the pass before, are not now,
+// and were not withdrawn in it.
+func lostPaths(paths []speaker.Path, last Status, now live, withdrawn map[netip.Prefix]bool) []netip.Addr {
+	var lost []netip.Addr
+	for _, p := range paths {
+		addr := p.Prefix.Addr()
+		if _, there := now.table.Own[p.Prefix]; there || withdrawn[p.Prefix] {
+			continue
+		}
+		if was := last.vip(addr); was.Announced {
+			lost = append(lost, addr)
+		}
+	}
+	return lost
+}
+
+// lostHolds are those of addrs that we held in the pass before, do not now, and did not
+// let go of in it.
+func lostHolds(addrs []netip.Addr, last Status, now live, released map[netip.Addr]bool) []netip.Addr {
+	var lost []netip.Addr
+	for _, addr := range addrs {
+		if was := last.vip(addr); was.As != vip.None && now.addrs.Own[addr] == vip.None && !released[addr] {
+			lost = append(lost, addr)
+		}
+	}
+	return lost
 }
 
 // publish makes the status of this pass the current one.

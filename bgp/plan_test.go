@@ -253,14 +253,14 @@ func TestReasons(t *testing.T) {
 		"203.0.113.1: is not in the configuration; 203.0.113.2 203.0.113.3: check 1 is down":                                           prefixes[:3],
 		"203.0.113.2 203.0.113.3: check 1 is down; 203.0.113.4 203.0.113.5: check 2 is down; 203.0.113.6 203.0.113.7: check 3 is down": prefixes[1:],
 	} {
-		if got := reasons(some, wishes); got != want {
+		if got := reasons(groundsOf(addrsOf(some), wishFor(wishes))); got != want {
 			t.Errorf("reasons are %q, want %q", got, want)
 		}
 	}
 	for i := range prefixes {
 		wishes[prefixes[i].Addr()] = wish{why: fmt.Sprint("reason ", i)}
 	}
-	if got := reasons(prefixes, wishes); !strings.HasSuffix(got, "203.0.113.4: reason 3; and 3 reasons more") {
+	if got := reasons(groundsOf(addrsOf(prefixes), wishFor(wishes))); !strings.HasSuffix(got, "203.0.113.4: reason 3; and 3 reasons more") {
 		t.Errorf("reasons are %q", got)
 	}
 }

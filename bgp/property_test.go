@@ -73,7 +73,7 @@ func (m *machine) configured(stopping bool) {
 	m.world.leaves = func(a netip.Addr) bool {
 		wishes := m.wishes(stopping)
 		wish, ok := wishes[a]
-		return !m.world.listFails && m.cfg.GracefulShutdown.applies(causes(wishes)(a)) && (!ok || wish.want == Withdraw)
+		return !m.world.listFails && m.cfg.GracefulShutdown.applies(wishFor(wishes)(a).cause) && (!ok || wish.want == Withdraw)
 	}
 }
 

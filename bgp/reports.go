@@ -3,6 +3,7 @@ package bgp
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -17,9 +18,13 @@ type reports struct {
 	err     string
 	foreign map[netip.Addr]string
 	prepend bool // that it is left out
+	// sessions has the peers of the speaker, and whether their sessions were established.
+	sessions map[netip.Addr]bool
 }
 
-func newReports() reports { return reports{foreign: map[netip.Addr]string{}} }
+func newReports() reports {
+	return reports{foreign: map[netip.Addr]string{}, sessions: map[netip.Addr]bool{}}
+}
 
 // speakerState is what counts as the same trouble, whatever its detail.
 func speakerState(err error) string {
@@ -41,10 +46,36 @@ func (a *Announcer) reportSpeaker(err error) {
 	}
 	a.reported.speaker = state
 	if err != nil {
-		a.log.Warn("speaker not ready", "error", err)
+		a.Note(slog.LevelWarn, "speaker not ready", Event{Kind: EventSpeakerNotReady, Reason: err.Error()}, "error", err)
 		return
 	}
-	a.log.Info("speaker ready")
+	a.Note(slog.LevelInfo, "speaker ready", Event{Kind: EventSpeakerReady})
+}
+
+// reportSessions tells which sessions came and went since the table was known last.
+func (a *Announcer) reportSessions(now live) {
+	if !now.tableKnown {
+		return
+	}
+	there := make(map[netip.Addr]bool, len(now.peers))
+	tell := func(peer netip.Addr, up bool, reason string) {
+		kind, level, msg := EventSessionDown, slog.LevelWarn, "session down"
+		if up {
+			kind, level, msg = EventSessionUp, slog.LevelInfo, "session up"
+		}
+		a.Note(level, msg, Event{Kind: kind, Peer: peer, Reason: reason}, "peer", peer, "state", reason)
+	}
+	for _, p := range now.peers {
+		if there[p.Address] = p.Established; p.Established != a.reported.sessions[p.Address] {
+			tell(p.Address, p.Established, fmt.Sprintf("AS %d, %s", p.ASN, p.State))
+		}
+	}
+	for peer, up := range a.reported.sessions {
+		if _, known := there[peer]; up && !known {
+			tell(peer, false, "is not a peer of the speaker any more")
+		}
+	}
+	a.reported.sessions = there
 }
 
 func (a *Announcer) reportError(err error) {
@@ -57,10 +88,11 @@ func (a *Announcer) reportError(err error) {
 	}
 	a.reported.err = text
 	if err != nil {
-		a.log.Error("pass failed", "error", cut(text, maxError))
+		text = cut(text, maxError)
+		a.Note(slog.LevelError, "pass failed", Event{Kind: EventPassFailed, Reason: text}, "error", text)
 		return
 	}
-	a.log.Info("pass works again")
+	a.Note(slog.LevelInfo, "pass works again", Event{Kind: EventPassWorks})
 }
 
 func (a *Announcer) reportPrepend(cfg *Config, now live) {
@@ -93,6 +125,7 @@ func (a *Announcer) reportForeign(wishes map[netip.Addr]wish, now live) {
 		}
 		if text == "" {
 			delete(a.reported.foreign, addr)
+			a.Note(slog.LevelInfo, "not somebody else's any more", Event{Kind: EventConflictOver, VIP: addr, Reason: "nothing of somebody else's is there any more"}, "vip", addr)
 			continue
 		}
 		a.reported.foreign[addr] = text
@@ -100,51 +133,23 @@ func (a *Announcer) reportForeign(wishes map[netip.Addr]wish, now live) {
 		if now.table.Foreign[speaker.HostPrefix(addr)] > 0 {
 			about = append(about, "mind", "traffic keeps coming for that path, also while the VIP is down")
 		}
-		a.log.Warn("somebody else's; left alone", about...)
+		a.Note(slog.LevelWarn, "somebody else's; left alone", Event{Kind: EventConflict, VIP: addr, Reason: text + " of somebody else's is left alone"}, about...)
 	}
 	maps.DeleteFunc(a.reported.foreign, func(addr netip.Addr, _ string) bool { _, ok := wishes[addr]; return !ok })
 }
 
+// mostShown is how much of a list some shows.
+const mostShown = 8
+
 // some shows the first few of a list, for a log that thousands of VIPs cannot flood.
 func some[T fmt.Stringer](items []T) string {
-	const most = 8
-	texts := make([]string, 0, most+1)
+	texts := make([]string, 0, mostShown+1)
 	for i, item := range items {
-		if i == most {
+		if i == mostShown {
 			texts = append(texts, "…")
 			break
 		}
 		texts = append(texts, item.String())
 	}
 	return strings.Join(texts, " ")
-}
-
-// reasons names why each of the prefixes is treated as it is, those with the same
-// reason together. Of many reasons it gives the first few.
-func reasons(prefixes []netip.Prefix, wishes map[netip.Addr]wish) string {
-	const most = 4
-	byWhy := map[string][]netip.Addr{}
-	var order []string
-	for _, p := range prefixes {
-		why := notConfigured.why
-		if w, ok := wishes[p.Addr()]; ok {
-			why = w.why
-		}
-		if byWhy[why] == nil {
-			order = append(order, why)
-		}
-		byWhy[why] = append(byWhy[why], p.Addr())
-	}
-	if len(order) == 1 {
-		return order[0]
-	}
-	var texts []string
-	for i, why := range order {
-		if i == most {
-			texts = append(texts, fmt.Sprintf("and %d reasons more", len(order)-most))
-			break
-		}
-		texts = append(texts, some(byWhy[why])+": "+why)
-	}
-	return strings.Join(texts, "; ")
 }

@@ -2,8 +2,6 @@ package bgp
 
 import (
 	"fmt"
-	"iter"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -92,6 +90,22 @@ func (a *Announcer) Status() Status {
 	return s
 }
 
+// vip is what s says of one VIP; zero if it does not know it.
+func (s Status) vip(addr netip.Addr) VIPStatus {
+	i, ok := slices.BinarySearchFunc(s.VIPs, addr, func(v VIPStatus, addr netip.Addr) int { return v.Address.Compare(addr) })
+	if !ok {
+		return VIPStatus{}
+	}
+	return s.VIPs[i]
+}
+
+// lastStatus is the last pass' result itself, to be read only.
+func (a *Announcer) lastStatus() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.status
+}
+
 // report builds the VIPs of a Status.
 func report(wishes map[netip.Addr]wish, now live, leaving map[netip.Prefix]lowering, waiting drains) []VIPStatus {
 	all := make(map[netip.Addr]wish, len(wishes))
@@ -125,34 +139,21 @@ func report(wishes map[netip.Addr]wish, now live, leaving map[netip.Prefix]lower
 	return list
 }
 
-// did notes a step of the pass under way, by cause.
-func (a *Announcer) did(do string, addrs iter.Seq[netip.Addr], cause func(netip.Addr) Cause) {
-	counts := map[Cause]int{}
-	for addr := range addrs {
-		counts[cause(addr)]++
-	}
-	for _, c := range slices.Sorted(maps.Keys(counts)) {
-		a.steps = append(a.steps, Step{do, c, counts[c]})
-	}
-}
-
-// causes is the cause of each VIP's wish.
-func causes(wishes map[netip.Addr]wish) func(netip.Addr) Cause {
-	return func(addr netip.Addr) Cause {
+// wishFor is the wish for each VIP, also for one that is in no configuration.
+func wishFor(wishes map[netip.Addr]wish) func(netip.Addr) wish {
+	return func(addr netip.Addr) wish {
 		if w, ok := wishes[addr]; ok {
-			return w.cause
+			return w
 		}
-		return notConfigured.cause
+		return notConfigured
 	}
 }
 
 // addrsOf are the addresses of host prefixes.
-func addrsOf(prefixes []netip.Prefix) iter.Seq[netip.Addr] {
-	return func(yield func(netip.Addr) bool) {
-		for _, p := range prefixes {
-			if !yield(p.Addr()) {
-				return
-			}
-		}
+func addrsOf(prefixes []netip.Prefix) []netip.Addr {
+	addrs := make([]netip.Addr, len(prefixes))
+	for i, p := range prefixes {
+		addrs[i] = p.Addr()
 	}
+	return addrs
 }

@@ -60,30 +60,46 @@ func (c *Client) order(ctx context.Context, path string, o Order, answer any) er
 }
 
 func (c *Client) ask(ctx context.Context, method, path string, body []byte, answer any) error {
-	request, err := http.NewRequestWithContext(ctx, method, "http://announcer"+path, bytes.NewReader(body))
+	response, err := c.open(ctx, c.http, method, path, body)
 	if err != nil {
-		return err
-	}
-	response, err := c.http.Do(request)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no announcer listens at %s; start it, or name its socket", c.socket)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s is not for you; be root", c.socket)
-	case err != nil:
 		return err
 	}
 	defer response.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(response.Body, 256<<20))
+	data, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return err
 	}
-	if response.StatusCode == http.StatusOK {
-		return json.Unmarshal(data, answer)
+	return json.Unmarshal(data, answer)
+}
+
+// maxAnswer is how much of an answer is read, in bytes; 100,000 VIPs have tens of MiB.
+const maxAnswer = 256 << 20
+
+// open returns a good answer; any other is an error, a *Problem if the announcer said so.
+func (c *Client) open(ctx context.Context, client *http.Client, method, path string, body []byte) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://announcer"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("no announcer listens at %s; start it, or name its socket", c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%s is not for you; be root", c.socket)
+	case err != nil:
+		return nil, err
+	case response.StatusCode == http.StatusOK:
+		return response, nil
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(response.Body, maxLine))
+	if err != nil {
+		return nil, err
 	}
 	problem := &Problem{}
 	if json.Unmarshal(data, problem) != nil || problem.Text == "" {
 		problem.Text = response.Status
 	}
-	return problem
+	return nil, problem
 }

@@ -123,7 +123,7 @@ func TestServer(t *testing.T) {
 }
 
 // serve is a server with one VIP that is configured, and its client.
-func serve(t *testing.T, status func() metrics.Status) (socket string, a *bgp.Announcer) {
+func serve(t *testing.T, status func() metrics.Status) (socket string, a *bgp.Announcer, s *Server) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "control") // t.TempDir() may be too long for a socket
 	if err != nil {
@@ -131,12 +131,12 @@ func serve(t *testing.T, status func() metrics.Status) (socket string, a *bgp.An
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	a = bgp.New(bgp.Options{Config: &bgp.Config{VIPs: []bgp.VIP{{Address: netip.MustParseAddr("203.0.113.10")}}}})
-	s, err := Listen(dir+"/s", dir+"/drains.json", a, status, slog.New(slog.DiscardHandler))
+	s, err = Listen(dir+"/s", dir+"/drains.json", a, status, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return dir + "/s", a
+	return dir + "/s", a, s
 }
 
 // Only a socket is ever removed to make room for ours.
@@ -162,7 +162,7 @@ func TestNoSocket(t *testing.T) {
 // Whoever gives an order and does not read the answer, however large, is in nobody's way.
 func TestSlowReader(t *testing.T) {
 	huge := metrics.Status{Summary: strings.Repeat("x", 8<<20)}
-	socket, _ := serve(t, func() metrics.Status { return huge })
+	socket, _, _ := serve(t, func() metrics.Status { return huge })
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func TestSlowReader(t *testing.T) {
 
 // Far more clients than are served at once all get their answer, and each order stands.
 func TestManyClients(t *testing.T) {
-	socket, a := serve(t, func() metrics.Status { return metrics.Status{} })
+	socket, a, _ := serve(t, func() metrics.Status { return metrics.Status{} })
 	var clients sync.WaitGroup
 	for i := range 1000 {
 		clients.Go(func() {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path"
 	"sync"
 	"syscall"
 	"time"
@@ -36,6 +37,8 @@ type Announcer interface {
 	DrainOrders() bgp.DrainOrders
 	Configured(netip.Addr) bool
 	Plan(context.Context, *bgp.Config) ([]bgp.PlannedStep, error)
+	Events() *bgp.Events
+	Note(level slog.Level, msg string, e bgp.Event, attrs ...any)
 }
 
 // Server answers at the socket.
@@ -46,6 +49,8 @@ type Server struct {
 	log       *slog.Logger
 	http      *http.Server
 	mu        sync.Mutex // one order at a time
+	followers chan struct{}
+	heartbeat time.Duration
 }
 
 // Listen makes the socket, for root and for the user of this process alone, and
@@ -72,11 +77,13 @@ func Listen(socket, file string, a Announcer, status func() metrics.Status, logg
 	if err := os.Chmod(socket, 0o600); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	s := &Server{announcer: a, status: status, file: file, log: logger.With("part", "control")}
+	s := &Server{announcer: a, status: status, file: file, log: logger.With("part", "control"),
+		followers: make(chan struct{}, maxFollowers), heartbeat: heartbeat}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/state", s.state)
 	mux.HandleFunc("GET /v1/plan", s.plan)
 	mux.HandleFunc("POST /v1/plan", s.plan)
+	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("POST /v1/drain", s.drain)
 	mux.HandleFunc("POST /v1/undrain", s.undrain)
 	s.http = &http.Server{
@@ -218,32 +225,40 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, f func(Order, ne
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	orders, code, err := s.follow(addr, func(addr netip.Addr, orders *bgp.DrainOrders) (int, error) { return f(o, addr, orders) })
+	orders, code, err := s.obey(func(orders *bgp.DrainOrders) (int, error) { return f(o, addr, orders) }, func() { s.note(r, o, addr) })
 	if err != nil {
 		refuse(w, code, err)
 		return
 	}
-	what := "the node"
-	if addr.IsValid() {
-		what = addr.String()
-	}
-	s.log.Info("order", "do", r.URL.Path[len("/v1/"):], "what", what, "reason", o.Reason, "by", r.RemoteAddr)
 	// Whoever is slow to read this keeps nobody from giving the next order.
 	answer(w, http.StatusOK, State{s.status(), orders})
 }
 
-func (s *Server) follow(addr netip.Addr, f func(netip.Addr, *bgp.DrainOrders) (int, error)) (bgp.DrainOrders, int, error) {
+func (s *Server) obey(f func(*bgp.DrainOrders) (int, error), note func()) (bgp.DrainOrders, int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	orders := s.announcer.DrainOrders()
-	if code, err := f(addr, &orders); err != nil {
+	if code, err := f(&orders); err != nil {
 		return orders, code, err
 	}
 	if err := save(s.file, orders); err != nil {
 		return orders, http.StatusInternalServerError, fmt.Errorf("nothing is changed, since it would not outlive a restart: %w", err)
 	}
+	note() // before what follows from it
 	s.announcer.SetDrainOrders(orders)
 	return orders, 0, nil
+}
+
+func (s *Server) note(r *http.Request, o Order, addr netip.Addr) {
+	e := bgp.Event{Kind: bgp.EventDrained, VIP: addr, By: r.RemoteAddr, Cause: bgp.CauseDrained, Reason: o.Reason}
+	do, what := path.Base(r.URL.Path), "the node"
+	if do == "undrain" {
+		e.Kind, e.Reason = bgp.EventUndrained, "the order is taken back"
+	}
+	if addr.IsValid() {
+		what = addr.String()
+	}
+	s.announcer.Note(slog.LevelInfo, "order", e, "do", do, "what", what, "reason", o.Reason, "by", r.RemoteAddr)
 }
 
 func (s *Server) plan(w http.ResponseWriter, r *http.Request) {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,10 +15,9 @@ import (
 
 // Config is what a Monitor needs; only OnChange is required.
 type Config struct {
-	OnChange func()                             // called after any check's Status changed; must not block
+	OnChange func(Check, State)                 // called after the Status of a check changed, with what it is; must not block
 	Probe    func(context.Context, Check) error // nil: Probe of this package
 	Logger   *slog.Logger                       // nil: silent
-	Users    func(Check) []netip.Addr           // the VIPs that depend on a check, for the log; nil: not logged
 	// MaxConcurrent is how many probes over the network are under way at once; 0: as
 	// many as the process can open files for. No check has two, so it matters only to thousands.
 	MaxConcurrent int
@@ -264,18 +261,9 @@ func (m *Monitor) record(q *queue, r *runner, err error) {
 	m.start(q)
 	after := r.state
 	m.mu.Unlock()
-	if after.Status == before {
-		return
+	if after.Status != before {
+		m.cfg.OnChange(c, after)
 	}
-	level, about := slog.LevelInfo, []any{"target", c.Target(), "status", after.Status.String(), "reason", after.Reason}
-	if after.Status == Down {
-		level = slog.LevelWarn
-	}
-	if m.cfg.Users != nil {
-		about = append(about, "vips", some(m.cfg.Users(c)))
-	}
-	m.cfg.Logger.Log(context.Background(), level, "health changed", about...)
-	m.cfg.OnChange()
 }
 
 // eager is the interval of a new check as long as all of its answers are good, so
@@ -326,18 +314,4 @@ func (r *runner) observe(c Check, err error, now time.Time) {
 	}
 	r.row = 0
 	r.state = State{Status: status, Reason: text, Since: now}
-}
-
-// some shows the first few addresses.
-func some(addrs []netip.Addr) string {
-	const most = 8
-	var texts []string
-	for i, a := range addrs {
-		if i == most {
-			texts = append(texts, "…")
-			break
-		}
-		texts = append(texts, a.String())
-	}
-	return strings.Join(texts, " ")
 }

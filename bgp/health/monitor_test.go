@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,7 +48,7 @@ func TestRiseAndFall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var service target
 		var changes atomic.Int32
-		m := NewMonitor(Config{OnChange: func() { changes.Add(1) }, Probe: service.probe})
+		m := NewMonitor(Config{OnChange: func(Check, State) { changes.Add(1) }, Probe: service.probe})
 		defer m.Close()
 		m.Update([]Check{sample})
 		expect := func(after time.Duration, status Status, reason string) {
@@ -84,7 +83,7 @@ func TestRiseAndFall(t *testing.T) {
 func TestAlternatingAnswersChangeNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n atomic.Int32
-		m := NewMonitor(Config{OnChange: func() { t.Error("changed") }, Probe: func(context.Context, Check) error {
+		m := NewMonitor(Config{OnChange: func(Check, State) { t.Error("changed") }, Probe: func(context.Context, Check) error {
 			if n.Add(1)%2 == 0 {
 				return errRefused
 			}
@@ -105,7 +104,7 @@ func TestAlternatingAnswersChangeNothing(t *testing.T) {
 func TestUpdateKeepsTheUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var service target
-		m := NewMonitor(Config{OnChange: func() {}, Probe: service.probe})
+		m := NewMonitor(Config{OnChange: func(Check, State) {}, Probe: service.probe})
 		defer m.Close()
 		m.Update([]Check{sample, sample})
 		time.Sleep(10 * time.Second)
@@ -134,7 +133,7 @@ func TestUpdateKeepsTheUnchanged(t *testing.T) {
 // A probe that ignores the clock is cut off after the check's timeout, and says so.
 func TestTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := NewMonitor(Config{OnChange: func() {}, Probe: func(ctx context.Context, _ Check) error {
+		m := NewMonitor(Config{OnChange: func(Check, State) {}, Probe: func(ctx context.Context, _ Check) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}})
@@ -152,7 +151,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now, most atomic.Int32
 		const limit = 64
-		m := NewMonitor(Config{MaxConcurrent: limit, OnChange: func() {}, Probe: func(context.Context, Check) error {
+		m := NewMonitor(Config{MaxConcurrent: limit, OnChange: func(Check, State) {}, Probe: func(context.Context, Check) error {
 			most.Store(max(most.Load(), now.Add(1)))
 			defer now.Add(-1)
 			time.Sleep(10 * time.Millisecond)
@@ -184,7 +183,7 @@ func TestHangingChecksDelayNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var service target
 		var log bytes.Buffer
-		m := NewMonitor(Config{OnChange: func() {}, Logger: slog.New(slog.NewTextHandler(&log, nil)), MaxConcurrent: 10_000, Probe: func(ctx context.Context, c Check) error {
+		m := NewMonitor(Config{OnChange: func(Check, State) {}, Logger: slog.New(slog.NewTextHandler(&log, nil)), MaxConcurrent: 10_000, Probe: func(ctx context.Context, c Check) error {
 			if c == sample {
 				return service.probe(ctx, c)
 			}
@@ -216,7 +215,7 @@ func TestHangingChecksDelayNoOther(t *testing.T) {
 func TestLateChecksAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		m := NewMonitor(Config{OnChange: func() {}, Logger: slog.New(slog.NewTextHandler(&log, nil)), MaxConcurrent: 1, Probe: func(ctx context.Context, _ Check) error {
+		m := NewMonitor(Config{OnChange: func(Check, State) {}, Logger: slog.New(slog.NewTextHandler(&log, nil)), MaxConcurrent: 1, Probe: func(ctx context.Context, _ Check) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}})
@@ -241,7 +240,7 @@ func TestSoonUpAfterStart(t *testing.T) {
 		var good, bad target
 		bad.set(errRefused)
 		for service, want := range map[*target]Status{&good: Up, &bad: Unknown} {
-			m := NewMonitor(Config{OnChange: func() {}, Probe: service.probe})
+			m := NewMonitor(Config{OnChange: func(Check, State) {}, Probe: service.probe})
 			m.Update([]Check{slow})
 			time.Sleep(600 * time.Millisecond) // 250 until the first probe, twice 110 for the others
 			synctest.Wait()
@@ -254,23 +253,6 @@ func TestSoonUpAfterStart(t *testing.T) {
 				t.Error("asked more often than every interval")
 			}
 			m.Close()
-		}
-	})
-}
-
-// What a check takes down is named where it is told of, as a warning.
-func TestDownNamesItsVIPs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var service target
-		service.set(errRefused)
-		var log bytes.Buffer
-		m := NewMonitor(Config{OnChange: func() {}, Probe: service.probe, Logger: slog.New(slog.NewTextHandler(&log, nil)),
-			Users: func(Check) []netip.Addr { return []netip.Addr{netip.MustParseAddr("203.0.113.10")} }})
-		m.Update([]Check{sample})
-		time.Sleep(10 * time.Second)
-		m.Close()
-		if want := `level=WARN msg="health changed" target=127.0.0.1:80 status=down reason="connection refused" vips=203.0.113.10`; !strings.Contains(log.String(), want) {
-			t.Errorf("log is %s", log.String())
 		}
 	})
 }

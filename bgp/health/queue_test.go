@@ -20,7 +20,7 @@ func TestFastInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := Check{Kind: TCP, Address: "127.0.0.1:80", Interval: time.Minute, Fast: time.Second, Timeout: time.Second, Rise: 3, Fall: 4}
 		var service target
-		m := NewMonitor(Config{OnChange: func() {}, Probe: service.probe})
+		m := NewMonitor(Config{OnChange: func(Check, State) {}, Probe: service.probe})
 		defer m.Close()
 		m.Update([]Check{c})
 		time.Sleep(time.Second)
@@ -111,7 +111,7 @@ func TestRiseAndFallProperty(t *testing.T) {
 func TestKindsDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var most, now atomic.Int32
-		m := NewMonitor(Config{OnChange: func() {}, Probe: func(ctx context.Context, c Check) error {
+		m := NewMonitor(Config{OnChange: func(Check, State) {}, Probe: func(ctx context.Context, c Check) error {
 			if c.Kind != Exec {
 				return nil
 			}
@@ -148,7 +148,7 @@ func TestKindsDoNotWaitForEachOther(t *testing.T) {
 func TestLateProbesDoNotPileUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := map[Check]int{}
-		m := NewMonitor(Config{MaxConcurrent: 1, OnChange: func() {}, Probe: func(_ context.Context, c Check) error {
+		m := NewMonitor(Config{MaxConcurrent: 1, OnChange: func(Check, State) {}, Probe: func(_ context.Context, c Check) error {
 			time.Sleep(time.Second)
 			asked[c]++ // one at a time
 			return nil
@@ -181,7 +181,7 @@ func TestTenThousandChecks(t *testing.T) {
 		}
 		var now, most, asked atomic.Int64
 		goroutines, before := runtime.NumGoroutine(), heap()
-		m := NewMonitor(Config{OnChange: func() {}, MaxConcurrent: 100, Probe: func(context.Context, Check) error {
+		m := NewMonitor(Config{OnChange: func(Check, State) {}, MaxConcurrent: 100, Probe: func(context.Context, Check) error {
 			most.Store(max(most.Load(), now.Add(1)))
 			defer now.Add(-1)
 			asked.Add(1)

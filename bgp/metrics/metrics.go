@@ -17,6 +17,7 @@ import (
 // Announcer is what is served; *bgp.Announcer is one.
 type Announcer interface {
 	Status() bgp.Status
+	Events() *bgp.Events
 	Checks() map[health.Status]int
 	SpeakerGeneration() int
 	OnPass(func(bgp.Status))

@@ -28,6 +28,7 @@ import (
 type fixed struct {
 	mu      sync.Mutex
 	now     bgp.Status
+	events  *bgp.Events
 	onPass  func(bgp.Status)
 	onProbe func(health.Check, time.Duration, error)
 }
@@ -41,6 +42,7 @@ func (f *fixed) Status() bgp.Status {
 func (f *fixed) Checks() map[health.Status]int {
 	return map[health.Status]int{health.Up: 3, health.Down: 1}
 }
+func (f *fixed) Events() *bgp.Events                                { return f.events }
 func (f *fixed) SpeakerGeneration() int                             { return 4 }
 func (f *fixed) OnPass(g func(bgp.Status))                          { f.onPass = g }
 func (f *fixed) OnProbe(g func(health.Check, time.Duration, error)) { f.onProbe = g }

@@ -22,7 +22,7 @@ const (
 	idleTimeout    = 2 * time.Minute
 )
 
-// Server serves /metrics, /status and /healthz.
+// Server serves /metrics, /status, /events and /healthz.
 type Server struct {
 	announcer       Announcer
 	nodeID, version string
@@ -38,6 +38,7 @@ func New(a Announcer, nodeID, version string, logger *slog.Logger) *Server {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(a, version), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes, Timeout: writeTimeout / 2}))
 	mux.Handle("GET /status", atMost(maxScrapes, s.status))
+	mux.Handle("GET /events", atMost(maxScrapes, s.events))
 	mux.HandleFunc("GET /healthz", s.health)
 	s.handler = mux
 	return s

@@ -68,7 +68,8 @@ Exit statuses:
 Files:
   ` + defaultConfig + `   what to announce; see "check"
   ` + control.DefaultSocket + `
-                                      where plasmactl vip asks and orders, as root
+                                      where plasmactl vip asks, orders and follows
+                                      what happens, as root
   ` + control.DefaultState + `
                                       orders to drain that stand
 
@@ -307,10 +308,10 @@ func (n *notifier) reload(announcer *bgp.Announcer, server *metrics.Server, file
 	n.refused = ""
 	if err != nil {
 		n.refused = err.Error()
-		n.logger.Error("reload refused; the old configuration stays", "error", err)
+		announcer.Note(slog.LevelError, "reload refused; the old configuration stays", bgp.Event{Kind: bgp.EventReloadRefused, Reason: n.refused}, "error", err)
 	} else {
 		server.Listen(cfg.Metrics.Listen)
-		n.logger.Info("reloaded", "vips", len(cfg.VIPs))
+		announcer.Note(slog.LevelInfo, "reloaded", bgp.Event{Kind: bgp.EventReloaded, Reason: fmt.Sprintf("%d VIPs are configured", len(cfg.VIPs))}, "vips", len(cfg.VIPs))
 	}
 	n.tell(n.ready)
 }

@@ -27,6 +27,7 @@ machine as a demo.`,
   plasmactl node list                     what the deployer knows
   plasmactl events --follow               what happens to them
   plasmactl vip list                      what this host's announcer does (as root)
+  plasmactl vip events --follow           what happens to its VIPs
   plasmactl demo                          all of it, here, in half a minute
   source <(plasmactl completion bash)     completion for this shell`,
 	}

@@ -34,7 +34,7 @@ func vipCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vip",
 		Short: "Show and drain the VIPs of this host",
-		Long: `Shows what this host's announcer does with its VIPs, and takes them out of service.
+		Long: `Shows what this host's announcer does with its VIPs and did, and takes them out of service.
 
 A VIP that is drained is withdrawn, and let go of after its drain delay, as if its
 check were down. An order to drain stands until it is taken back, also through
@@ -126,7 +126,7 @@ node's is taken back, and the other way round.`,
 		},
 	}
 	undrain.Flags().BoolVar(&undrainNode, "node", false, "the order about all VIPs of this host")
-	cmd.AddCommand(drain, undrain)
+	cmd.AddCommand(drain, undrain, vipEventsCommand(&socket, &format))
 	return cmd
 }
 
