@@ -71,12 +71,16 @@ func (r *Registry) Flush(ctx context.Context) error {
 // store, the leader does this for all.
 func (r *Registry) Tick(ctx context.Context) error {
 	nodes, failure := r.list(ctx)
+	listed := failure == nil
 	now := r.cfg.Now().Round(0)
 	if r.listeningSince.Load().Sub(now) > node.ClockSlack {
 		r.listeningSince.Store(&now)
 	}
+	if listed {
+		failure = r.watchVIPs(ctx, nodes)
+	}
 	if r.cfg.Lead != nil {
-		if failure == nil {
+		if listed {
 			r.recount(nodes)
 		}
 		if !r.cfg.Lead() {
@@ -121,9 +125,10 @@ func (r *Registry) recount(nodes []node.Node) {
 // Run ticks and flushes until ctx ends, then flushes once more.
 func (r *Registry) Run(ctx context.Context) error {
 	every := min(max(r.cfg.ProvisioningTimeout/20, time.Second), 10*time.Second)
-	tick, flush := time.NewTicker(every), time.NewTicker(r.cfg.FlushInterval)
+	tick, flush, look := time.NewTicker(every), time.NewTicker(r.cfg.FlushInterval), time.NewTicker(vipLook)
 	defer tick.Stop()
 	defer flush.Stop()
+	defer look.Stop()
 	for {
 		var err error
 		select {
@@ -131,6 +136,8 @@ func (r *Registry) Run(ctx context.Context) error {
 			err = r.Tick(ctx)
 		case <-flush.C:
 			err = r.Flush(ctx)
+		case <-look.C:
+			err = r.lookAtVIPs(ctx)
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()

@@ -83,6 +83,7 @@ type Registry struct {
 	writeFailed atomic.Pointer[error] // of the last write, nil when it succeeded
 	deaf        atomic.Bool           // the last read failed
 	census      atomic.Pointer[Census]
+	vips        vipWatch
 
 	mu      sync.Mutex
 	heard   map[string]time.Time // last_seen that the store does not have yet
@@ -242,6 +243,7 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time.Time, create bool) (node.Node, error) {
 	var result node.Node
 	var made []node.Transition
+	var stirs bool
 	err := r.write(r.cfg.Store.Update(ctx, id, func(old node.Node, found bool) (node.Node, error) {
 		if !found {
 			if !create {
@@ -251,6 +253,7 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 		}
 		var err error
 		result, made, err = r.rules().Apply(r.refresh(old), in, now)
+		stirs = !old.SameVIPs(result)
 		if err == nil && found && reflect.DeepEqual(old, result) {
 			err = store.ErrUnchanged
 		}
@@ -268,6 +271,9 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 		return node.Node{}, err
 	}
 	r.recorded(result)
+	if stirs {
+		r.vips.stir()
+	}
 	r.logMade(ctx, id, made)
 	return result, nil
 }

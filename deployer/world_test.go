@@ -51,6 +51,7 @@ type countingStore struct {
 	store.Store
 	updates, seen atomic.Int64
 	broken        atomic.Bool
+	noAppends     atomic.Bool
 }
 
 var errBroken = errors.New("no space left on device")
@@ -61,6 +62,13 @@ func (s *countingStore) Update(ctx context.Context, id string, change store.Chan
 		return errBroken
 	}
 	return s.Store.Update(ctx, id, change)
+}
+
+func (s *countingStore) Append(ctx context.Context, events ...store.Event) error {
+	if s.noAppends.Load() {
+		return errBroken
+	}
+	return s.Store.Append(ctx, events...)
 }
 
 func (s *countingStore) Seen(ctx context.Context, heard map[string]time.Time) error {

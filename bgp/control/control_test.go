@@ -90,6 +90,15 @@ func TestServer(t *testing.T) {
 	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket is %v, %v", info.Mode(), err)
 	}
+	if err := Share(socket, "no-such-group"); err == nil || !strings.Contains(err.Error(), "no-such-group") {
+		t.Errorf("to no group: %v", err)
+	}
+	if err := Share(socket, "root"); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("shared socket is %v, %v", info.Mode(), err)
+	}
 	if second, err := Listen(socket, file, a, nil, logger); err == nil || !strings.Contains(err.Error(), "somebody listens there already") {
 		t.Errorf("a second one: %v, %v", second, err)
 	}

@@ -88,7 +88,7 @@ func newCommand(stderr io.Writer) *cobra.Command {
 }
 
 func runCommand(stderr io.Writer) *cobra.Command {
-	var file, socket, orders string
+	var f files
 	var logging daemon.LogOptions
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -101,12 +101,13 @@ func runCommand(stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), files{file, socket, orders}, logger)
+			return run(cmd.Context(), f, logger)
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", defaultConfig, "read the configuration from `FILE`")
-	cmd.Flags().StringVar(&socket, "control", control.DefaultSocket, "answer operators (plasmactl vip) at `SOCKET`; empty: nowhere")
-	cmd.Flags().StringVar(&orders, "drains", control.DefaultState, "keep operators' orders to drain in `FILE`")
+	cmd.Flags().StringVar(&f.config, "config", defaultConfig, "read the configuration from `FILE`")
+	cmd.Flags().StringVar(&f.control, "control", control.DefaultSocket, "answer operators (plasmactl vip) at `SOCKET`; empty: nowhere")
+	cmd.Flags().StringVar(&f.group, "control-group", "", "let the `GROUP` open that socket too; orders are root's all the same")
+	cmd.Flags().StringVar(&f.drains, "drains", control.DefaultState, "keep operators' orders to drain in `FILE`")
 	logging.Register(cmd.Flags())
 	return cmd
 }
@@ -169,7 +170,7 @@ run again. One that runs is not disturbed: then this is an error.`,
 }
 
 // files are where run reads and listens.
-type files struct{ config, control, drains string }
+type files struct{ config, control, group, drains string }
 
 // run wires signals to an announcer.
 func run(parent context.Context, f files, logger *slog.Logger) error {
@@ -219,6 +220,11 @@ func run(parent context.Context, f files, logger *slog.Logger) error {
 			logger.Warn("operators cannot reach the announcer", "error", err)
 		} else {
 			defer controlled.Close()
+			if f.group != "" {
+				if err := control.Share(f.control, f.group); err != nil {
+					logger.Warn("the socket is not the group's", "error", err)
+				}
+			}
 		}
 	}
 	go func() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,10 +85,12 @@ func FuzzConfig(f *testing.F) {
 }
 
 func TestManifest(t *testing.T) {
-	cluster, nodes, err := declarations(strings.NewReader(manifest("node02", "node01")))
-	if err != nil || cluster != "three-nodes" || len(nodes) != 2 || nodes[0].ID != "node01" || nodes[0].Role != "worker" ||
+	vips := `"vips": {"203.0.113.10/32": {"nodes": ["node01"]}, "2001:db8::10/128": {"nodes": ["node01", "node02"]}}`
+	all, err := declarations(strings.NewReader(strings.Replace(manifest("node02", "node01"), `"vips": {}`, vips, 1)))
+	nodes := all.nodes
+	if err != nil || all.cluster != "three-nodes" || fmt.Sprint(all.vips) != "[{2001:db8::10/128 [node01 node02]} {203.0.113.10/32 [node01]}]" || len(nodes) != 2 || nodes[0].ID != "node01" || nodes[0].Role != "worker" ||
 		nodes[0].IP.String() != "10.0.0.11" || nodes[0].ConfigHash != hash1 {
-		t.Fatalf("%s %+v %v", cluster, nodes, err)
+		t.Fatalf("%+v %v", all, err)
 	}
 	change := func(old, with string) string { return strings.ReplaceAll(manifest("node01"), old, with) }
 	for name, test := range map[string]struct{ body, want string }{
@@ -96,9 +99,10 @@ func TestManifest(t *testing.T) {
 		"no nodes":          {manifest(), "declares no node"},
 		"bad id":            {change("node01", "Node 1"), `node "Node 1"`},
 		"bad ip":            {change("10.0.0.11", "10.0.0"), `node node01: ip "10.0.0"`},
+		"bad VIP":           {change(`"vips": {}`, `"vips": {"203.0.113.0/24": {"nodes": []}}`), `VIP "203.0.113.0/24"`},
 		"bad hash":          {change("sha256:", "md5:"), "config hash"},
 	} {
-		_, _, err := declarations(strings.NewReader(test.body))
+		_, err := declarations(strings.NewReader(test.body))
 		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %q, want %q in one line", name, err, test.want)
 		}

@@ -61,7 +61,7 @@ status 78 means a mistake in one of them.`,
 			if _, err := cfg.Store.load(nil); err != nil {
 				return err
 			}
-			cluster, nodes, err := readManifest(cfg.Manifest)
+			manifest, err := readManifest(cfg.Manifest)
 			if err != nil {
 				return err
 			}
@@ -69,7 +69,7 @@ status 78 means a mistake in one of them.`,
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, no manifest, up to %d nodes may join\n", args[0], cfg.MaxUnknownNodes)
 				return nil
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, cluster %s with %d nodes\n", args[0], cluster, len(nodes))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, cluster %s with %d nodes\n", args[0], manifest.cluster, len(manifest.nodes))
 			return nil
 		},
 	}

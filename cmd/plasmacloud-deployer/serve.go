@@ -19,7 +19,6 @@ import (
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/metrics"
-	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server"
 	"github.com/centra/plasmacloud/deployer/store"
 )
@@ -95,7 +94,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 
-	cluster, nodes, err := readManifest(cfg.Manifest)
+	manifest, err := readManifest(cfg.Manifest)
 	if err != nil {
 		return err
 	}
@@ -133,7 +132,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("store %s: %w", &cfg.Store, err)
 	}
-	if err := declare(ctx, nodeStore, registry, log, cluster, nodes); err != nil {
+	if err := declare(ctx, nodeStore, registry, log, manifest); err != nil {
 		return err
 	}
 
@@ -197,22 +196,25 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 	return listener, nil
 }
 
-// declare makes the manifest's nodes the registry's. Without a manifest the
+// declare makes the manifest's nodes and VIPs the registry's. Without a manifest the
 // registry stays as it is.
-func declare(ctx context.Context, nodeStore store.Store, registry *deployer.Registry, log *slog.Logger, cluster string, nodes []node.Declaration) error {
-	if nodes == nil {
+func declare(ctx context.Context, nodeStore store.Store, registry *deployer.Registry, log *slog.Logger, manifest declared) error {
+	if manifest.nodes == nil {
 		log.Info("no manifest; nodes join as they come")
 		return nil
 	}
-	if err := claim(ctx, nodeStore, cluster); err != nil {
+	if err := claim(ctx, nodeStore, manifest.cluster); err != nil {
 		return err
 	}
-	done, err := registry.Declare(ctx, nodes)
+	done, err := registry.Declare(ctx, manifest.nodes)
 	if err != nil {
 		return fmt.Errorf("declare the manifest's nodes: %w", err)
 	}
-	log.Info("manifest declared", "cluster", cluster, "nodes", done.Nodes, "added", done.Added,
-		"changed", done.Changed, "undeclared", done.Undeclared)
+	if err := registry.DeclareVIPs(manifest.vips); err != nil {
+		return fmt.Errorf("declare the manifest's VIPs: %w", err)
+	}
+	log.Info("manifest declared", "cluster", manifest.cluster, "nodes", done.Nodes, "added", done.Added,
+		"changed", done.Changed, "undeclared", done.Undeclared, "vips", len(manifest.vips))
 	return nil
 }
 
@@ -221,9 +223,9 @@ func declare(ctx context.Context, nodeStore store.Store, registry *deployer.Regi
 func reload(ctx context.Context, cfg config, nodeStore store.Store, registry *deployer.Registry, files *files, log *slog.Logger) {
 	notify(log, daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec())
 	defer notify(log, daemon.SdNotifyReady)
-	cluster, nodes, err := readManifest(cfg.Manifest)
+	manifest, err := readManifest(cfg.Manifest)
 	if err == nil {
-		err = declare(ctx, nodeStore, registry, log, cluster, nodes)
+		err = declare(ctx, nodeStore, registry, log, manifest)
 	}
 	if err != nil {
 		log.Error("manifest not loaded, the old one stays", "error", err)

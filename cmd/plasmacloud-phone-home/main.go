@@ -46,6 +46,9 @@ Examples:
   # the same on a node that announces addresses
   plasmacloud-phone-home --heartbeat --vip 203.0.113.10 --vip 2001:db8::10
 
+  # the same where an announcer announces them
+  plasmacloud-phone-home --heartbeat --service gobgpd --announcer-socket /run/plasmacloud-announcer/control.sock
+
   # the same where the deployer wants tokens
   plasmacloud-phone-home --heartbeat --join-token-file /run/keys/join --ca-file ca.pem
 
@@ -89,6 +92,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.BoolVar(&cfg.Heartbeat, "heartbeat", false, "stay, and report at the interval that the deployer tells")
 	flags.StringVar(&cfg.MachineID, "machine-id", "", "the `ID` of this machine, in place of the mainboard's UUID")
 	flags.StringArrayVar(&cfg.VIPs, "vip", nil, "an `ADDRESS` that this node announces, to be shown with it; once for each")
+	flags.StringVar(&cfg.AnnouncerSocket, "announcer-socket", "", "control `SOCKET` of this node's announcer, whose VIPs are reported as they stand")
+	flags.StringArrayVar(&cfg.Services, "service", nil, "a systemd `UNIT` of this node whose state is reported; once for each")
 	flags.StringVar(&cfg.JoinTokenFile, "join-token-file", "", "a `FILE` with the token by which this node may join; the secret that proves it from then on is made")
 	flags.StringVar(&cfg.SecretFile, "secret-file", phonehome.DefaultSecretFile, "the `FILE` of this node's own secret; an ISO keeps it in /run")
 	flags.StringVar(&files.CA, "ca-file", "", "PEM `FILE` of the CA of the deployer's certificate, in place of the system's CAs")
@@ -149,6 +154,13 @@ func check(cfg phonehome.Config, rest []string) error {
 		return fmt.Errorf("--timeout %s: want more than 0", cfg.Timeout)
 	case len(cfg.VIPs) > api.MaxVIPs:
 		return fmt.Errorf("--vip: want at most %d", api.MaxVIPs)
+	case len(cfg.Services) > api.MaxServices:
+		return fmt.Errorf("--service: want at most %d", api.MaxServices)
+	}
+	for _, unit := range cfg.Services {
+		if !node.ValidUnit(unit) {
+			return fmt.Errorf("--service %q: want the name of a unit, such as gobgpd.service", unit)
+		}
 	}
 	for _, vip := range cfg.VIPs {
 		if _, ok := node.CanonicalVIP(vip); !ok {

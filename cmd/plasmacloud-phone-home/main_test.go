@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -14,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/centra/plasmacloud/bgp"
+	"github.com/centra/plasmacloud/bgp/control"
+	"github.com/centra/plasmacloud/bgp/metrics"
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/node"
@@ -118,6 +122,43 @@ func TestVIPs(t *testing.T) {
 		if v, err := registry.Node(t.Context(), "node01"); err != nil || !slices.Equal(v.VIPs, step.want) {
 			t.Errorf("%v: %v, %v", step.args, v.VIPs, err)
 		}
+	}
+}
+
+// What the announcer's own socket answers is what the deployer shows.
+func TestVIPsOfTheAnnouncer(t *testing.T) {
+	dir, err := os.MkdirTemp("", "phone") // t.TempDir() may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	at := time.Now()
+	status := metrics.Status{At: &at, TableRead: true, VIPs: []metrics.VIP{
+		{Address: "203.0.113.10", Want: bgp.Announce.String(), Cause: string(bgp.CauseHealth), Announced: true},
+		{Address: "203.0.113.11", Want: bgp.Withdraw.String(), Cause: string(bgp.CauseDrained), Why: "drained by uid 0: new kernel"},
+		{Address: "2001:db8::10", Want: bgp.Announce.String(), Cause: string(bgp.CauseHealth), Why: "all up"},
+	}}
+	socket := dir + "/s"
+	quiet := slog.New(slog.DiscardHandler)
+	announcer := bgp.New(bgp.Options{Config: &bgp.Config{}})
+	controlled, err := control.Listen(socket, dir+"/drains.json", announcer, func() metrics.Status { return status }, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer controlled.Close()
+	url, registry := realDeployer(t)
+	code, _, err := phoneHome("--config", configFor(t, "node01"), "--deployer-url", url, "--announcer-socket", socket, "--service", "no-such-unit")
+	if code != 0 {
+		t.Fatal(code, err)
+	}
+	v, err := registry.Node(t.Context(), "node01")
+	want := "[{203.0.113.11/32 drained drained by uid 0: new kernel} {2001:db8::10/128 missing all up}]"
+	if err != nil || fmt.Sprint(v.VIPs) != "[203.0.113.10/32]" || fmt.Sprint(v.VIPStates) != want ||
+		len(v.Services) != 1 || v.Services[0].Name != "no-such-unit.service" {
+		t.Errorf("%v %v %v %v", v.VIPs, v.VIPStates, v.Services, err)
+	}
+	if code, _, err := phoneHome("--service", "a b"); code != 64 || !strings.Contains(err.Error(), "gobgpd.service") {
+		t.Errorf("a unit that is none: %d %v", code, err)
 	}
 }
 

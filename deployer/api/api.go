@@ -14,6 +14,7 @@ const (
 	PathPhoneHome = "/api/v1/phone-home"
 	PathNodes     = "/api/v1/nodes"
 	PathEvents    = "/api/v1/events"
+	PathVIPs      = "/api/v1/vips"
 	PathHealth    = "/health"
 	PathMetrics   = "/metrics"
 )
@@ -28,7 +29,10 @@ const (
 	MaxFacts        = 32
 	MaxFactKey      = 64
 	MaxFactValue    = 1024
-	MaxVIPs         = 1024
+	MaxVIPs         = 1024 // in vips, and in vip_states
+	MaxVIPsLeftOut  = 1_000_000
+	MaxServices     = 64
+	MaxReasonBytes  = 256 // of a service and of a VIP; it is cut
 	MaxID           = 128 // machine_id and boot_id
 	MaxReason       = 512 // bytes of an operator's words
 )
@@ -50,6 +54,11 @@ type PhoneHomeRequest struct {
 	VIPs       []string          `json:"vips,omitempty"` // addresses or prefixes that the node announces
 
 	Acknowledges string `json:"acknowledges,omitempty"` // AckDecommissioned, once the node has heard that
+	// VIPStates are those of the VIPs that are not simply announced; one that is may be
+	// here too. VIPsLeftOut counts the node's VIPs that are in neither list for want of room.
+	VIPStates   []node.VIPState `json:"vip_states,omitempty"`
+	VIPsLeftOut int             `json:"vips_left_out,omitempty"`
+	Services    []node.Service  `json:"services,omitempty"`
 
 	JoinToken string `json:"-"` // in the header Authorization: until the deployer knows Secret
 	Secret    string `json:"-"` // in the header node.SecretHeader: the node's own
@@ -96,7 +105,10 @@ type Node struct {
 	LastError    *node.Error       `json:"last_error,omitempty"`
 	MachineID    string            `json:"machine_id,omitempty"`
 	Hostname     string            `json:"hostname,omitempty"`
-	VIPs         []string          `json:"vips,omitempty"`
+	VIPs         []string          `json:"vips,omitempty"`          // that it announces
+	VIPStates    []node.VIPState   `json:"vip_states,omitempty"`    // of its other VIPs
+	VIPsLeftOut  int               `json:"vips_left_out,omitempty"` // VIPs that its report had no room for
+	Services     []node.Service    `json:"services,omitempty"`
 	Facts        map[string]string `json:"facts,omitempty"`
 	History      []node.Transition `json:"history,omitempty"` // oldest first; left out of a NodeList
 }
@@ -117,8 +129,9 @@ type NodeList struct {
 type Event struct {
 	Cursor string     `json:"cursor"` // the place behind it, to go on from
 	At     time.Time  `json:"at"`
-	NodeID string     `json:"node_id,omitempty"` // none where a manifest was declared
-	Event  node.Event `json:"event"`             // that of a history, or "refused", "manifest", "unreadable"
+	NodeID string     `json:"node_id,omitempty"` // none where a manifest was declared, and of a VIP
+	VIP    string     `json:"vip,omitempty"`     // of "vip_announced" and "vip_unannounced"
+	Event  node.Event `json:"event"`             // that of a history, or one of those, "refused", "manifest", "unreadable"
 	From   node.State `json:"from,omitempty"`
 	To     node.State `json:"to,omitempty"`   // equal to From where the state stayed
 	Code   string     `json:"code,omitempty"` // of the problem, with "refused"

@@ -1,6 +1,9 @@
 package metrics
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/centra/plasmacloud/deployer"
@@ -13,6 +16,8 @@ type nodes struct {
 	registry                                                                       *deployer.Registry
 	leader, usable                                                                 *prometheus.Desc
 	states, reachability, config, held, undeclared, unreadable, counted, heartbeat *prometheus.Desc
+
+	vips, vipNodes *prometheus.Desc
 }
 
 func newNodes(r *deployer.Registry) *nodes {
@@ -30,6 +35,8 @@ func newNodes(r *deployer.Registry) *nodes {
 		undeclared:   desc("nodes_undeclared", "Nodes that the manifest does not have."),
 		unreadable:   desc("nodes_unreadable", "Nodes whose record cannot be read; no other number counts them."),
 		heartbeat:    desc("heartbeat_interval_seconds", "How often nodes are told to report."),
+		vips:         desc("vips", "Declared VIPs by whether any node announces them.", "status"),
+		vipNodes:     desc("vip_announced_nodes", "Nodes that announce a declared VIP, and are online.", "vip"),
 		counted:      desc("nodes_counted_timestamp_seconds", "When the nodes were counted, in seconds since 1970."),
 	}
 }
@@ -49,6 +56,7 @@ func (n *nodes) Collect(to chan<- prometheus.Metric) {
 	}
 	flag(n.leader, n.registry.Leading())
 	flag(n.usable, n.registry.StoreUsable())
+	n.collectVIPs(gauge)
 	census, ok := n.registry.Census()
 	if !ok {
 		return
@@ -67,4 +75,23 @@ func (n *nodes) Collect(to chan<- prometheus.Metric) {
 	gauge(n.unreadable, float64(census.Unreadable))
 	gauge(n.heartbeat, n.registry.HeartbeatInterval().Seconds())
 	gauge(n.counted, float64(census.At.UnixMilli())/1000)
+}
+
+// maxVIPMetrics is how many VIPs have a metric of their own: the first ones by name.
+const maxVIPMetrics = 1000
+
+func (n *nodes) collectVIPs(gauge func(*prometheus.Desc, float64, ...string)) {
+	census, ok := n.registry.VIPCensus()
+	if !ok {
+		return
+	}
+	for _, status := range node.VIPStatuses {
+		gauge(n.vips, float64(census.Statuses[status]), string(status))
+	}
+	for i, vip := range slices.Sorted(maps.Keys(census.Announced)) {
+		if i == maxVIPMetrics {
+			return
+		}
+		gauge(n.vipNodes, float64(census.Announced[vip]), vip)
+	}
 }

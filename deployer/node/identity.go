@@ -63,3 +63,13 @@ func CanonicalVIP(vip string) (canonical string, ok bool) {
 	prefix, err := netip.ParsePrefix(vip)
 	return prefix.String(), err == nil && prefix.IsSingleIP()
 }
+
+// CompareVIPs orders canonical VIPs by address, IPv4 first.
+func CompareVIPs(a, b string) int {
+	x, errX := netip.ParsePrefix(a)
+	y, errY := netip.ParsePrefix(b)
+	if errX != nil || errY != nil {
+		return strings.Compare(a, b)
+	}
+	return x.Addr().Compare(y.Addr())
+}

@@ -93,7 +93,10 @@ type Node struct {
 	ReportedHash string            `json:"reported_hash,omitempty"`
 	Phase        Phase             `json:"phase,omitempty"`
 	Facts        map[string]string `json:"facts,omitempty"`
-	VIPs         []string          `json:"vips,omitempty"`
+	VIPs         []string          `json:"vips,omitempty"` // that it announces
+	VIPStates    []VIPState        `json:"vip_states,omitempty"`
+	VIPsLeftOut  int               `json:"vips_left_out,omitempty"` // VIPs of its own that its report had no room for
+	Services     []Service         `json:"services,omitempty"`
 	LastSeen     time.Time         `json:"last_seen,omitzero"`
 	Heartbeat    int64             `json:"heartbeat_ms,omitempty"` // the interval that it was told, see HeartbeatInterval
 }
@@ -162,6 +165,9 @@ type Report struct {
 	VIPs      []string
 
 	Acknowledges bool // that its node is decommissioned
+	VIPStates    []VIPState
+	VIPsLeftOut  int
+	Services     []Service
 
 	Credentials *Credentials // nil: the deployer wants none
 }

@@ -125,7 +125,7 @@ func (c *change) forget() {
 	n.MachineID, n.BootID, n.Hostname, n.ReportedHash, n.Phase = "", "", "", "", ""
 	n.MACs, n.Serial, n.SecretHash, n.TokenHash = nil, "", "", ""
 	n.ReportedIP = Node{}.ReportedIP
-	n.Facts, n.VIPs = nil, nil
+	n.Facts, n.VIPs, n.VIPStates, n.VIPsLeftOut, n.Services = nil, nil, nil, 0, nil
 	n.LastSeen, n.Heartbeat = time.Time{}, 0
 	n.Attempt, n.Provisioned = 0, false
 	n.Approved, n.Reinstall, n.Acknowledged = nil, nil, time.Time{}

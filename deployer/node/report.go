@@ -186,5 +186,12 @@ func (c *change) describe(r Report) {
 	if !slices.Equal(n.VIPs, r.VIPs) {
 		n.VIPs = slices.Clone(r.VIPs)
 	}
+	if !slices.Equal(n.VIPStates, r.VIPStates) {
+		n.VIPStates = slices.Clone(r.VIPStates)
+	}
+	if !slices.Equal(n.Services, r.Services) {
+		n.Services = slices.Clone(r.Services)
+	}
+	n.VIPsLeftOut = r.VIPsLeftOut
 	n.LastSeen, n.Heartbeat = c.now, c.Told.Milliseconds()
 }

@@ -31,6 +31,9 @@ type Config struct {
 	MachineID   string     // "" is what the machine says
 	VIPs        []string   // addresses that the node announces
 
+	AnnouncerSocket string   // where the node's announcer says what it announces; "" is no announcer
+	Services        []string // units whose state is reported
+
 	JoinTokenFile string // what vouches for the node until its secret is known; "" is none
 	SecretFile    string // the node's own secret, made when there is a token; "" is DefaultSecretFile
 
@@ -106,6 +109,9 @@ type agent struct {
 	secret  string // the node's own, "" when there is none
 	said    string // the last state of affairs with the deployer that was logged
 	unread  string // the last error of reload that was logged, "" while it works
+
+	watch    watch
+	reported observation // in the last accepted report
 }
 
 func newAgent(cfg Config) (*agent, error) {
@@ -116,7 +122,9 @@ func newAgent(cfg Config) (*agent, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	a := &agent{cfg: cfg, log: cfg.Logger}
+	a := &agent{cfg: cfg, log: cfg.Logger, watch: watch{
+		announcer: newAnnouncer(cfg.AnnouncerSocket), units: unitNames(cfg.Services), bus: systemBus, given: canonicalVIPs(cfg.VIPs),
+	}}
 	var err error
 	if given := cfg.Given; given != nil {
 		a.cluster, a.machine, a.token, a.secret = given.Cluster, given.Machine, given.JoinToken, given.Secret
@@ -196,7 +204,19 @@ func (a *agent) identify() error {
 	return nil
 }
 
-func (a *agent) request() api.PhoneHomeRequest {
+// report tells the deployer how the node is now.
+func (a *agent) report(ctx context.Context) (api.PhoneHomeResponse, error) {
+	a.watch.look(ctx)
+	seen := a.watch.last
+	answer, err := a.client.PhoneHome(ctx, a.request(seen))
+	if err == nil {
+		a.reported = seen
+	}
+	return answer, err
+}
+
+func (a *agent) request(seen observation) api.PhoneHomeRequest {
+	vips, states, leftOut := seen.fit()
 	return api.PhoneHomeRequest{
 		NodeID:     a.cluster.NodeID,
 		MachineID:  a.machine.ID,
@@ -208,16 +228,21 @@ func (a *agent) request() api.PhoneHomeRequest {
 		Phase:      a.cfg.Phase,
 		Error:      a.cfg.Error,
 		Facts:      a.machine.Facts,
-		VIPs:       a.cfg.VIPs,
-		JoinToken:  a.token,
-		Secret:     a.secret,
+		VIPs:       vips,
+
+		VIPStates:   states,
+		VIPsLeftOut: leftOut,
+		Services:    seen.services,
+
+		JoinToken: a.token,
+		Secret:    a.secret,
 	}
 }
 
 // join reports until there is an answer that counts.
 func (a *agent) join(ctx context.Context) (api.PhoneHomeResponse, error) {
 	for attempt := 1; ; attempt++ {
-		answer, err := a.client.PhoneHome(ctx, a.request())
+		answer, err := a.report(ctx)
 		if err == nil {
 			a.log.Info("accepted", "phase", a.cfg.Phase, "state", answer.State, "message", answer.Message,
 				"machine_id", a.machine.ID, "machine_id_source", a.machine.IDSource)
@@ -250,9 +275,9 @@ func (a *agent) beat(ctx context.Context, answer api.PhoneHomeResponse) {
 	a.said = state(answer)
 	failures := 0
 	wait := first(interval(answer))
-	for sleep(ctx, wait) {
+	for a.rest(ctx, wait, failures == 0) {
 		a.reload()
-		next, err := a.client.PhoneHome(ctx, a.request())
+		next, err := a.report(ctx)
 		var refused *api.Error
 		switch {
 		case ctx.Err() != nil:

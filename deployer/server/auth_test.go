@@ -156,7 +156,7 @@ func TestJoinTokens(t *testing.T) {
 
 func TestOperators(t *testing.T) {
 	g := newGuarded(t)
-	for _, path := range []string{api.PathNodes, api.PathNodes + "/node01", api.PathEvents, api.PathMetrics} {
+	for _, path := range []string{api.PathNodes, api.PathNodes + "/node01", api.PathEvents, api.PathVIPs, api.PathMetrics} {
 		for bearer, want := range map[string]string{
 			"": api.CodeOperatorTokenRequired, "Bearer " + token("all"): api.CodeOperatorTokenWrong,
 			"Bearer " + token("o"): api.CodeOperatorTokenExpired, "Bearer " + token("v"): "", "Bearer " + token("a"): "",

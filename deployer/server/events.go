@@ -192,7 +192,7 @@ func (f *feed) after(cursor string, read func(context.Context) (store.Page, erro
 func wireEvents(page store.Page) []api.Event {
 	events := make([]api.Event, len(page.Events))
 	for i, e := range page.Events {
-		events[i] = api.Event{Cursor: e.Cursor, At: e.At, NodeID: e.Node, Event: e.Event, From: e.From, To: e.To, Code: e.Code, Reason: e.Reason, By: e.By}
+		events[i] = api.Event{Cursor: e.Cursor, At: e.At, NodeID: e.Node, VIP: e.VIP, Event: e.Event, From: e.From, To: e.To, Code: e.Code, Reason: e.Reason, By: e.By}
 	}
 	return events
 }

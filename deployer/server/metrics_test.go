@@ -55,9 +55,12 @@ func TestMetrics(t *testing.T) {
 	if _, err := registry.Declare(t.Context(), nodes); err != nil {
 		t.Fatal(err)
 	}
+	if err := registry.DeclareVIPs([]deployer.VIPDeclaration{{VIP: "203.0.113.10/32", Nodes: []string{"node01"}}, {VIP: "203.0.113.11/32"}}); err != nil {
+		t.Fatal(err)
+	}
 	h := server.New(server.Config{Registry: registry, Logger: slog.New(slog.DiscardHandler), Metrics: m})
 	for _, report := range []string{
-		`{"node_id":"node01","phase":"ready","config_hash":"` + strings.ReplaceAll(hash1, "1", "2") + `"}`,
+		`{"node_id":"node01","phase":"ready","vips":["203.0.113.10"],"config_hash":"` + strings.ReplaceAll(hash1, "1", "2") + `"}`,
 		`{"node_id":"node02","phase":"booted"}`,
 		`{"node_id":"stray","phase":"booted"}`,
 		`{"node_id":`,
@@ -95,6 +98,8 @@ func TestMetrics(t *testing.T) {
 		`nodes_reachability{reachability="online"} 2`, `nodes_reachability{reachability="unknown"} 1`,
 		`nodes_config{config="drifted"} 1`, `nodes_config{config="unknown"} 2`,
 		"nodes_held 1\n", "nodes_undeclared 0\n", "nodes_unreadable 0\n", "nodes_counted_timestamp_seconds ",
+		`vips{status="announced"} 1`, `vips{status="unannounced"} 1`, `vips{status="unknown"} 0`,
+		`vip_announced_nodes{vip="203.0.113.10/32"} 1`, `vip_announced_nodes{vip="203.0.113.11/32"} 0`,
 		`phone_homes_total{code="ok",phase="ready"} 1`, `phone_homes_total{code="unknown_node",phase="booted"} 1`,
 		`phone_homes_total{code="bad_request",phase="unknown"} 1`,
 		`request_duration_seconds_count{path="/api/v1/nodes/ID",status="200"} 1`,

@@ -99,6 +99,9 @@ func parseReport(body []byte) (string, node.Report, error) {
 		}
 		report.VIPs = append(report.VIPs, canonical)
 	}
+	if field, reason := readHealth(request, &report); reason != "" {
+		return bad(field, "%s", reason)
+	}
 	macs, ok := node.CanonicalMACs(request.Facts["macs"])
 	if !ok {
 		return bad("facts.macs", "want the addresses of network cards such as 52:54:00:12:34:56, with commas between them")

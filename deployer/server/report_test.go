@@ -20,6 +20,7 @@ func FuzzParseReport(f *testing.F) {
 		`{"node_id":"node01","phase":"failed","error":"no disk\u0000\u001b","facts":{"cpus":"4"},"vips":["203.0.113.10/32"]}`,
 		`{"node_id":"node01","phase":"booted","machine_id":"FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF","ip":"::ffff:10.0.0.1"}`,
 		`{"node_id":"node01","phase":"ready","facts":{"a":"1","a":"2"}}`,
+		`{"node_id":"node01","phase":"ready","vips":["203.0.113.10"],"vip_states":[{"vip":"203.0.113.11","state":"lowered","reason":"\u001b"},{"vip":"203.0.113.10","state":"drained"}],"services":[{"name":"a.service","state":"failed","reason":"x\n"}],"vips_left_out":3}`,
 		`{"node_id":null,"phase":"ready"} x`, `[]`, `{"a":[[[[`, "",
 	} {
 		f.Add([]byte(seed))
@@ -41,12 +42,22 @@ func FuzzParseReport(f *testing.F) {
 				t.Fatalf("machine id %q is not canonical", report.MachineID)
 			}
 		}
-		if len(report.Error) > api.MaxErrorBytes || len(report.Facts) > api.MaxFacts || len(report.VIPs) > api.MaxVIPs {
+		if len(report.Error) > api.MaxErrorBytes || len(report.Facts) > api.MaxFacts || len(report.VIPs) > 2*api.MaxVIPs ||
+			len(report.VIPStates) > api.MaxVIPs || len(report.Services) > api.MaxServices {
 			t.Fatalf("over a limit: %+v", report)
 		}
 		shown := report.Hostname + report.BootID + report.Role + strings.ReplaceAll(report.Error, "\n", "")
 		for key, value := range report.Facts {
 			shown += key + value
+		}
+		for _, s := range report.VIPStates {
+			if len(s.Reason) > api.MaxReasonBytes {
+				t.Fatalf("over a limit: %+v", s)
+			}
+			shown += s.VIP + s.State + s.Reason
+		}
+		for _, s := range report.Services {
+			shown += s.Name + s.State + s.Reason
 		}
 		if !printable(shown) || !utf8.ValidString(shown) {
 			t.Fatalf("would drive a terminal: %q", shown)

@@ -51,6 +51,7 @@ type server struct {
 	slots    chan struct{} // one for each request at work
 	large    chan struct{} // one for each large body in memory
 	lists    lists
+	vips     lists
 	failures deployer.LogBudget // of requests that failed
 	watchers chan struct{}      // one for each stream of events
 	feed     feed
@@ -122,6 +123,8 @@ func (s *server) route(path string) (name string, h handler) {
 		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.metrics))
 	case path == api.PathEvents:
 		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.events))
+	case path == api.PathVIPs:
+		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.listVIPs))
 	case path == api.PathPhoneHome:
 		return path, only(http.MethodPost, s.phoneHome)
 	case path == api.PathNodes:
@@ -324,7 +327,7 @@ func wireNode(v deployer.View) api.Node {
 		Phase: v.Phase, Hold: v.Hold, LastError: v.LastError,
 		Labels: v.Labels, Held: v.Held, Waiting: v.Waiting, Approved: v.Approved, Reinstall: v.Reinstall,
 		Acknowledged: optional(v.Acknowledged),
-		MachineID:    v.MachineID, Hostname: v.Hostname, VIPs: v.VIPs, Facts: v.Facts, History: v.History,
+		MachineID:    v.MachineID, Hostname: v.Hostname, VIPs: v.VIPs, VIPStates: v.VIPStates, VIPsLeftOut: v.VIPsLeftOut, Services: v.Services, Facts: v.Facts, History: v.History,
 	}
 	if v.IP.IsValid() {
 		n.IP = v.IP.String()

@@ -24,6 +24,9 @@ const (
 	EventRefused    = node.Event("refused")    // a report was refused, with Code
 	EventManifest   = node.Event("manifest")   // a manifest was declared; of no node
 	EventUnreadable = node.Event("unreadable") // what was stored cannot be read
+
+	EventVIPAnnounced   = node.Event("vip_announced")   // a node announces VIP, where none did
+	EventVIPUnannounced = node.Event("vip_unannounced") // no node announces VIP any more
 )
 
 // KeptEvents is how many events a store keeps.
@@ -34,6 +37,7 @@ type Event struct {
 	Cursor string     `json:"-"` // the place behind it; the store's
 	At     time.Time  `json:"at"`
 	Node   string     `json:"node,omitempty"` // the id
+	VIP    string     `json:"vip,omitempty"`  // a host prefix
 	Event  node.Event `json:"event"`
 	From   node.State `json:"from,omitempty"` // with To: of a line of the history
 	To     node.State `json:"to,omitempty"`
