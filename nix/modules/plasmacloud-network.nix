@@ -12,6 +12,7 @@ let
   speaks = node.data != null && node.data.announcer != null;
   file = "plasmacloud/announcer.json";
   announcer = "${package}/bin/plasmacloud-announcer";
+  status = import ../lib/announcer-status.nix;
   announcerJson = builtins.toJSON node.data.announcer + "\n";
 
   /*
@@ -91,6 +92,9 @@ in
       # plasmactl vip, and plan.
       environment.systemPackages = [ package ];
 
+      # For services that run as root and have given up its capabilities.
+      users.groups.${status.group} = { };
+
       systemd.services.plasmacloud-announcer = {
         description = "Announcer of the node's VIPs";
         documentation = [ "https://github.com/centra/plasmacloud" ];
@@ -118,7 +122,7 @@ in
         serviceConfig = import ./hardening.nix // {
           Type = "notify";
           ExecStartPre = "${announcer} check /etc/${file}";
-          ExecStart = "${announcer} run --config /etc/${file}";
+          ExecStart = "${announcer} run --config /etc/${file} --control-group ${status.group}";
           ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
           Restart = "always";
           RestartSec = "1s";
@@ -130,6 +134,7 @@ in
           StateDirectory = "plasmacloud-announcer";
 
           DynamicUser = true;
+          SupplementaryGroups = [ status.group ];
           AmbientCapabilities = [ "CAP_NET_ADMIN" ];
           CapabilityBoundingSet = [ "CAP_NET_ADMIN" ];
           RestrictAddressFamilies = [

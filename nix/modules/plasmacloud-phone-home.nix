@@ -4,6 +4,8 @@ let
   inherit (lib) mkOption types;
   inherit (config.plasmacloud) cluster node package;
   cfg = config.plasmacloud.phoneHome;
+  announces = node.data != null && node.data.announcer != null;
+  status = import ../lib/announcer-status.nix;
   option = "plasmacloud.phoneHome";
   configFile = "/etc/nixos/secrets/cluster-config.json";
 
@@ -41,6 +43,16 @@ in
     caFile = file "/var/lib/secrets/deployer-ca.pem" "The CA of the deployer's certificate, in PEM. Null: those that the system believes.";
     certFile = file "/var/lib/secrets/node.pem" "The node's own certificate, in PEM, for a deployer with {option}`plasmacloud.deployer.tls.clientCaFile`.";
     keyFile = file "/var/lib/secrets/node.key" "The key of that certificate. A file outside of the Nix store.";
+    services = mkOption {
+      type = types.listOf (types.strMatching "[0-9A-Za-z:_.@\\-]+\\.[a-z]+");
+      default = lib.optionals announces [
+        "gobgpd.service"
+        "plasmacloud-announcer.service"
+      ];
+      defaultText = lib.literalMD "the speaker and the announcer, on a node that announces VIPs";
+      example = [ "etcd.service" ];
+      description = "Units of this machine whose state the deployer shows with the node, at most 64. They are asked for over D-Bus, and nothing is done to them.";
+    };
     extraArgs = mkOption {
       type = types.listOf types.str;
       default = [ ];
@@ -65,6 +77,10 @@ in
       {
         assertion = cfg.caFile == null || lib.hasPrefix "https://" cluster.deployer.url;
         message = "${option}.caFile: goes with https, and plasmacloud.cluster.deployer.url is \"${cluster.deployer.url}\"; write that as https://, or leave caFile at null.";
+      }
+      {
+        assertion = lib.length cfg.services <= 64;
+        message = "${option}.services: ${toString (lib.length cfg.services)} units, and a report has room for 64; leave out what matters least.";
       }
       (secret "${option}.tokenFile" cfg.tokenFile)
       (secret "${option}.keyFile" cfg.keyFile)
@@ -97,6 +113,14 @@ in
               "--${flag}"
               "%d/${flag}"
             ]) (lib.attrNames credentials)
+            ++ lib.concatMap (unit: [
+              "--service"
+              (plain (lib.escapeShellArg unit))
+            ]) cfg.services
+            ++ lib.optionals announces [
+              "--announcer-socket"
+              status.socket
+            ]
             ++ map (arg: plain (lib.escapeShellArg arg)) cfg.extraArgs
           );
           # Also after a wrong file: a token may be mended without a switch.
@@ -114,6 +138,11 @@ in
             "AF_NETLINK"
             "AF_UNIX"
           ];
+        }
+        // lib.optionalAttrs announces {
+          # The announcer's socket is for this group; root without capabilities is
+          # held to that too.
+          SupplementaryGroups = [ status.group ];
         }
         // lib.optionalAttrs (credentials != { }) {
           LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") credentials;
