@@ -31,35 +31,41 @@ let
 
   mod = a: b: a - b * (a / b);
 
-  hexValue = {
-    "0" = 0;
-    "1" = 1;
-    "2" = 2;
-    "3" = 3;
-    "4" = 4;
-    "5" = 5;
-    "6" = 6;
-    "7" = 7;
-    "8" = 8;
-    "9" = 9;
-    a = 10;
-    b = 11;
-    c = 12;
-    d = 13;
-    e = 14;
-    f = 15;
-    A = 10;
-    B = 11;
-    C = 12;
-    D = 13;
-    E = 14;
-    F = 15;
-  };
+  # A byte at a time, of a table: clusters have many addresses.
+  digits = genList (i: substring i 1 "0123456789abcdef") 16;
+  bytes = builtins.concatMap (high: map (low: high + low) digits) digits;
+  valueOf =
+    let
+      table =
+        texts:
+        builtins.listToAttrs (
+          genList (value: {
+            name = elemAt texts value;
+            inherit value;
+          }) (length texts)
+        );
+    in
+    table digits // table bytes;
+  # Of one to four digits in lower case.
   fromHex =
     text:
-    foldl' (n: i: n * 16 + hexValue.${substring i 1 text}) 0 (genList (i: i) (stringLength text));
+    let
+      high = stringLength text - 2;
+    in
+    if high <= 0 then
+      valueOf.${text}
+    else
+      valueOf.${substring 0 high text} * 256 + valueOf.${substring high 2 text};
   toHex =
-    n: (if n < 16 then "" else toHex (n / 16)) + substring (mod n 16) 1 "0123456789abcdef";
+    n:
+    if n < 16 then
+      elemAt digits n
+    else if n < 256 then
+      elemAt bytes n
+    else
+      toHex (n / 256) + elemAt bytes (mod n 256);
+
+  toLower = builtins.replaceStrings [ "A" "B" "C" "D" "E" "F" ] [ "a" "b" "c" "d" "e" "f" ];
 
   fields = separator: text: filter isString (split separator text);
 
@@ -92,7 +98,7 @@ let
         hexParts = if v4 == null then parts else genList (elemAt parts) (count - 1);
         octet = elemAt v4.groups;
       in
-      if !(all (part: match "[0-9a-fA-F]{1,4}" part != null) hexParts) then
+      if !(all (part: match "[0-9a-f]{1,4}" part != null) hexParts) then
         null
       else
         map fromHex hexParts
@@ -109,7 +115,7 @@ let
   parse6 =
     text:
     let
-      halves = fields "::" text;
+      halves = fields "::" (toLower text);
       left = parseHalf (length halves == 1) (head halves);
       right = parseHalf true (elemAt halves 1);
       gap = 8 - length left - length right;
