@@ -16,6 +16,12 @@ let
   inherit (bgp) metrics;
   graceful = bgp.gracefulShutdown;
 
+  # Each parsed once, of all nodes: { <node id> = { ip; ipv6; }; }, canonical, or as given.
+  addresses = lib.mapAttrs (_: n: {
+    ip = ip.canonicalOrGiven n.ip;
+    ipv6 = ip.canonicalOrGiven n.ipv6;
+  }) cluster.nodes;
+
   lbNodes = lib.filter (id: lib.elem "fiberlb" cluster.nodes.${id}.services) (
     lib.attrNames cluster.nodes
   );
@@ -156,14 +162,14 @@ let
     id:
     let
       n = cluster.nodes.${id};
-      address = ip.canonicalOrGiven n.ip;
+      address = addresses.${id}.ip;
+      inherit (addresses.${id}) ipv6;
       isIPv4 = ip.isIPv4 n.ip;
       mine = entriesOf id;
       nextHop = {
         ipv4 = if isIPv4 then address else null;
         ipv6 = if isIPv4 then ipv6 else address;
       };
-      ipv6 = ip.canonicalOrGiven n.ipv6;
       clusterConfig =
         builtins.toJSON {
           schema_version = 1;
@@ -261,7 +267,12 @@ let
     };
 in
 {
-  inherit vips node peersOf;
+  inherit
+    addresses
+    vips
+    node
+    peersOf
+    ;
   speakers = lib.filter isSpeaker (lib.attrNames cluster.nodes);
   vipsOf = id: map (e: e.v) (entriesOf id);
 

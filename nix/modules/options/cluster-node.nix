@@ -12,148 +12,155 @@ let
   isDevice = text: builtins.match "/dev(/[0-9A-Za-z_.:+-]+)+" text != null && !(lib.hasInfix "/.." text);
 in
 {
-  submodule =
-    { config, ... }:
-    {
-      options = {
-        role = mkOption {
-          type = types.enum [
-            "control-plane"
-            "worker"
-          ];
-          default = "worker";
-          example = "control-plane";
-          description = "Whether the node runs the cluster's control plane, or only its load.";
+  submodule = {
+    options = {
+      role = mkOption {
+        type = types.enum [
+          "control-plane"
+          "worker"
+        ];
+        default = "worker";
+        example = "control-plane";
+        description = "Whether the node runs the cluster's control plane, or only its load.";
+      };
+      ip = mkOption {
+        type = types.str;
+        example = "10.0.0.11";
+        description = "The address under which the other nodes reach this one.";
+      };
+      ipv6 = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "2001:db8:0:1::11";
+        description = "IPv6 address of a node whose {option}`ip` is IPv4; the next hop of IPv6 VIPs.";
+      };
+      services = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "fiberlb" ];
+        description = "The PlasmaCloud services that the node runs. VIPs are announced by the nodes with fiberlb.";
+      };
+      labels = mkOption {
+        type = types.attrsOf types.str;
+        default = { };
+        example = {
+          rack = "a1";
         };
-        ip = mkOption {
-          type = types.str;
-          example = "10.0.0.11";
-          description = "The address under which the other nodes reach this one.";
-        };
-        ipv6 = mkOption {
-          type = types.nullOr types.str;
-          default = null;
-          example = "2001:db8:0:1::11";
-          description = "IPv6 address of a node whose {option}`ip` is IPv4; the next hop of IPv6 VIPs.";
-        };
-        services = mkOption {
+        description = "What else is true of the node, to choose it by.";
+      };
+      site = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "berlin";
+        description = "Where the node stands: one of {option}`plasmacloud.cluster.sites`, whose routers it peers with.";
+      };
+      identity = {
+        macs = mkOption {
           type = types.listOf types.str;
           default = [ ];
-          example = [ "fiberlb" ];
-          description = "The PlasmaCloud services that the node runs. VIPs are announced by the nodes with fiberlb.";
+          example = [ "52:54:00:12:34:56" ];
+          description = "Hardware addresses of its network cards, to tell the machine by before it has a name.";
         };
-        labels = mkOption {
-          type = types.attrsOf types.str;
-          default = { };
-          example = {
-            rack = "a1";
-          };
-          description = "What else is true of the node, to choose it by.";
-        };
-        site = mkOption {
+        serial = mkOption {
           type = types.nullOr types.str;
           default = null;
-          example = "berlin";
-          description = "Where the node stands: one of {option}`plasmacloud.cluster.sites`, whose routers it peers with.";
+          example = "CZ3412X0PQ";
+          description = "Serial number of the machine, as its firmware tells it.";
         };
-        identity = {
-          macs = mkOption {
-            type = types.listOf types.str;
-            default = [ ];
-            example = [ "52:54:00:12:34:56" ];
-            description = "Hardware addresses of its network cards, to tell the machine by before it has a name.";
-          };
-          serial = mkOption {
-            type = types.nullOr types.str;
-            default = null;
-            example = "CZ3412X0PQ";
-            description = "Serial number of the machine, as its firmware tells it.";
-          };
+      };
+      vips = {
+        announce = mkOption {
+          type = types.bool;
+          default = true;
+          example = false;
+          description = ''
+            Whether the node may announce VIPs. Off, for maintenance, it
+            withdraws all of them, and keeps its sessions with the routers.
+          '';
         };
-        vips = {
-          announce = mkOption {
-            type = types.bool;
-            default = true;
-            example = false;
+        exclude = mkOption {
+          type = types.listOf types.str;
+          default = [ ];
+          example = [ "203.0.113.10" ];
+          description = "VIPs that the node does not announce, whatever {option}`plasmacloud.network.fiberlbBgp.vips` says.";
+        };
+      };
+      deployment = {
+        targetHost = mkOption {
+          type = types.nullOr types.str;
+          default = null;
+          example = "node01.example.org";
+          description = "Where its SSH server is reached by those who deploy to it: a host name or an address; null: the node's {option}`ip`, which is what a reader gets then.";
+        };
+        targetUser = mkOption {
+          type = types.strMatching "[a-z_][a-z0-9_-]{0,31}";
+          default = "root";
+          example = "deploy";
+          description = "The user to log in as.";
+        };
+        targetPort = mkOption {
+          type = types.ints.between 1 65535;
+          default = 22;
+          example = 2222;
+          description = "The port of the SSH server.";
+        };
+        tags = mkOption {
+          type = types.listOf types.str;
+          default = [ ];
+          example = [ "canary" ];
+          description = "Names under which a tool that deploys takes several nodes at once.";
+        };
+        provision = {
+          mode = mkOption {
+            type = types.enum [
+              "live"
+              "install"
+            ];
+            default = "live";
+            example = "install";
             description = ''
-              Whether the node may announce VIPs. Off, for maintenance, it
-              withdraws all of them, and keeps its sessions with the routers.
+              What the ISO does on this machine. live: run the node from
+              memory. install: install the node on a disk.
             '';
           };
-          exclude = mkOption {
-            type = types.listOf types.str;
-            default = [ ];
-            example = [ "203.0.113.10" ];
-            description = "VIPs that the node does not announce, whatever {option}`plasmacloud.network.fiberlbBgp.vips` says.";
-          };
-        };
-        deployment = {
-          targetHost = mkOption {
-            type = types.str;
-            default = config.ip;
-            defaultText = lib.literalMD "{option}`ip`";
-            example = "node01.example.org";
-            description = "Where its SSH server is reached by those who deploy to it: a host name or an address.";
-          };
-          targetUser = mkOption {
-            type = types.strMatching "[a-z_][a-z0-9_-]{0,31}";
-            default = "root";
-            example = "deploy";
-            description = "The user to log in as.";
-          };
-          targetPort = mkOption {
-            type = types.ints.between 1 65535;
-            default = 22;
-            example = 2222;
-            description = "The port of the SSH server.";
-          };
-          tags = mkOption {
-            type = types.listOf types.str;
-            default = [ ];
-            example = [ "canary" ];
-            description = "Names under which a tool that deploys takes several nodes at once.";
-          };
-          provision = {
-            mode = mkOption {
-              type = types.enum [
-                "live"
-                "install"
-              ];
-              default = "live";
-              example = "install";
-              description = ''
-                What the ISO does on this machine. live: run the node from
-                memory. install: install the node on a disk.
-              '';
-            };
-            disk = mkOption {
-              type = types.nullOr types.str;
-              default = null;
-              example = "/dev/disk/by-id/nvme-eui.0025385b21404321";
-              description = "The disk to install on, which loses all that it has; by a name that is the same at every boot.";
-            };
-            script = mkOption {
-              type = types.nullOr types.lines;
-              default = null;
-              example = lib.literalExpression "builtins.readFile ./layout.sh";
-              description = ''
-                Shell commands that partition and format the disk, `$DISK`, and
-                mount the node's file systems below `$MNT`. Null: disko's, where
-                the node's configuration has that module. They are in the
-                world-readable Nix store: put no secret into them.
-              '';
-            };
-          };
-        };
-        bgp = {
-          routerId = mkOption {
+          disk = mkOption {
             type = types.nullOr types.str;
             default = null;
-            example = "10.0.0.11";
-            description = "BGP router identifier; null: the node's {option}`ip`, where that is IPv4.";
+            example = "/dev/disk/by-id/nvme-eui.0025385b21404321";
+            description = "The disk to install on, which loses all that it has; by a name that is the same at every boot.";
           };
-          peers = peer.option "Routers that only this node peers with; they come on top of those of its site and of {option}`plasmacloud.cluster.bgp.peers`, and win over one of the same name.";
+          script = mkOption {
+            type = types.nullOr types.lines;
+            default = null;
+            example = lib.literalExpression "builtins.readFile ./layout.sh";
+            description = ''
+              Shell commands that partition and format the disk, `$DISK`, and
+              mount the node's file systems below `$MNT`. Null: disko's, where
+              the node's configuration has that module. They are in the
+              world-readable Nix store: put no secret into them.
+            '';
+          };
         };
+      };
+      bgp = {
+        routerId = mkOption {
+          type = types.nullOr types.str;
+          default = null;
+          example = "10.0.0.11";
+          description = "BGP router identifier; null: the node's {option}`ip`, where that is IPv4.";
+        };
+        peers = peer.option "Routers that only this node peers with; they come on top of those of its site and of {option}`plasmacloud.cluster.bgp.peers`, and win over one of the same name.";
+      };
+    };
+  };
+
+  # What a reader of the configuration gets for it.
+  resolved =
+    n:
+    n
+    // {
+      deployment = n.deployment // {
+        targetHost = if n.deployment.targetHost == null then n.ip else n.deployment.targetHost;
       };
     };
 

@@ -15,6 +15,7 @@ let
     cluster = cfg;
   };
   node = import ./cluster-node.nix { inherit lib peer; };
+  plainSubmodule = import ../../lib/plain-submodule.nix { inherit lib; };
   inherit (label) isHostLabel hostRule;
   option = id: "plasmacloud.cluster.nodes.${id}";
 
@@ -81,8 +82,9 @@ in
       description = "Name of the cluster, a host name label.";
     };
     nodes = mkOption {
-      type = types.attrsOf (types.submodule node.submodule);
+      type = types.attrsOf (plainSubmodule node.submodule);
       default = { };
+      apply = lib.mapAttrs (_: node.resolved);
       example = lib.literalExpression ''
         {
           node01 = {

@@ -10,6 +10,7 @@ let
   duration = import ../../lib/duration.nix { inherit lib; };
   endpoint = import ../../lib/endpoint.nix { inherit lib; };
   label = import ../../lib/label.nix;
+  plainSubmodule = import ../../lib/plain-submodule.nix { inherit lib; };
   option = "plasmacloud.network.fiberlbBgp.vips";
 
   mkDuration =
@@ -206,7 +207,7 @@ let
         description = "Of the nodes with fiberlb, those with all of these labels announce it.";
       };
       checks = mkOption {
-        type = types.listOf (types.submodule check);
+        type = types.listOf (plainSubmodule check);
         default = [ ];
         example = lib.literalExpression ''[ { type = "tcp"; address = "127.0.0.1:80"; } ]'';
         description = "A node announces the VIP while these are up there, as many as {option}`require` says; with none, while its announcer runs.";
@@ -230,7 +231,7 @@ let
         '';
       };
       damping = mkOption {
-        type = types.nullOr (types.submodule damping);
+        type = types.nullOr (plainSubmodule damping);
         default = null;
         example = {
           halfLife = "2m";
@@ -536,17 +537,14 @@ let
   nodeAddresses = lib.listToAttrs (
     lib.concatLists (
       lib.mapAttrsToList (
-        id: n:
-        map (address: {
-          name = address;
-          value = id;
-        }) (
+        id: of:
+        map (address: lib.nameValuePair address id) (
           lib.filter (address: address != null) [
-            (ip.canonical n.ip)
-            (ip.canonical n.ipv6)
+            of.ip
+            of.ipv6
           ]
         )
-      ) cluster.nodes
+      ) data.addresses
     )
   );
 
@@ -600,6 +598,7 @@ let
     let
       n = cluster.nodes.${id};
       peers = data.peersOf n;
+      own = data.addresses.${id};
       name = "plasmacloud.cluster.nodes.${id}";
       hasIPv6 =
         n.ipv6 != null || ip.isIPv6 n.ip || lib.any (p: ip.isIPv6 p.address) (lib.attrValues peers);
@@ -610,9 +609,9 @@ let
       peer: p:
       let
         address = ip.canonical p.address;
-        own = n.bgp.peers ? ${peer};
+        isOwn = n.bgp.peers ? ${peer};
         from =
-          if own then
+          if isOwn then
             name
           else if n.site != null && cluster.sites ? ${n.site} && cluster.sites.${n.site}.bgp.peers ? ${peer} then
             "plasmacloud.cluster.sites.${n.site}"
@@ -620,9 +619,9 @@ let
             "plasmacloud.cluster";
       in
       {
-        assertion = address == null || address != ip.canonical n.ip && address != ip.canonical n.ipv6;
+        assertion = address == null || address != own.ip && address != own.ipv6;
         message = "${from}.bgp.peers.${peer}.address: ${toString p.address} is an address of ${id} itself, which would peer with itself; write the router's${
-          if own then "" else ", or move the peer into bgp.peers of the other nodes"
+          if isOwn then "" else ", or move the peer into bgp.peers of the other nodes"
         }.";
       }
     ) peers
@@ -706,7 +705,7 @@ in
       enable = lib.mkEnableOption "announcing FiberLB's VIPs over BGP";
       vips = mkOption {
         type = types.listOf (
-          types.coercedTo types.str (address: { inherit address; }) (types.submodule vip)
+          types.coercedTo types.str (address: { inherit address; }) (plainSubmodule vip)
         );
         default = [ ];
         example = lib.literalExpression ''

@@ -15,6 +15,7 @@ let
     "defaultOverridePriority"
     "escapeNixIdentifier"
     "escapeNixString"
+    "evalOptionValue"
     "importApply"
     "isConvertibleWithToString"
     "levenshtein"

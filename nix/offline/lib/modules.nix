@@ -412,7 +412,7 @@ let
           mistyped = filter (decl: (decl.options._type or "option") != "option") decls;
           partial = filter (decl: !(isOption decl.options)) decls;
           leaf = decls: {
-            options = evalOption loc (mergeDeclarations loc decls) (defsByName.${name} or [ ]);
+            options = evalOptionValue loc (mergeDeclarations loc decls) (defsByName.${name} or [ ]);
             rest = [ ];
           };
         in
@@ -527,7 +527,7 @@ let
           all.type.substSubModules all.subModules;
     };
 
-  evalOption =
+  evalOptionValue =
     loc: opt: defs:
     let
       everyDef =
@@ -720,7 +720,12 @@ let
     };
 in
 {
-  inherit doRename evalModules mergeDefinitions;
+  inherit
+    doRename
+    evalModules
+    evalOptionValue
+    mergeDefinitions
+    ;
   # The type of an option that has all of these types: { file; value; } each.
   mergeTypes =
     loc: defs:
