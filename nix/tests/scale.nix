@@ -1,5 +1,9 @@
-# A cluster of the given number of nodes, as the manifest's length.
-{ libPath, count }:
+# A cluster of so many nodes and VIPs, as the manifest's length.
+{
+  libPath,
+  nodes,
+  vips,
+}:
 let
   lib = import (libPath + "/default.nix");
   node = i: {
@@ -26,7 +30,7 @@ let
           plasmacloud = {
             cluster = {
               name = "large";
-              nodes = lib.listToAttrs (map node (lib.range 1 count));
+              nodes = lib.listToAttrs (map node (lib.range 1 nodes));
               bgp.asn = 65001;
               bgp.peers.router1 = router 1;
               bgp.peers.router2 = router 2;
@@ -34,14 +38,14 @@ let
             network.fiberlbBgp = {
               enable = true;
               vips = map (i: {
-                address = "203.0.113.${toString i}";
+                address = "203.0.${toString (i / 250)}.${toString (1 + lib.mod i 250)}";
                 checks = [
                   {
                     type = "http";
                     url = "http://127.0.0.1:8080/healthz";
                   }
                 ];
-              }) (lib.range 1 3);
+              }) (lib.range 1 vips);
             };
           };
         }
