@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -107,7 +108,7 @@ func (s *server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	}
 	within(s.cfg.BodyTimeout)
 	in := http.MaxBytesReader(w, r.Body, api.MaxRequestBytes)
-	body, err := io.ReadAll(io.LimitReader(in, smallBody))
+	body, err := readSmall(in, r.ContentLength)
 	if err == nil && len(body) == smallBody {
 		if !s.enter(r, s.large) {
 			return nil, done, &api.Problem{Code: api.CodeBusy}
@@ -141,7 +142,21 @@ func (s *server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	return nil, done, problem
 }
 
+// readSmall reads up to smallBody bytes of a body that says to have length, which is
+// no more than a hint.
+func readSmall(in io.Reader, length int64) ([]byte, error) {
+	if length < 0 || length > smallBody {
+		length = smallBody
+	}
+	body := bytes.NewBuffer(make([]byte, 0, length+bytes.MinRead)) // with room to find its end
+	_, err := body.ReadFrom(io.LimitReader(in, smallBody))
+	return body.Bytes(), err
+}
+
 func checkMedia(header http.Header) *api.Problem {
+	if header.Get("Content-Type") == "application/json" && header["Content-Encoding"] == nil { // nearly always
+		return nil
+	}
 	media, params, err := mime.ParseMediaType(header.Get("Content-Type"))
 	charset := params["charset"]
 	if err == nil && media == "application/json" && (charset == "" || strings.EqualFold(charset, "utf-8")) && header.Get("Content-Encoding") == "" {

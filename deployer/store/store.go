@@ -49,7 +49,8 @@ func Corrupt(err error) (records []*CorruptError, rest error) {
 	}
 }
 
-// Store keeps nodes. Its methods may be called concurrently.
+// Store keeps nodes. Its methods may be called concurrently. What the nodes that it
+// returns refer to, lists and maps, may be shared with others: nobody changes it.
 type Store interface {
 	// Get returns the node, or ErrNotFound.
 	Get(ctx context.Context, id string) (node.Node, error)

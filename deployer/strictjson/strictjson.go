@@ -33,13 +33,13 @@ func (e *FieldError) Error() string {
 
 // Decode reads data, one JSON object, into v, a pointer to a struct. Its errors
 // are *FieldError.
-func Decode(data []byte, v any) error { return decode(data, v, walk{}) }
+func Decode(data []byte, v any) error { return decode(data, v, false) }
 
 // DecodeNoNull is Decode, and takes null only for a pointer: json.Unmarshal leaves
 // anything else as it was.
-func DecodeNoNull(data []byte, v any) error { return decode(data, v, walk{noNull: true}) }
+func DecodeNoNull(data []byte, v any) error { return decode(data, v, true) }
 
-func decode(data []byte, v any, w walk) error {
+func decode(data []byte, v any, noNull bool) error {
 	if !utf8.Valid(data) {
 		return &FieldError{Reason: "not valid UTF-8"}
 	}
@@ -51,7 +51,8 @@ func decode(data []byte, v any, w walk) error {
 	if err := json.Unmarshal(data, v); err != nil {
 		return decodeError(err)
 	}
-	return w.value(json.NewDecoder(bytes.NewReader(data)), reflect.TypeOf(v), "")
+	w := walk{data: data, noNull: noNull}
+	return w.value(reflect.TypeOf(v))
 }
 
 func decodeError(err error) error {
@@ -89,70 +90,6 @@ func typeName(t reflect.Type) string {
 	default:
 		return "a whole number in range"
 	}
-}
-
-// walk looks at what json.Unmarshal lets pass.
-type walk struct{ noNull bool }
-
-// value walks one value of type t that is known to decode.
-func (w walk) value(dec *json.Decoder, t reflect.Type, path string) error {
-	nullable := t != nil && t.Kind() == reflect.Pointer
-	for t != nil && t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	token, err := dec.Token()
-	if err != nil {
-		return decodeError(err)
-	}
-	switch token {
-	case nil:
-		if w.noNull && !nullable && t != nil {
-			return &FieldError{Field: path, Reason: fmt.Sprintf("want %s, found null", typeName(t))}
-		}
-	case json.Delim('{'):
-		return w.object(dec, t, path)
-	case json.Delim('['):
-		for i := 0; dec.More(); i++ {
-			if err := w.value(dec, elem(t), fmt.Sprintf("%s[%d]", path, i)); err != nil {
-				return err
-			}
-		}
-		_, err = dec.Token()
-		return err
-	}
-	return nil
-}
-
-func (w walk) object(dec *json.Decoder, t reflect.Type, path string) error {
-	names := fields(t)
-	seen := map[string]bool{}
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return decodeError(err)
-		}
-		key := token.(string) // a JSON object's keys are strings
-		field := key
-		if path != "" {
-			field = path + "." + key
-		}
-		if seen[key] {
-			return &FieldError{Field: field, Reason: "given twice"}
-		}
-		seen[key] = true
-		next := elem(t)
-		if names != nil {
-			var ok bool
-			if next, ok = names[key]; !ok {
-				return &FieldError{Field: field, Reason: unknown(key, names)}
-			}
-		}
-		if err := w.value(dec, next, field); err != nil {
-			return err
-		}
-	}
-	_, err := dec.Token()
-	return err
 }
 
 func unknown(key string, names map[string]reflect.Type) string {

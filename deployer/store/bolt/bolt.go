@@ -56,6 +56,7 @@ type Config struct {
 // Store is a store.Store in one file.
 type Store struct {
 	db    *bbolt.DB
+	nodes *decoded
 	keep  uint64 // events
 	epoch string // of the events
 }
@@ -86,7 +87,7 @@ func Open(cfg Config) (*Store, error) {
 		_ = db.Close() // the first error says it all, in one line
 		return nil, fmt.Errorf("store %s: %w", cfg.Path, err)
 	}
-	return &Store{db: db, keep: uint64(cmp.Or(cfg.KeptEvents, store.KeptEvents)), epoch: epoch}, nil
+	return &Store{db: db, nodes: newDecoded(), keep: uint64(cmp.Or(cfg.KeptEvents, store.KeptEvents)), epoch: epoch}, nil
 }
 
 func openError(path string, err error) error {
@@ -164,7 +165,7 @@ func (s *Store) Get(ctx context.Context, id string) (n node.Node, err error) {
 		return node.Node{}, err
 	}
 	err = s.db.View(func(tx *bbolt.Tx) (err error) {
-		n, err = read(tx, []byte(id))
+		n, err = s.read(tx, []byte(id))
 		return err
 	})
 	return n, closed(err)
@@ -179,7 +180,7 @@ func (s *Store) List(ctx context.Context) (nodes []node.Node, err error) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			n, err := read(tx, id)
+			n, err := s.read(tx, id)
 			if err != nil {
 				broken = append(broken, err)
 				continue
@@ -201,7 +202,7 @@ func (s *Store) Update(ctx context.Context, id string, change store.Change) erro
 	var refused error
 	err := s.db.Batch(func(tx *bbolt.Tx) error {
 		var old, changed node.Node
-		old, refused = read(tx, []byte(id))
+		old, refused = s.read(tx, []byte(id))
 		found := refused == nil
 		if !found && !errors.Is(refused, store.ErrNotFound) {
 			return nil
@@ -216,6 +217,7 @@ func (s *Store) Update(ctx context.Context, id string, change store.Change) erro
 		if err := tx.Bucket(bucketNodes).Put([]byte(id), value); err != nil {
 			return err
 		}
+		s.nodes.encoded(value, changed)
 		if err := s.put(tx, store.Happened(old, found, changed)); err != nil {
 			return err
 		}
@@ -238,7 +240,7 @@ func (s *Store) Mend(ctx context.Context, n node.Node) error {
 	return closed(s.db.Update(func(tx *bbolt.Tx) error {
 		id := []byte(n.ID)
 		var corrupt *store.CorruptError
-		if _, err := read(tx, id); !errors.As(err, &corrupt) {
+		if _, err := s.read(tx, id); !errors.As(err, &corrupt) {
 			return nil
 		}
 		aside, err := tx.CreateBucketIfNotExists(bucketCorrupt)
@@ -278,7 +280,7 @@ func (s *Store) Seen(ctx context.Context, heard map[string]time.Time) error {
 			var ok bool
 			if n.LastSeen, ok = lastSeen(seen, key); !ok {
 				var err error
-				if n, err = read(tx, key); err != nil {
+				if n, err = s.read(tx, key); err != nil {
 					continue
 				}
 			}
@@ -312,12 +314,12 @@ func (s *Store) Check() error {
 // Close implements store.Store.
 func (s *Store) Close() error { return s.db.Close() }
 
-func read(tx *bbolt.Tx, id []byte) (node.Node, error) {
+func (s *Store) read(tx *bbolt.Tx, id []byte) (node.Node, error) {
 	value := tx.Bucket(bucketNodes).Get(id)
 	if value == nil {
 		return node.Node{}, store.ErrNotFound
 	}
-	n, err := store.Decode(string(id), "nodes/"+string(id), value)
+	n, err := s.nodes.node(id, value)
 	if err != nil {
 		return node.Node{}, err
 	}
