@@ -269,7 +269,7 @@ func (r *run) eval(ctx context.Context, lib Lib, attr string, more ...string) ([
 		}
 		source := ""
 		if r.flake.dir != "" {
-			source = sourceRoot(r.flake.dir)
+			source, _ = sourceRoot(r.flake.dir)
 		}
 		msg := userPaths(message(stderr), source)
 		return nil, &EvalError{Flake: r.flake.given, Message: msg, Hint: hint(msg)}

@@ -3,6 +3,7 @@ package nixeval
 import (
 	"context"
 	"encoding/json"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -179,6 +180,58 @@ func TestEvalRelativeInput(t *testing.T) {
 	lock, err := os.ReadFile(filepath.Join(root, "flake.lock"))
 	require.NoError(t, err)
 	assert.Contains(t, string(lock), `"parent": []`, "an evaluation never writes the lock file")
+}
+
+// The copy of a flake has the tracked files, in any kind of work tree, and all
+// files of a folder that is none.
+func TestCopyFlake(t *testing.T) {
+	first := t.TempDir()
+	write := func(dir, name string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+	}
+	write(first, "flake.nix")
+	write(first, "sub/flake.nix")
+	second := filepath.Join(t.TempDir(), "second")
+	for _, args := range [][]string{
+		{"init", "-q"}, {"add", "."},
+		{"-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "-m", "x"},
+		{"worktree", "add", "-q", second},
+	} {
+		out, err := exec.CommandContext(t.Context(), "git", append([]string{"-C", first}, args...)...).CombinedOutput()
+		require.NoError(t, err, string(out))
+	}
+	none := t.TempDir()
+	write(none, "flake.nix")
+	for _, dir := range []string{first, second, none} {
+		write(dir, "untracked")
+	}
+	cases := map[string]struct {
+		dir  string
+		want []string
+	}{
+		"checkout":     {first, []string{"flake.nix", "sub/flake.nix"}},
+		"worktree":     {second, []string{"flake.nix", "sub/flake.nix"}},
+		"part of it":   {filepath.Join(second, "sub"), []string{"flake.nix", "sub/flake.nix"}},
+		"plain folder": {none, []string{"flake.nix", "untracked"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			into := t.TempDir()
+			_, err := copyFlake(c.dir, into, true)
+			require.NoError(t, err)
+			var got []string
+			require.NoError(t, fs.WalkDir(os.DirFS(into), ".", func(path string, entry fs.DirEntry, err error) error {
+				if err == nil && !entry.IsDir() {
+					got = append(got, path)
+				}
+				return err
+			}))
+			assert.Equal(t, c.want, got)
+		})
+	}
 }
 
 // A folder is a folder, also where Nix would take its name for another thing.

@@ -122,13 +122,14 @@ func readLock(dir string) (lockFile, error) {
 }
 
 // sourceRoot is the git work tree that holds dir, or dir itself.
-func sourceRoot(dir string) string {
+func sourceRoot(dir string) (root string, isGit bool) {
 	for at := dir; ; at = filepath.Dir(at) {
+		// A file in a work tree beside the first (git-worktree(1)), and in a submodule.
 		if _, err := os.Stat(filepath.Join(at, ".git")); err == nil {
-			return at
+			return at, true
 		}
 		if at == filepath.Dir(at) {
-			return dir
+			return dir, false
 		}
 	}
 }
@@ -138,9 +139,9 @@ func sourceRoot(dir string) string {
 // one where it refuses the original. In a git checkout the copy has the tracked
 // files only, as a flake has. It returns a flake reference to the copy.
 func copyFlake(dir, into string, withLock bool) (string, error) {
-	root := sourceRoot(dir)
+	root, isGit := sourceRoot(dir)
 	var files []string
-	if root != dir || isDir(filepath.Join(dir, ".git")) {
+	if isGit {
 		out, err := exec.Command("git", "-c", "safe.directory=*", "-C", root, "ls-files", "-z", "--cached").Output()
 		if err != nil {
 			return "", fmt.Errorf("list the tracked files of %s: %w", root, err)
@@ -209,9 +210,4 @@ func copyFile(from, to string) error {
 		return err
 	}
 	return out.Close()
-}
-
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
 }
