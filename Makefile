@@ -67,6 +67,11 @@ lint: ## gofmt, go vet, golangci-lint, checks of the Nix and shell files and of 
 	nix/update-vendor-hash --check
 	nix/tests/package
 
+.PHONY: vulncheck
+vulncheck: ## known vulnerabilities in what the programs call (asks https://vuln.go.dev)
+	@.ci/install curl=curl
+	.ci/vulncheck $(ARGS)
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin .cache
