@@ -54,7 +54,7 @@ bench: test-deps build ## measure, with peers side by side
 	.ci/as-root go run ./vmtests/bench $(ARGS)
 
 .PHONY: soak
-soak: test-deps ## faults at random points, and 10,000 VIPs of which some flap (ARGS="--time 1h --seed 7")
+soak: test-deps ## faults at random points, 10,000 VIPs of which some flap, a deployer killed in storms (ARGS="--time 1h --seed 7")
 	.ci/as-root go run ./vmtests/soak $(ARGS)
 
 .PHONY: lint

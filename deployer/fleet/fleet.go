@@ -49,6 +49,15 @@ type Config struct {
 	Timeout     time.Duration // of one attempt to report; 10s
 	Patience    time.Duration // how long an act may take until all nodes are Active; 5m
 	Progress    func(Progress)
+	Answered    func(Answer) // called for each accepted report, by many at once; may be nil
+}
+
+// Answer is what a node was told.
+type Answer struct {
+	ID        string
+	MachineID string
+	Phase     node.Phase // that it reported
+	State     node.State
 }
 
 // Progress is how far an act is.

@@ -25,11 +25,11 @@ type recorder struct {
 	fleet  *Fleet
 	member *member
 	base   http.RoundTripper
-	count  bool // what is accepted now makes the node Active
+	phase  node.Phase
 }
 
 func (f *Fleet) recorder(m *member, phase node.Phase) http.RoundTripper {
-	r := &recorder{fleet: f, member: m, base: f.shared, count: phase == node.PhaseReady}
+	r := &recorder{fleet: f, member: m, base: f.shared, phase: phase}
 	if m.own != nil {
 		r.base = m.own
 	}
@@ -62,7 +62,10 @@ func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
 		answer.Code = fmt.Sprintf("status %d", response.StatusCode)
 	}
 	play.answered(r.member.slow, time.Since(begin), answer.Code)
-	if r.count && answer.State == node.Active {
+	if answer.State != "" && r.fleet.cfg.Answered != nil {
+		r.fleet.cfg.Answered(Answer{r.member.id, r.member.machine.ID, r.phase, answer.State})
+	}
+	if r.phase == node.PhaseReady && answer.State == node.Active {
 		play.isActive(r.member)
 	}
 	return response, nil

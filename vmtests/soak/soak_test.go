@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/centra/plasmacloud/vmtests/deployerproc"
 	"github.com/centra/plasmacloud/vmtests/labcluster"
 )
 
@@ -46,6 +47,14 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// A few of the kills of `make soak`, with fewer nodes.
+func TestStorm(t *testing.T) {
+	t.Parallel()
+	program, err := deployerproc.Build(t.Context(), t.TempDir(), "../..")
+	require.NoError(t, err)
+	require.NoError(t, short(t, "v4").storm(t.Context(), program, 300, 3))
+}
+
 func TestFlapping(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, short(t, "v4").flapping(t.Context(), 1000, 3*time.Second))
@@ -63,5 +72,5 @@ func TestGrowthIsSeen(t *testing.T) {
 }
 
 func TestUnknownPart(t *testing.T) {
-	assert.ErrorContains(t, run(context.Background(), "flaps", time.Second, 1, "v4", 100), "there are faults and flapping")
+	assert.ErrorContains(t, run(context.Background(), "flaps", time.Second, 1, "v4", 100, 100, 1), "there are faults, flapping and storm")
 }

@@ -76,6 +76,7 @@ func Open(cfg Config) (*Store, error) {
 	fresh := errors.Is(err, fs.ErrNotExist)
 	db, err := bbolt.Open(cfg.Path, 0o600, &bbolt.Options{
 		Timeout:      cfg.LockTimeout,
+		OpenFile:     cfg.open,
 		FreelistType: bbolt.FreelistMapType, // constant time where the array is linear
 	})
 	if err != nil {
@@ -102,6 +103,8 @@ func openError(path string, err error) error {
 		return fmt.Errorf("store: %s is on a filesystem that is mounted read-only; mount it for writing, or set store.path elsewhere", path)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("store: no permission to write %s; run this as the user who owns it, or give it to this one", path)
+	case errors.Is(err, errDamaged):
+		return fmt.Errorf("store: %s cannot be used: %w; move it away, and restore a backup, or start anew without it", path, err)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrChecksum):
 		return fmt.Errorf("store: %s is not a deployer's store (%w); move it away, or set store.path elsewhere", path, err)
 	default:

@@ -125,9 +125,8 @@ func TestCheck(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, path)
-	if err := s.Check(); err == nil {
-		t.Error("a damaged page was not found")
+	if _, err := bolt.Open(bolt.Config{Path: path}); err == nil || !strings.Contains(err.Error(), "the file is damaged") {
+		t.Errorf("a damaged page was not found: %v", err)
 	}
 }
 
