@@ -112,6 +112,8 @@ type agent struct {
 
 	watch    watch
 	reported observation // in the last accepted report
+
+	acknowledged bool // that the node is decommissioned
 }
 
 func newAgent(cfg Config) (*agent, error) {
@@ -204,13 +206,23 @@ func (a *agent) identify() error {
 	return nil
 }
 
-// report tells the deployer how the node is now.
+// report tells the deployer how the node is now. To the answer that the node is
+// decommissioned it says that it has heard, so that its operator knows.
 func (a *agent) report(ctx context.Context) (api.PhoneHomeResponse, error) {
 	a.watch.look(ctx)
 	seen := a.watch.last
 	answer, err := a.client.PhoneHome(ctx, a.request(seen))
-	if err == nil {
-		a.reported = seen
+	var refused *api.Error
+	switch {
+	case err == nil:
+		a.reported, a.acknowledged = seen, false
+	case errors.As(err, &refused) && refused.Code == node.CodeDecommissioned && !a.acknowledged:
+		heard := a.request(seen)
+		heard.Acknowledges = api.AckDecommissioned
+		if _, err := a.client.PhoneHome(ctx, heard); err == nil {
+			a.acknowledged = true
+			a.log.Warn("this node is decommissioned, and the deployer knows that it has heard")
+		}
 	}
 	return answer, err
 }

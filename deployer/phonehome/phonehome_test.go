@@ -29,6 +29,7 @@ type script struct {
 	last    api.PhoneHomeRequest
 
 	token, secret string // that the last one brought
+	acks          int    // requests that acknowledge
 }
 
 type answer struct {
@@ -51,6 +52,9 @@ func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.token, s.secret = strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), r.Header.Get(node.SecretHeader)
 	if err := json.NewDecoder(r.Body).Decode(&s.last); err != nil {
 		s.t.Error(err)
+	}
+	if s.last.Acknowledges != "" {
+		s.acks++
 	}
 	a := s.answers[min(len(s.at), len(s.answers))-1]
 	if a.because != nil {
@@ -102,6 +106,34 @@ func testConfig(t *testing.T, s *script) (Config, *bytes.Buffer) {
 		ConfigPath: path, MachineID: "4c4c4544-0044-4a10-8052-b4c04f503532", Attempts: 5, Timeout: 5 * time.Second,
 		Root: t.TempDir(), Transport: s, SecretFile: filepath.Join(filepath.Dir(path), "secret"), Logger: slog.New(slog.NewTextHandler(log, nil)),
 	}, log
+}
+
+// TestAcknowledges: a node says once that it has heard that it is decommissioned, and
+// again when that was lost, or it is decommissioned anew.
+func TestAcknowledges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ok, out, heard := accepts(node.Active, 10), refuses(403, node.CodeDecommissioned), accepts(node.Decommissioned, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &script{t: t, answers: []answer{ok, out, unreached, out, heard, out, out, ok, out, heard, {status: 200, because: cancel}}}
+		cfg, log := testConfig(t, s)
+		cfg.Heartbeat = true
+		if err := Run(ctx, cfg); err != nil {
+			t.Fatal(err)
+		}
+		if s.acks != 3 {
+			t.Errorf("%d acknowledgements, want one that is lost and two\n%s", s.acks, log)
+		}
+		if !strings.Contains(log.String(), "this node is decommissioned, and the deployer knows") {
+			t.Error(log)
+		}
+
+		s = &script{t: t, answers: []answer{out, heard}}
+		cfg, _ = testConfig(t, s)
+		var refused *api.Error
+		if err := Run(t.Context(), cfg); !errors.As(err, &refused) || refused.Code != node.CodeDecommissioned || s.acks != 1 {
+			t.Errorf("the first report: %v, %d acknowledgements", err, s.acks)
+		}
+	})
 }
 
 func TestJoin(t *testing.T) {
