@@ -73,7 +73,7 @@ func (r *Registry) Declare(ctx context.Context, declarations []node.Declaration)
 	}
 
 	err = each(inputs, func(id string, in node.Input) error {
-		n, err := r.apply(ctx, id, in, now, true)
+		n, _, err := r.apply(ctx, id, "", in, now, true)
 		if err != nil {
 			return err
 		}

@@ -103,7 +103,7 @@ func (r *Registry) Tick(ctx context.Context) error {
 		if len(made) == 0 {
 			continue
 		}
-		if _, err := r.apply(ctx, n.ID, node.Input{Event: node.EventTick}, now, false); err != nil {
+		if _, _, err := r.apply(ctx, n.ID, "", node.Input{Event: node.EventTick}, now, false); err != nil {
 			failure = errors.Join(failure, err)
 		}
 	}

@@ -54,11 +54,12 @@ func (r *Registry) operate(ctx context.Context, id string, in node.Input, by Ope
 		return View{}, fmt.Errorf("%q is nothing that an operator does", in.Event)
 	}
 	in.Reason, in.By, in.Remote = words(in.Reason), by.Name, by.Remote
-	n, err := r.apply(ctx, id, in, r.cfg.Now(), false)
+	n, made, err := r.apply(ctx, id, "", in, r.cfg.Now(), false)
 	var corrupt *store.CorruptError
 	if errors.As(err, &corrupt) && in.Event == node.EventReset {
-		n, err = r.rewrite(ctx, id, in)
+		n, made, err = r.rewrite(ctx, id, in)
 	}
+	r.ordered(ctx, id, in, made, err)
 	if err != nil {
 		return View{}, err
 	}
@@ -66,15 +67,15 @@ func (r *Registry) operate(ctx context.Context, id string, in node.Input, by Ope
 }
 
 // rewrite gives a node whose record cannot be read a new one.
-func (r *Registry) rewrite(ctx context.Context, id string, in node.Input) (node.Node, error) {
+func (r *Registry) rewrite(ctx context.Context, id string, in node.Input) (node.Node, []node.Transition, error) {
 	now := r.cfg.Now()
 	in.Reason = cmp.Or(in.Reason, "by an operator") + " (the record before could not be read; its bytes are kept in the store)"
 	n, made, err := r.rules().Apply(node.New(id, now), in, now)
 	if err != nil {
-		return n, err
+		return n, nil, err
 	}
 	if err := r.write(r.cfg.Store.Mend(ctx, n)); err != nil {
-		return n, fmt.Errorf("rewrite node %s: %w", id, err)
+		return n, nil, fmt.Errorf("rewrite node %s: %w", id, err)
 	}
 	r.mu.Lock()
 	delete(r.heard, id)
@@ -82,7 +83,7 @@ func (r *Registry) rewrite(ctx context.Context, id string, in node.Input) (node.
 	r.unknown[id] = true // until the manifest is declared again
 	r.mu.Unlock()
 	r.logMade(ctx, id, made)
-	return n, nil
+	return n, made, nil
 }
 
 // words makes an operator's text one line that may be stored, logged and shown.

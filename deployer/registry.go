@@ -78,6 +78,8 @@ type Registry struct {
 	refusals refusalLog
 	notable  notable
 
+	refusedOrders notable // of operators
+
 	listeningSince atomic.Pointer[time.Time] // by the clock on the wall, as the times of nodes are
 
 	writeFailed atomic.Pointer[error] // of the last write, nil when it succeeded
@@ -203,11 +205,16 @@ func (r *Registry) PhoneHome(ctx context.Context, id string, report node.Report)
 
 func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report) (node.Node, error) {
 	now := r.cfg.Now()
+	var token string
 	old, err := r.cfg.Store.Get(ctx, id)
 	switch err = r.read(ctx, err); {
 	case errors.Is(err, store.ErrNotFound):
 		// A stranger does not hear which nodes there are.
-		if err := node.New(id, now).Authenticate(report); err != nil {
+		old = node.New(id, now)
+		if token, err = r.offered(ctx, old, &report); err != nil {
+			return node.Node{}, err
+		}
+		if err := old.Authenticate(report); err != nil {
 			return node.Node{}, err
 		}
 		if err := r.admit(id); err != nil {
@@ -218,11 +225,17 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 	case !old.Declared && old.State == node.Pending && !r.cfg.AllowUnknownNodes:
 		// Taken out of the manifest before it joined, or since a reset. One that runs goes on
 		// being heard: its operator has to see it to take it down.
+		if _, err := r.offered(ctx, old, &report); err != nil {
+			return node.Node{}, err
+		}
 		if err := old.Authenticate(report); err != nil {
 			return node.Node{}, err
 		}
 		return node.Node{}, node.UnknownNode(id)
 	default:
+		if token, err = r.offered(ctx, old, &report); err != nil {
+			return node.Node{}, err
+		}
 		next, _, err := r.rules().Apply(r.refresh(old), node.Reported(report), now)
 		if err != nil {
 			return node.Node{}, err
@@ -232,24 +245,33 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 			return next, nil
 		}
 	}
-	n, err := r.apply(ctx, id, node.Reported(report), now, true)
+	n, _, err := r.apply(ctx, id, token, node.Reported(report), now, true)
 	if err != nil {
 		r.unadmit(ctx, id)
 	}
 	return n, err
 }
 
-// apply makes one event durable and logs what it moved.
-func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time.Time, create bool) (node.Node, error) {
-	var result node.Node
-	var made []node.Transition
+// errTokenNeeded: the record is not as it was read, and the join token counts after all.
+var errTokenNeeded = errors.New("the join token is needed")
+
+// apply makes one event durable, with the use of the join token by which a node speaks,
+// "" for none, and logs what it moved.
+func (r *Registry) apply(ctx context.Context, id, token string, in node.Input, now time.Time, create bool) (result node.Node, made []node.Transition, err error) {
 	var stirs bool
-	err := r.write(r.cfg.Store.Update(ctx, id, func(old node.Node, found bool) (node.Node, error) {
+	change := func(old node.Node, found bool, t node.Token) (node.Node, node.Token, error) {
 		if !found {
 			if !create {
-				return old, store.ErrNotFound
+				return old, t, store.ErrNotFound
 			}
 			old = node.New(id, now)
+		}
+		in := in
+		if c := in.Report.Credentials; old.Needs(c) {
+			if token == "" {
+				return old, t, errTokenNeeded
+			}
+			in.Report.Credentials = c.Judge(t, now)
 		}
 		var err error
 		result, made, err = r.rules().Apply(r.refresh(old), in, now)
@@ -257,9 +279,22 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 		if err == nil && found && reflect.DeepEqual(old, result) {
 			err = store.ErrUnchanged
 		}
-		return result, err
-	}))
-	if err != nil {
+		return result, t.After(old, result), err
+	}
+	update := func() error {
+		if token != "" {
+			return r.cfg.Store.Join(ctx, id, token, change)
+		}
+		return r.cfg.Store.Update(ctx, id, func(old node.Node, found bool) (node.Node, error) {
+			changed, _, err := change(old, found, node.Token{})
+			return changed, err
+		})
+	}
+	if err = update(); errors.Is(err, errTokenNeeded) {
+		token = in.Report.Credentials.Offer.Name
+		err = update()
+	}
+	if r.write(err) != nil {
 		var refused *node.RefusedError
 		if !errors.As(err, &refused) {
 			err = fmt.Errorf("write node %s: %w", id, err)
@@ -268,14 +303,14 @@ func (r *Registry) apply(ctx context.Context, id string, in node.Input, now time
 		if errors.As(err, &corrupt) {
 			err = fmt.Errorf("%w; plasmactl node reset %s rewrites it", err, id)
 		}
-		return node.Node{}, err
+		return node.Node{}, nil, err
 	}
 	r.recorded(result)
 	if stirs {
 		r.vips.stir()
 	}
 	r.logMade(ctx, id, made)
-	return result, nil
+	return result, made, nil
 }
 
 func (r *Registry) logMade(ctx context.Context, id string, made []node.Transition) {
@@ -357,7 +392,7 @@ func (r *Registry) Health(ctx context.Context) error {
 func (r *Registry) read(ctx context.Context, err error) error {
 	var corrupt *store.CorruptError
 	switch {
-	case err == nil, errors.Is(err, store.ErrNotFound), errors.As(err, &corrupt):
+	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrNoToken), errors.As(err, &corrupt):
 		if r.deaf.CompareAndSwap(true, false) {
 			now := r.cfg.Now().Round(0)
 			r.listeningSince.Store(&now)
@@ -374,7 +409,8 @@ func (r *Registry) write(err error) error {
 	var corrupt *store.CorruptError // of one node; the others can be written
 	switch {
 	case errors.As(err, &refused), errors.As(err, &corrupt), errors.Is(err, context.Canceled),
-		errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrNotFound):
+		errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrNotFound),
+		errors.Is(err, store.ErrNoToken), errors.Is(err, store.ErrTokenExists):
 	case err != nil:
 		r.writeFailed.Store(&err)
 	default:

@@ -52,12 +52,16 @@ type countingStore struct {
 	updates, seen atomic.Int64
 	broken        atomic.Bool
 	noAppends     atomic.Bool
+	before        func() // the next write of a record; nil: nothing
 }
 
 var errBroken = errors.New("no space left on device")
 
 func (s *countingStore) Update(ctx context.Context, id string, change store.Change) error {
 	s.updates.Add(1)
+	if s.before != nil {
+		s.before()
+	}
 	if s.broken.Load() {
 		return errBroken
 	}

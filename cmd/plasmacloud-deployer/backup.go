@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/store"
 	"github.com/centra/plasmacloud/deployer/store/backup"
 )
@@ -20,12 +19,12 @@ import (
 func backupCommand() *cobra.Command {
 	return storeCommand(&cobra.Command{
 		Use:   "backup FILE",
-		Short: "Write all nodes into a file",
-		Long: `Write all nodes of the store into a file, or to stdout for "-". A file that is there is
+		Short: "Write all nodes and join tokens into a file",
+		Long: `Write all nodes and join tokens of the store into a file, or to stdout for "-". A file that is there is
 replaced once the new one is complete. With a bbolt store the deployer has to be stopped;
 with etcd it may go on, and the backup is as of one moment.
 
-The file has what the store has, hashes of the nodes' secrets too: its mode is 0600.
+The file has what the store has, hashes of the nodes' secrets and of the tokens too: its mode is 0600.
 Records that cannot be read are left out and named, and the exit status is then 1.`,
 		Example: "  plasmacloud-deployer backup nodes.backup",
 		Args:    cobra.ExactArgs(1),
@@ -43,7 +42,7 @@ Records that cannot be read are left out and named, and the exit status is then 
 		if args[0] == "-" {
 			err = write(out)
 		} else if err = replaceFile(args[0], write); err == nil {
-			_, err = fmt.Fprintf(out, "%s: nodes: %d\n", args[0], done.Nodes)
+			_, err = fmt.Fprintf(out, "%s: nodes: %d, join tokens: %d\n", args[0], done.Nodes, done.Tokens)
 		}
 		if err != nil {
 			return fmt.Errorf("backup of %s: %w", at, err)
@@ -64,7 +63,7 @@ while the deployers of that store are stopped.`,
   plasmacloud-deployer restore --config etcd.json nodes.backup`,
 		Args: cobra.ExactArgs(1),
 	}, func(ctx context.Context, at *storeConfig, args []string, out io.Writer) (err error) {
-		nodes, made, err := readBackup(args[0])
+		content, err := readBackup(args[0])
 		if err != nil {
 			return err
 		}
@@ -73,10 +72,10 @@ while the deployers of that store are stopped.`,
 			return err
 		}
 		defer func() { err = errors.Join(err, nodeStore.Close()) }()
-		if err := backup.Restore(ctx, nodeStore, nodes); err != nil {
+		if err := backup.Restore(ctx, nodeStore, content); err != nil {
 			return fmt.Errorf("restore into %s: %w", at, err)
 		}
-		_, err = fmt.Fprintf(out, "%s: nodes: %d, as of %s\n", at, len(nodes), made.Format(time.RFC3339))
+		_, err = fmt.Fprintf(out, "%s: %s\n", at, inWords(content))
 		return err
 	})
 }
@@ -94,9 +93,9 @@ means that something is wrong.`,
 		Args: cobra.MaximumNArgs(1),
 	}, func(ctx context.Context, at *storeConfig, args []string, out io.Writer) (err error) {
 		if len(args) == 1 {
-			nodes, made, err := readBackup(args[0])
+			content, err := readBackup(args[0])
 			if err == nil {
-				_, err = fmt.Fprintf(out, "%s: ok, nodes: %d, as of %s\n", args[0], len(nodes), made.Format(time.RFC3339))
+				_, err = fmt.Fprintf(out, "%s: ok, %s\n", args[0], inWords(content))
 			}
 			return err
 		}
@@ -111,31 +110,36 @@ means that something is wrong.`,
 			}
 		}
 		nodes, err := nodeStore.List(ctx)
-		records, err := store.Corrupt(err)
+		tokens, tokensErr := nodeStore.Tokens(ctx)
+		records, err := store.Corrupt(errors.Join(err, tokensErr))
 		if err == nil && len(records) == 0 {
-			_, err = fmt.Fprintf(out, "%s: ok, nodes: %d\n", at, len(nodes))
+			_, err = fmt.Fprintf(out, "%s: ok, nodes: %d, join tokens: %d\n", at, len(nodes), len(tokens))
 		}
 		if err != nil {
 			return fmt.Errorf("store %s: %w", at, err)
 		}
-		return unreadable(at, records, "which plasmacloud-deployer reset rewrites")
+		return unreadable(at, records, "which plasmactl node reset rewrites, and token revoke takes away")
 	})
 }
 
-func readBackup(path string) ([]node.Node, time.Time, error) {
+func readBackup(path string) (backup.Content, error) {
 	file := os.Stdin
 	if path != "-" {
 		var err error
 		if file, err = os.Open(path); err != nil {
-			return nil, time.Time{}, fmt.Errorf("backup: %w", err)
+			return backup.Content{}, fmt.Errorf("backup: %w", err)
 		}
 		defer file.Close()
 	}
-	nodes, made, err := backup.Read(file)
+	content, err := backup.Read(file)
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("backup %s: %w", path, err)
+		return content, fmt.Errorf("backup %s: %w", path, err)
 	}
-	return nodes, made, nil
+	return content, nil
+}
+
+func inWords(c backup.Content) string {
+	return fmt.Sprintf("nodes: %d, join tokens: %d, as of %s", len(c.Nodes), len(c.Tokens), c.Made.Format(time.RFC3339))
 }
 
 // unreadable is the error for records, nil for none. so says what that means.

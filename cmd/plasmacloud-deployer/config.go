@@ -22,7 +22,8 @@ type config struct {
 	Store  storeConfig      `json:"store"`
 	TLS    *server.TLSFiles `json:"tls"` // nil: plain HTTP
 	Tokens struct {
-		JoinFile      string `json:"join_file"`      // "": any machine may report as any node
+		Required      bool   `json:"required"`       // machines join with tokens alone; so too with JoinFile
+		JoinFile      string `json:"join_file"`      // tokens beside those of the store
 		OperatorsFile string `json:"operators_file"` // "": anybody may look
 	} `json:"tokens"`
 	Manifest            string        `json:"manifest"` // "": none, only with AllowUnknownNodes

@@ -36,7 +36,7 @@ func TestConfig(t *testing.T) {
 		`{"tls": {"cert": "x"}}`:           "tls.key: required",
 		`{"tls": {"key": "x"}}`:            "tls.cert: required",
 		`{"tls": {"ca": "x"}}`:             "tls.ca: unknown; known are cert, client_ca, key",
-		`{"tokens": {"join": "x"}}`:        "tokens.join: unknown; known are join_file, operators_file",
+		`{"tokens": {"join": "x"}}`:        "tokens.join: unknown; known are join_file, operators_file, required",
 		`{"max_unknown_nodes": 0}`:         "max_unknown_nodes: want 1 to 100000, found 0",
 		`{"approval": "some"}`:             `approval: want none, undeclared or all, found "some"`,
 		`{"approval": "undeclared"}`:       "approval: undeclared nodes join only with allow_unknown_nodes",

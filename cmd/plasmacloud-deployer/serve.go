@@ -147,13 +147,13 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	stopStreams := make(chan struct{})
 	httpServer := server.NewHTTP(server.New(server.Config{
 		Registry: registry, Logger: log, Version: process.Version(), Metrics: watched, Stop: stopStreams,
-		JoinTokens: files.join, Operators: files.operators,
+		JoinTokens: files.join, TokensRequired: cfg.Tokens.Required, Operators: files.operators,
 	}))
 	httpServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	limited, scheme := server.LimitListener(listener), "http"
 	if files.certificate != nil {
 		limited, scheme = tls.NewListener(limited, files.certificate.Config()), "https"
-	} else if files.join != nil || files.operators != nil {
+	} else if files.join != nil || cfg.Tokens.Required || files.operators != nil {
 		log.Warn("tokens without TLS can be read by anybody on the way; set tls, or keep the network to yourself")
 	}
 	served := make(chan error, 1)

@@ -166,25 +166,32 @@ func (c *storeConfig) load(log *slog.Logger) (etcd.Config, error) {
 }
 
 // open opens the store. The file of a bolt store is made where it is missing.
+// A store of an older version is migrated.
 func (c *storeConfig) open(ctx context.Context, log *slog.Logger) (store.Store, error) {
+	return c.openAs(ctx, log, false)
+}
+
+func (c *storeConfig) openAs(ctx context.Context, log *slog.Logger, keepSchema bool) (store.Store, error) {
 	if c.Type != typeEtcd {
-		return bolt.Open(bolt.Config{Path: c.Path})
+		return bolt.Open(bolt.Config{Path: c.Path, KeepSchema: keepSchema})
 	}
 	loaded, err := c.load(log)
 	if err != nil {
 		return nil, err
 	}
+	loaded.KeepSchema = keepSchema
 	return etcd.Open(ctx, loaded)
 }
 
-// openExisting opens a store for an operator's command, which makes no file.
+// openExisting opens a store for an operator's command, which makes no file and migrates
+// nothing: that would take the store away from an older deployer that serves it.
 func (c *storeConfig) openExisting(ctx context.Context) (store.Store, error) {
 	if c.Type == typeBolt {
 		if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("store: %w", err)
 		}
 	}
-	return c.open(ctx, slog.New(slog.DiscardHandler))
+	return c.openAs(ctx, slog.New(slog.DiscardHandler), true)
 }
 
 // lead takes part in the choice of the leader among the deployers that share the

@@ -15,6 +15,8 @@ const (
 	PathNodes     = "/api/v1/nodes"
 	PathEvents    = "/api/v1/events"
 	PathVIPs      = "/api/v1/vips"
+	PathTokens    = "/api/v1/tokens"
+	PathAudit     = "/api/v1/audit"
 	PathHealth    = "/health"
 	PathMetrics   = "/metrics"
 )
@@ -144,6 +146,61 @@ type EventList struct {
 	Events []Event `json:"events"`
 	Next   string  `json:"next"` // cursor to go on from, also where there are no events
 	More   bool    `json:"more"` // there may be more already
+}
+
+// AuditEntry is one thing that an operator did, or wanted to.
+type AuditEntry struct {
+	Cursor string     `json:"cursor"` // the place behind it, to go on from
+	At     time.Time  `json:"at"`
+	By     string     `json:"by"`                // the operator's name
+	Remote string     `json:"remote,omitempty"`  // the address that they came from
+	Action node.Event `json:"action"`            // one of node.Verbs, token-create or token-revoke
+	NodeID string     `json:"node_id,omitempty"` // of an action on a node
+	Token  string     `json:"token,omitempty"`   // the name, of an action on a token
+	Result string     `json:"result"`            // done, unchanged or refused
+	Code   string     `json:"code,omitempty"`    // of the problem, where it was refused
+	Reason string     `json:"reason,omitempty"`  // the operator's words
+}
+
+// AuditLog is GET /api/v1/audit: oldest first.
+type AuditLog struct {
+	Entries []AuditEntry `json:"entries"`
+	Next    string       `json:"next"` // cursor to go on from, also where there are no entries
+	More    bool         `json:"more"` // there may be more already
+}
+
+// Token is a join token as GET /api/v1/tokens shows it: not the token itself.
+type Token struct {
+	Name      string     `json:"name"`
+	Node      string     `json:"node,omitempty"` // the one node that may join with it; left out, any
+	Role      string     `json:"role,omitempty"` // the role of the nodes that may; left out, any
+	Expires   *time.Time `json:"expires,omitempty"`
+	Uses      int        `json:"uses,omitempty"` // how many machines may join with it; left out, any number
+	Used      int        `json:"used"`           // how many have
+	Created   time.Time  `json:"created"`
+	CreatedBy string     `json:"created_by,omitempty"`
+	LastUsed  *time.Time `json:"last_used,omitempty"`
+	LastNode  string     `json:"last_node,omitempty"` // that joined then
+}
+
+// TokenList is GET /api/v1/tokens, by ascending name.
+type TokenList struct {
+	Tokens []Token `json:"tokens"`
+}
+
+// TokenRequest is POST /api/v1/tokens. Name is required.
+type TokenRequest struct {
+	Name    string    `json:"name"` // letters, digits, dash and underscore, at most 63
+	Node    string    `json:"node,omitempty"`
+	Role    string    `json:"role,omitempty"`
+	Expires time.Time `json:"expires,omitzero"`
+	Uses    int       `json:"uses,omitempty"`
+}
+
+// NewToken answers a TokenRequest. Nobody can ask for the token itself again.
+type NewToken struct {
+	Token
+	Secret string `json:"token"`
 }
 
 // EventStreamType is what a watcher of GET /api/v1/events accepts.

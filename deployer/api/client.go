@@ -123,7 +123,40 @@ func (c *Client) Operate(ctx context.Context, id string, verb node.Event, order 
 		return n, fmt.Errorf("encode the order: %w", err)
 	}
 	path := PathNodes + "/" + url.PathEscape(id) + "/" + string(verb)
-	return n, c.do(ctx, http.MethodPost, path, "", c.bearer(), body, maxAnswerBytes, &n)
+	err = c.do(ctx, http.MethodPost, path, "", c.bearer(), body, maxAnswerBytes, &n)
+	return n, err
+}
+
+// Tokens returns the join tokens by ascending name.
+func (c *Client) Tokens(ctx context.Context) ([]Token, error) {
+	var list TokenList
+	err := c.do(ctx, http.MethodGet, PathTokens, "", c.bearer(), nil, maxListBytes, &list)
+	return list.Tokens, err
+}
+
+// CreateToken makes a join token, and is the one chance to read it.
+func (c *Client) CreateToken(ctx context.Context, wanted TokenRequest) (NewToken, error) {
+	var made NewToken
+	body, err := json.Marshal(wanted)
+	if err != nil {
+		return made, fmt.Errorf("encode the token: %w", err)
+	}
+	err = c.do(ctx, http.MethodPost, PathTokens, "", c.bearer(), body, maxAnswerBytes, &made)
+	return made, err
+}
+
+// RevokeToken takes a join token away.
+func (c *Client) RevokeToken(ctx context.Context, name string) error {
+	var none struct{}
+	return c.do(ctx, http.MethodDelete, PathTokens+"/"+url.PathEscape(name), "", c.bearer(), nil, maxAnswerBytes, &none)
+}
+
+// Audit returns the entries of the audit log after the cursor, oldest first; "" is from
+// the oldest on that is kept.
+func (c *Client) Audit(ctx context.Context, after string) (AuditLog, error) {
+	var log AuditLog
+	err := c.do(ctx, http.MethodGet, PathAudit, after, c.bearer(), nil, maxListBytes, &log)
+	return log, err
 }
 
 // Health asks whether the deployer can do its work. A deployer that says that it

@@ -22,6 +22,8 @@ const (
 	CodeInternal         = "internal"
 	CodeCursorGone       = "cursor_gone" // begin anew without a cursor
 
+	CodeTokenExists = "token_exists"
+
 	CodeTooManyAttempts       = "too_many_attempts" // try again after Retry-After
 	CodeOperatorTokenRequired = "operator_token_required"
 	CodeOperatorTokenWrong    = "operator_token_wrong"

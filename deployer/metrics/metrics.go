@@ -125,6 +125,21 @@ func (t *timed) Update(ctx context.Context, id string, change store.Change) erro
 	return err
 }
 
+// Join is an update like any other.
+func (t *timed) Join(ctx context.Context, id, token string, change store.JoinChange) error {
+	begin := time.Now()
+	var wrote atomic.Bool
+	err := t.Store.Join(ctx, id, token, func(old node.Node, found bool, u node.Token) (node.Node, node.Token, error) {
+		changed, used, err := change(old, found, u)
+		wrote.Store(err == nil)
+		return changed, used, err
+	})
+	if wrote.Load() {
+		t.observe("update", begin, err)
+	}
+	return err
+}
+
 func (t *timed) Mend(ctx context.Context, n node.Node) error {
 	begin := time.Now()
 	err := t.Store.Mend(ctx, n)

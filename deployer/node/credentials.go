@@ -16,6 +16,7 @@ type Credentials struct {
 	SecretHash string        // HashSecret of the node's secret; "" when none came
 	Token      JoinToken     // zero: none came, or none that counts
 	Refusal    *RefusedError // why the token that came does not count
+	Offer      Offer         // zero, or the token that came and is still to be judged, see Judge
 }
 
 // JoinToken is what a token allows.
@@ -23,6 +24,9 @@ type JoinToken struct {
 	Name string
 	Node string // the one node that may join with it; "" is any
 	Role string // the role of the nodes that may; "" is any
+
+	hash   string        // of a token of the store
+	usedUp *RefusedError // for a machine that has not joined with it yet
 }
 
 // HashSecret is what a record keeps of a secret: "sha256:" and hex. Secrets are
@@ -41,7 +45,7 @@ func HashSecret(secret string) string {
 // a token for this node alone, or a reset.
 func (n Node) Authenticate(r Report) error {
 	c := r.Credentials
-	if c == nil || n.knows(c.SecretHash) {
+	if c == nil || n.Knows(c.SecretHash) {
 		return nil
 	}
 	role := n.Role
@@ -68,31 +72,43 @@ func (n Node) Authenticate(r Report) error {
 	return nil
 }
 
-func (n Node) knows(secretHash string) bool {
+// Knows says whether n joined with the secret of that hash.
+func (n Node) Knows(secretHash string) bool {
 	return n.SecretHash != "" && subtle.ConstantTimeCompare([]byte(n.SecretHash), []byte(secretHash)) == 1
 }
 
-// joined notes with which token a node joined whose report was accepted.
-func (c *change) joined(r Report, before Node) {
+// joined notes with which token a node joined whose report is accepted. A machine that
+// joins anew with the token that it joined with before, since an ISO forgets its secret,
+// does not use it twice; another machine in its place does.
+func (c *change) joined(r Report, before Node) error {
 	if r.Credentials == nil {
-		return
+		return nil
 	}
-	if !before.knows(r.Credentials.SecretHash) {
+	n, token := &c.node, r.Credentials.Token
+	if !before.Knows(r.Credentials.SecretHash) {
+		if token.hash != "" && n.TokenHash != token.hash {
+			if token.usedUp != nil {
+				return token.usedUp
+			}
+			n.Joined = c.now
+		}
 		how := "joins with the token "
 		if before.SecretHash != "" {
 			how = "joins anew, its secret before is void, with the token "
 		}
-		c.note(Event(r.Phase), how+r.Credentials.Token.Name)
+		c.note(Event(r.Phase), how+token.Name)
+		n.TokenHash = token.hash
 	}
-	c.node.SecretHash = r.Credentials.SecretHash
+	n.SecretHash = r.Credentials.SecretHash
+	return nil
 }
 
 // JoinTokenWrong refuses a token that the deployer does not have.
 func JoinTokenWrong() *RefusedError {
 	return &RefusedError{
 		Code: CodeJoinTokenWrong, Title: "The join token is not one of the deployer's",
-		Detail: "the deployer's file of join tokens (tokens.join_file) does not have it. Give the node the right one; " +
-			"after a change of the file the deployer reads it at SIGHUP.",
+		Detail: "neither plasmactl token list nor the deployer's file of join tokens (tokens.join_file) has it, or it was revoked. " +
+			"Give the node the right one; after a change of the file the deployer reads it at SIGHUP.",
 	}
 }
 
@@ -100,7 +116,7 @@ func JoinTokenWrong() *RefusedError {
 func JoinTokenExpired(name string, end time.Time) *RefusedError {
 	return &RefusedError{
 		Code: CodeJoinTokenExpired, Title: "The join token has expired",
-		Detail: fmt.Sprintf("the token %s was good until %s. Give it more time in the deployer's file of join tokens, or the node another one.",
+		Detail: fmt.Sprintf("the token %s was good until %s. Give it more time in the deployer's file of join tokens, or give the node another one.",
 			name, end.UTC().Format(time.RFC3339)),
 	}
 }

@@ -86,7 +86,8 @@ type Node struct {
 	MACs         []string          `json:"macs,omitempty"`       // canonical, sorted
 	Serial       string            `json:"serial,omitempty"`
 	SecretHash   string            `json:"secret_hash,omitempty"` // HashSecret of what it joined with; "" where the deployer wanted none
-	TokenHash    string            `json:"token_hash,omitempty"`  // of the stored token that it joined with
+	TokenHash    string            `json:"token_hash,omitempty"`  // of the token of the store that it joined with
+	Joined       time.Time         `json:"joined,omitzero"`       // when it used that token
 	BootID       string            `json:"boot_id,omitempty"`
 	Hostname     string            `json:"hostname,omitempty"`
 	ReportedIP   netip.Addr        `json:"reported_ip,omitzero"`

@@ -97,7 +97,7 @@ func (c *change) operate(in Input, next Next) error {
 		if n.SecretHash == "" {
 			return nil
 		}
-		n.SecretHash, n.TokenHash = "", ""
+		n.SecretHash, n.TokenHash, n.Joined = "", "", time.Time{}
 	case EventDecommission:
 		if n.State == Decommissioned {
 			return nil
@@ -126,7 +126,7 @@ func (c *change) forget() {
 	n.MACs, n.Serial, n.SecretHash, n.TokenHash = nil, "", "", ""
 	n.ReportedIP = Node{}.ReportedIP
 	n.Facts, n.VIPs, n.VIPStates, n.VIPsLeftOut, n.Services = nil, nil, nil, 0, nil
-	n.LastSeen, n.Heartbeat = time.Time{}, 0
+	n.Joined, n.LastSeen, n.Heartbeat = time.Time{}, time.Time{}, 0
 	n.Attempt, n.Provisioned = 0, false
 	n.Approved, n.Reinstall, n.Acknowledged = nil, nil, time.Time{}
 }

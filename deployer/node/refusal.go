@@ -18,6 +18,7 @@ const (
 	CodeJoinTokenWrong     = "join_token_wrong"
 	CodeJoinTokenExpired   = "join_token_expired"
 	CodeJoinTokenScope     = "join_token_scope"
+	CodeJoinTokenUsedUp    = "join_token_used_up"
 	CodeNodeSecretRequired = "node_secret_required"
 	CodeNodeSecretWrong    = "node_secret_wrong"
 	CodeHeld               = "held"
@@ -72,10 +73,10 @@ func refuse(code string, n Node, r Report) *RefusedError {
 		e.Detail = fmt.Sprintf("node %s was taken out at %s. Let it join again with plasmactl node reset %s.", n.ID, n.Since.Format("2006-01-02T15:04:05Z07:00"), n.ID)
 	case CodeJoinTokenRequired:
 		e.Title = "A join token is needed"
-		e.Detail = fmt.Sprintf("node %s has not joined yet. Give it a token of the deployer's file of join tokens: plasmacloud-phone-home --join-token-file FILE.", n.ID)
+		e.Detail = fmt.Sprintf("node %s has not joined yet. Make one with plasmactl token create, and give it to the node: plasmacloud-phone-home --join-token-file FILE.", n.ID)
 	case CodeJoinTokenScope:
 		e.Title = "The join token is for other nodes"
-		e.Detail = fmt.Sprintf("the token %s is not for node %s. Give the node one that is, or change what limits this one in the deployer's file of join tokens.",
+		e.Detail = fmt.Sprintf("the token %s is not for node %s. Give the node one that is, such as one of plasmactl token create.",
 			r.Credentials.Token.Name, n.ID)
 	case CodeNodeSecretRequired:
 		e.Title = "The node's secret is needed"

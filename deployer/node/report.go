@@ -17,7 +17,7 @@ func (c *change) report(r Report) error {
 	}
 	event := Event(r.Phase)
 	if next := Lifecycle[n.State][event]; next.Refuse == CodeDecommissioned {
-		known := r.Credentials == nil || n.knows(r.Credentials.SecretHash)
+		known := r.Credentials == nil || n.Knows(r.Credentials.SecretHash)
 		other := !n.sameMachine(r) || n.Declared && n.Identity.Mismatch(n.ID, r.MACs, r.Serial) != ""
 		if !r.Acknowledges || n.Phase == "" || !known || other {
 			return refuse(next.Refuse, *n, r)
@@ -43,7 +43,9 @@ func (c *change) report(r Report) error {
 			return err
 		}
 	}
-	c.joined(r, before)
+	if err := c.joined(r, before); err != nil {
+		return err
+	}
 	if waits {
 		c.wait(r)
 	} else {

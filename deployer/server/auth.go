@@ -17,7 +17,7 @@ import (
 // credentials is what the headers of a report prove, of the token only where tokens
 // count; nil for a deployer that wants no proof.
 func (s *server) credentials(r *http.Request, tokensCount bool) (*node.Credentials, *api.Problem) {
-	if s.cfg.JoinTokens == nil {
+	if !s.wantsTokens() {
 		return nil, nil
 	}
 	var c node.Credentials
@@ -32,16 +32,28 @@ func (s *server) credentials(r *http.Request, tokensCount bool) (*node.Credentia
 	if !sent || !tokensCount {
 		return &c, nil
 	}
-	switch token, ok := s.cfg.JoinTokens.Find(bearer); {
-	case !ok:
+	if s.cfg.JoinTokens != nil {
+		if token, ok := s.cfg.JoinTokens.Find(bearer); ok {
+			c.Token = node.JoinToken{Name: token.Name, Node: token.Node, Role: token.Role}
+			if token.Expired(s.cfg.Now()) {
+				c.Token, c.Refusal = node.JoinToken{}, node.JoinTokenExpired(token.Name, token.Expires)
+			}
+			return &c, nil
+		}
+	}
+	if name, _, dotted := strings.Cut(bearer, "."); dotted && node.ValidTokenName(name) && len(bearer) <= maxBearer {
+		c.Offer = node.Offer{Name: name, Hash: node.HashSecret(bearer)} // the store may have it
+	} else {
 		c.Refusal = node.JoinTokenWrong()
-	case token.Expired(s.cfg.Now()):
-		c.Refusal = node.JoinTokenExpired(token.Name, token.Expires)
-	default:
-		c.Token = node.JoinToken{Name: token.Name, Node: token.Node, Role: token.Role}
 	}
 	return &c, nil
 }
+
+// maxBearer is far longer than any token.
+const maxBearer = 512
+
+// wantsTokens says whether machines join with tokens alone.
+func (s *server) wantsTokens() bool { return s.cfg.JoinTokens != nil || s.cfg.TokensRequired }
 
 // bearer is the token in the header Authorization (RFC 6750 section 2.1).
 func bearer(r *http.Request) (token string, sent bool) {
@@ -67,31 +79,31 @@ func (s *server) operator(role tokens.Role, h handler) handler {
 	}
 }
 
-// who is the operator that asks, where that is one with role, or else the answer to
-// them. A deployer without operators' tokens takes orders from nobody: it cannot tell
+// who is the operator that asks, and where that is none with role, the answer to them. A deployer without operators' tokens takes orders from nobody: it cannot tell
 // who gives them.
 func (s *server) who(r *http.Request, role tokens.Role) (deployer.Operator, *answer) {
-	no := func(status int, code, title, detail string) (deployer.Operator, *answer) {
+	no := func(status int, code, title, detail string) *answer {
 		a := refused(api.Problem{Status: status, Code: code, Title: title, Detail: detail})
-		return deployer.Operator{}, &a
+		return &a
 	}
 	if s.cfg.Operators == nil {
-		return no(http.StatusForbidden, api.CodeOperatorsUnknown, "The deployer knows no operators",
+		return deployer.Operator{}, no(http.StatusForbidden, api.CodeOperatorsUnknown, "The deployer knows no operators",
 			"it takes no orders over the API before tokens.operators_file in its configuration says who may give them")
 	}
 	if s.operators.exhausted(r, s.cfg.Now()) {
 		a := tooManyAttempts()
 		return deployer.Operator{}, &a
 	}
+	var by deployer.Operator
 	logged := func(status int, code, title, detail string) (deployer.Operator, *answer) {
 		s.log.WarnContext(r.Context(), "operator refused", "remote", r.RemoteAddr, "code", code)
-		return no(status, code, title, detail)
+		return by, no(status, code, title, detail)
 	}
 	given, sent := bearer(r)
 	token, found := s.cfg.Operators.Find(given)
 	switch {
 	case !sent:
-		return no(http.StatusUnauthorized, api.CodeOperatorTokenRequired, "An operator's token is needed",
+		return by, no(http.StatusUnauthorized, api.CodeOperatorTokenRequired, "An operator's token is needed",
 			"send one of the deployer's operators' tokens as Authorization: Bearer TOKEN; plasmactl has --token-file")
 	case !found:
 		s.operators.failed(r, s.cfg.Now())
@@ -100,11 +112,13 @@ func (s *server) who(r *http.Request, role tokens.Role) (deployer.Operator, *ans
 	case token.Expired(s.cfg.Now()):
 		return logged(http.StatusUnauthorized, api.CodeOperatorTokenExpired, "The token has expired",
 			"the token "+token.Name+" was good until "+token.Expires.UTC().Format(time.RFC3339))
-	case !tokens.Role(token.Role).May(role):
+	}
+	by = deployer.Operator{Name: token.Name, Remote: remote(r)}
+	if !tokens.Role(token.Role).May(role) {
 		return logged(http.StatusForbidden, api.CodeOperatorRole, "The token's role is too small",
 			"the token "+token.Name+" has the role "+token.Role+", and this takes "+string(role))
 	}
-	return deployer.Operator{Name: token.Name, Remote: remote(r)}, nil
+	return by, nil
 }
 
 // remote is the address that r came from, without its port.

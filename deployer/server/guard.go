@@ -60,6 +60,21 @@ func only(method string, h handler) handler {
 	}
 }
 
+// either answers with the handler of the method, or with those that are allowed.
+func either(one string, h handler, other string, otherH handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) answer {
+		switch {
+		case r.Method == other:
+			return otherH(w, r)
+		case r.Method == one, one == http.MethodGet && r.Method == http.MethodHead:
+			return h(w, r)
+		}
+		a := only(one, h)(w, r)
+		a.allow += ", " + other
+		return a
+	}
+}
+
 // turnstile lets at most MaxConcurrent requests work at once. The others queue for
 // MaxWait and are then told to come again, so that a storm is served late and not lost.
 func (s *server) turnstile(r *http.Request, work func() answer) answer {

@@ -30,9 +30,10 @@ type Config struct {
 	Version  string           // shown by /health
 	Metrics  *metrics.Metrics // shown by /metrics; nil: New makes them
 
-	JoinTokens *tokens.File     // nil: any machine may report as any node
-	Operators  *tokens.File     // nil: anybody may look
-	Now        func() time.Time // for the end of tokens; nil: time.Now
+	JoinTokens     *tokens.File     // by which machines join, beside those of the store; may be nil
+	TokensRequired bool             // without one too; else any machine may report as any node
+	Operators      *tokens.File     // nil: anybody may look
+	Now            func() time.Time // for the end of tokens; nil: time.Now
 
 	Stop <-chan struct{} // closed: streams of events end; nil: they never do for that
 
@@ -125,6 +126,14 @@ func (s *server) route(path string) (name string, h handler) {
 		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.events))
 	case path == api.PathVIPs:
 		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.listVIPs))
+	case path == api.PathTokens:
+		return path, either(http.MethodGet, s.tokens, http.MethodPost, s.createToken)
+	case strings.HasPrefix(path, api.PathTokens+"/"):
+		return api.PathTokens + "/NAME", only(http.MethodDelete, func(_ http.ResponseWriter, r *http.Request) answer {
+			return s.revokeToken(r, strings.TrimPrefix(path, api.PathTokens+"/"))
+		})
+	case path == api.PathAudit:
+		return path, only(http.MethodGet, s.audit)
 	case path == api.PathPhoneHome:
 		return path, only(http.MethodPost, s.phoneHome)
 	case path == api.PathNodes:
@@ -168,7 +177,7 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) (a answer) {
 	}
 	// From an exhausted address no token counts. A right secret does, or one broken node
 	// would shut out all those behind its NAT.
-	exhausted := s.cfg.JoinTokens != nil && s.joins.exhausted(r, s.cfg.Now())
+	exhausted := s.wantsTokens() && s.joins.exhausted(r, s.cfg.Now())
 	if problem == nil {
 		report.Credentials, problem = s.credentials(r, !exhausted)
 	}
@@ -310,6 +319,7 @@ var refusalStatus = map[string]int{
 	node.CodeJoinTokenWrong:     http.StatusUnauthorized,
 	node.CodeJoinTokenExpired:   http.StatusUnauthorized,
 	node.CodeJoinTokenScope:     http.StatusForbidden,
+	node.CodeJoinTokenUsedUp:    http.StatusForbidden,
 	node.CodeNodeSecretRequired: http.StatusUnauthorized,
 	node.CodeNodeSecretWrong:    http.StatusUnauthorized,
 	node.CodeHeld:               http.StatusConflict,

@@ -28,6 +28,9 @@ func (s *server) verbRoute(path string) (name string, h handler) {
 func (s *server) operate(w http.ResponseWriter, r *http.Request, id string, verb node.Event) answer {
 	by, no := s.who(r, deployer.RoleFor(verb))
 	if no != nil {
+		if by.Name != "" && node.ValidID(id) {
+			s.registry.Refused(r.Context(), by, verb, id, api.CodeOperatorRole)
+		}
 		return *no
 	}
 	var order api.OperateRequest

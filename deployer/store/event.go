@@ -29,7 +29,7 @@ const (
 	EventVIPUnannounced = node.Event("vip_unannounced") // no node announces VIP any more
 )
 
-// KeptEvents is how many events a store keeps.
+// KeptEvents is how many events a store keeps, and how many entries of its audit log.
 const KeptEvents = 10_000
 
 // Event is one thing that happened.
@@ -45,7 +45,25 @@ type Event struct {
 	Reason string     `json:"reason,omitempty"`
 	By     string     `json:"by,omitempty"`     // the operator whose doing it was
 	Remote string     `json:"remote,omitempty"` // the address that the operator came from
+	Token  string     `json:"token,omitempty"`  // name of a join token; in the audit log only
+	Result Result     `json:"result,omitempty"` // in the audit log only
 }
+
+// Result is what became of what an operator wanted.
+type Result string
+
+// Results in an audit log.
+const (
+	ResultDone      Result = "done"
+	ResultUnchanged Result = "unchanged" // it was so already
+	ResultRefused   Result = "refused"   // with Code
+)
+
+// What operators do to tokens; in the audit log only.
+const (
+	EventTokenCreate = node.Event("token-create")
+	EventTokenRevoke = node.Event("token-revoke")
+)
 
 // Page is events, oldest first.
 type Page struct {

@@ -66,6 +66,21 @@ type Store interface {
 	// change may be called more than once and must not have side effects.
 	Update(ctx context.Context, id string, change Change) error
 
+	// Join is Update with the join token of that name, which changes in the same step.
+	Join(ctx context.Context, id, token string, change JoinChange) error
+
+	// Tokens returns all join tokens by ascending name. On an error it returns what could
+	// be read, as List does.
+	Tokens(ctx context.Context) ([]node.Token, error)
+
+	// Token returns one, or ErrNoToken.
+	Token(ctx context.Context, name string) (node.Token, error)
+
+	// PutToken stores a new one, or returns ErrTokenExists. DeleteToken takes one away, or
+	// returns ErrNoToken. Both store the entries of the audit log in the same step.
+	PutToken(ctx context.Context, t node.Token, entries ...Event) error
+	DeleteToken(ctx context.Context, name string, entries ...Event) error
+
 	// Mend stores n in place of a record that Get finds corrupt, and keeps the bytes
 	// of that one aside. Any other record stays as it is.
 	Mend(ctx context.Context, n node.Node) error
@@ -76,8 +91,9 @@ type Store interface {
 	// takes writes.
 	Seen(ctx context.Context, heard map[string]time.Time) error
 
-	// Update and Mend also store, in the same step, the events that Happened derives from
-	// the change. Append stores events that are about no change.
+	// Update, Join and Mend also store, in the same step, the events that Happened derives
+	// from the change, and those of Audited in the audit log. Append stores events that are
+	// about no change.
 	Append(ctx context.Context, events ...Event) error
 
 	// Events returns up to limit events after the cursor, in the order in which they
@@ -86,8 +102,12 @@ type Store interface {
 	// it are gone.
 	Events(ctx context.Context, after string, limit int) (Page, error)
 
-	// Trim drops the oldest events over those that the store keeps. It is called now and
-	// then, by one of those who share the store.
+	// AppendAudit and Audit are Append and Events for the audit log.
+	AppendAudit(ctx context.Context, entries ...Event) error
+	Audit(ctx context.Context, after string, limit int) (Page, error)
+
+	// Trim drops the oldest events over those that the store keeps, and the oldest entries
+	// of the audit log. It is called now and then, by one of those who share the store.
 	Trim(ctx context.Context) error
 
 	// Close releases the store. Calls after it return ErrClosed.

@@ -1,8 +1,8 @@
-// Package backup writes the nodes of a store into a file and puts them back, into the
+// Package backup writes the nodes and join tokens of a store into a file and puts them back, into the
 // same kind of store or another: it is also the way from one kind to the other.
 //
-// A backup is JSON, a value a line: a head, the nodes by ascending id, and a foot that
-// has their number and the SHA-256 of every byte before it. What is cut short or
+// A backup is JSON, a value a line: a head, the nodes by ascending id, the join tokens by
+// ascending name, and a foot that has their numbers and the SHA-256 of every byte before it. What is cut short or
 // changed is found before anything is restored.
 package backup
 
@@ -12,9 +12,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +25,8 @@ import (
 )
 
 // version is of the format. It changes when an older deployer would misread a file.
-const version = 1
+// Version 1 has no tokens.
+const version = 2
 
 // maxBytes bounds what Read takes into memory.
 const maxBytes = 1 << 30
@@ -33,18 +36,32 @@ type head struct {
 	MadeAt  time.Time `json:"made_at"`
 }
 
+// tokenLine tells a token from a node.
+type tokenLine struct {
+	Token *node.Token `json:"token"`
+}
+
 type foot struct {
 	Nodes  *int   `json:"nodes"`
+	Tokens int    `json:"tokens,omitempty"`
 	SHA256 string `json:"sha256"`
 }
 
 // Written is what Write did.
 type Written struct {
 	Nodes      int
+	Tokens     int
 	Unreadable []*store.CorruptError // records that were left out
 }
 
-// Write writes the nodes of s to w, as of one moment. Records that cannot be read are
+// Content is what a backup has.
+type Content struct {
+	Nodes  []node.Node
+	Tokens []node.Token
+	Made   time.Time
+}
+
+// Write writes the nodes of s to w, as of one moment, and then its join tokens. Records that cannot be read are
 // left out; the backup is good all the same.
 func Write(ctx context.Context, w io.Writer, s store.Store, now time.Time) (Written, error) {
 	nodes, err := s.List(ctx)
@@ -52,6 +69,12 @@ func Write(ctx context.Context, w io.Writer, s store.Store, now time.Time) (Writ
 	if done.Unreadable, err = store.Corrupt(err); err != nil {
 		return done, fmt.Errorf("read the store: %w", err)
 	}
+	tokens, err := s.Tokens(ctx)
+	more, err := store.Corrupt(err)
+	if err != nil {
+		return done, fmt.Errorf("read the join tokens: %w", err)
+	}
+	done.Tokens, done.Unreadable = len(tokens), append(done.Unreadable, more...)
 	sum := sha256.New()
 	out := json.NewEncoder(io.MultiWriter(w, sum))
 	if err := out.Encode(head{Version: version, MadeAt: now.UTC()}); err != nil {
@@ -62,13 +85,18 @@ func Write(ctx context.Context, w io.Writer, s store.Store, now time.Time) (Writ
 			return done, err
 		}
 	}
-	return done, json.NewEncoder(w).Encode(foot{Nodes: &done.Nodes, SHA256: hex.EncodeToString(sum.Sum(nil))})
+	for _, t := range tokens {
+		if err := out.Encode(tokenLine{&t}); err != nil {
+			return done, err
+		}
+	}
+	return done, json.NewEncoder(w).Encode(foot{Nodes: &done.Nodes, Tokens: done.Tokens, SHA256: hex.EncodeToString(sum.Sum(nil))})
 }
 
-// Read returns the nodes of a backup, all of them or an error, and when it was made.
-func Read(r io.Reader) (nodes []node.Node, made time.Time, err error) {
-	bad := func(format string, args ...any) ([]node.Node, time.Time, error) {
-		return nil, time.Time{}, fmt.Errorf(format, args...)
+// Read returns what a backup has, all of it or an error.
+func Read(r io.Reader) (c Content, err error) {
+	bad := func(format string, args ...any) (Content, error) {
+		return Content{}, fmt.Errorf(format, args...)
 	}
 	data, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
 	switch {
@@ -80,9 +108,9 @@ func Read(r io.Reader) (nodes []node.Node, made time.Time, err error) {
 	first, _, _ := bytes.Cut(data, []byte("\n"))
 	var h head
 	switch err := strict(first, &h); {
-	case err != nil && json.Unmarshal(first, &h) != nil, h.Version == 0:
+	case err != nil && json.Unmarshal(first, &h) != nil, h.Version < 1:
 		return bad("not a backup of plasmacloud-deployer")
-	case h.Version != version:
+	case h.Version > version:
 		return bad("a backup of version %d, and this deployer reads %d; use the deployer that made it", h.Version, version)
 	case err != nil:
 		return bad("line 1: %w", err)
@@ -94,20 +122,32 @@ func Read(r io.Reader) (nodes []node.Node, made time.Time, err error) {
 		return bad("the backup is cut short: it does not end with its sum")
 	}
 	sum := sha256.Sum256(data[:len(data)-len(last)-1])
-	if f.SHA256 != hex.EncodeToString(sum[:]) || *f.Nodes != len(lines)-2 {
+	lines = lines[1 : len(lines)-1]
+	if f.SHA256 != hex.EncodeToString(sum[:]) || *f.Nodes < 0 || f.Tokens < 0 || *f.Nodes+f.Tokens != len(lines) {
 		return bad("the backup was changed or damaged: its sum is not that of its content")
 	}
-	for i, line := range lines[1 : len(lines)-1] {
+	c.Made = h.MadeAt
+	for i, line := range lines[:*f.Nodes] {
 		n, err := readNode(line)
-		if err == nil && i > 0 && nodes[i-1].ID >= n.ID {
-			err = fmt.Errorf("node %s is not behind node %s by its id", n.ID, nodes[i-1].ID)
+		if err == nil && i > 0 && c.Nodes[i-1].ID >= n.ID {
+			err = fmt.Errorf("node %s is not behind node %s by its id", n.ID, c.Nodes[i-1].ID)
 		}
 		if err != nil {
 			return bad("line %d: %w", i+2, err)
 		}
-		nodes = append(nodes, n)
+		c.Nodes = append(c.Nodes, n)
 	}
-	return nodes, h.MadeAt, nil
+	for i, line := range lines[*f.Nodes:] {
+		t, err := readToken(line)
+		if err == nil && i > 0 && c.Tokens[i-1].Name >= t.Name {
+			err = fmt.Errorf("the token %s is not behind the token %s by its name", t.Name, c.Tokens[i-1].Name)
+		}
+		if err != nil {
+			return bad("line %d: %w", *f.Nodes+i+2, err)
+		}
+		c.Tokens = append(c.Tokens, t)
+	}
+	return c, nil
 }
 
 // strict decodes one value and refuses keys that this deployer would lose.
@@ -128,12 +168,25 @@ func readNode(line []byte) (node.Node, error) {
 	return store.Decode(n.ID, "of node "+n.ID, line)
 }
 
+func readToken(line []byte) (node.Token, error) {
+	var t tokenLine
+	switch err := strict(line, &t); {
+	case err != nil:
+		return node.Token{}, fmt.Errorf("not a token: %w", err)
+	case t.Token == nil || !node.ValidTokenName(t.Token.Name) || t.Token.Hash == "":
+		return node.Token{}, errors.New("not a token")
+	}
+	return *t.Token, nil
+}
+
 // writers is how many writes Restore has under way, so that they share transactions.
 const writers = 128
 
-// Restore puts nodes into s. A store that has other nodes, or has one of these
-// otherwise, is left as it is. One that a Restore was interrupted in is completed.
-func Restore(ctx context.Context, s store.Store, nodes []node.Node) error {
+// Restore puts what a backup has into s. A store that has other nodes or tokens, or has
+// one of these otherwise, is left as it is. One that a Restore was interrupted in is
+// completed.
+func Restore(ctx context.Context, s store.Store, c Content) error {
+	nodes := c.Nodes
 	there, err := s.List(ctx)
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)
@@ -146,6 +199,10 @@ func Restore(ctx context.Context, s store.Store, nodes []node.Node) error {
 		if w, ok := wanted[n.ID]; !ok || !reflect.DeepEqual(n, w) {
 			return taken(n.ID, len(there))
 		}
+	}
+
+	if err := restoreTokens(ctx, s, c.Tokens); err != nil {
+		return err
 	}
 
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -176,6 +233,27 @@ func Restore(ctx context.Context, s store.Store, nodes []node.Node) error {
 	}
 	all.Wait()
 	return context.Cause(ctx)
+}
+
+func restoreTokens(ctx context.Context, s store.Store, tokens []node.Token) error {
+	there, err := s.Tokens(ctx)
+	if err != nil {
+		return fmt.Errorf("read the join tokens: %w", err)
+	}
+	for _, t := range there {
+		if !slices.Contains(tokens, t) {
+			return fmt.Errorf("the store has join tokens that the backup has not, or has otherwise: %s, among %d; restore into one without", t.Name, len(there))
+		}
+	}
+	for _, t := range tokens {
+		if slices.Contains(there, t) {
+			continue
+		}
+		if err := s.PutToken(ctx, t); err != nil {
+			return fmt.Errorf("token %s: %w", t.Name, err)
+		}
+	}
+	return nil
 }
 
 func taken(id string, number int) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,11 @@ func full(t *testing.T) store.Store {
 			t.Fatal(err)
 		}
 	}
+	for _, name := range []string{"b", "a"} {
+		if err := s.PutToken(t.Context(), storetest.FullToken(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := s.Seen(t.Context(), map[string]time.Time{"node07": now.Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
@@ -59,23 +65,34 @@ func TestBackup(t *testing.T) {
 	from := full(t)
 	var file bytes.Buffer
 	done, err := backup.Write(t.Context(), &file, from, now)
-	if err != nil || done.Nodes != 20 || len(done.Unreadable) != 0 {
+	if err != nil || done.Nodes != 20 || done.Tokens != 2 || len(done.Unreadable) != 0 {
 		t.Fatalf("%+v, %v", done, err)
 	}
-	nodes, made, err := backup.Read(bytes.NewReader(file.Bytes()))
-	if err != nil || !made.Equal(now) || !reflect.DeepEqual(nodes, list(t, from)) {
-		t.Fatalf("read: %s, %+v, %v", made, nodes, err)
+	content, err := backup.Read(bytes.NewReader(file.Bytes()))
+	tokens := []node.Token{storetest.FullToken("a"), storetest.FullToken("b")}
+	if err != nil || !content.Made.Equal(now) || !reflect.DeepEqual(content.Nodes, list(t, from)) || !slices.Equal(content.Tokens, tokens) {
+		t.Fatalf("read: %+v, %v", content, err)
 	}
 
 	into := open(t)
-	interrupted := nodes[:7]
-	for _, part := range [][]node.Node{interrupted, nodes, nodes} {
+	interrupted := backup.Content{Nodes: content.Nodes[:7], Tokens: content.Tokens[:1]}
+	for _, part := range []backup.Content{interrupted, content, content} {
 		if err := backup.Restore(t.Context(), into, part); err != nil {
 			t.Errorf("restore: %v", err)
 		}
 	}
 	if !reflect.DeepEqual(list(t, into), list(t, from)) {
 		t.Errorf("restored\n%+v\nwant\n%+v", list(t, into), list(t, from))
+	}
+	if got, err := into.Tokens(t.Context()); err != nil || !slices.Equal(got, tokens) {
+		t.Errorf("restored the tokens %+v, %v", got, err)
+	}
+	other := open(t)
+	if err := other.PutToken(t.Context(), storetest.FullToken("other")); err != nil {
+		t.Fatal(err)
+	}
+	if err := backup.Restore(t.Context(), other, content); err == nil || len(list(t, other)) > 0 {
+		t.Errorf("over another token: %v, %d nodes", err, len(list(t, other)))
 	}
 
 	for name, change := range map[string]func() error{
@@ -90,7 +107,7 @@ func TestBackup(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := list(t, into)
-		if err := backup.Restore(t.Context(), into, nodes); err == nil || !strings.Contains(err.Error(), "restore into one without nodes") {
+		if err := backup.Restore(t.Context(), into, content); err == nil || !strings.Contains(err.Error(), "restore into one without nodes") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if !reflect.DeepEqual(list(t, into), before) {
@@ -102,16 +119,18 @@ func TestBackup(t *testing.T) {
 	if _, err := backup.Write(t.Context(), &empty, open(t), now); err != nil {
 		t.Fatal(err)
 	}
-	if nodes, _, err := backup.Read(&empty); err != nil || len(nodes) != 0 {
-		t.Errorf("an empty store: %v, %v", nodes, err)
+	if c, err := backup.Read(&empty); err != nil || len(c.Nodes)+len(c.Tokens) != 0 {
+		t.Errorf("an empty store: %v, %v", c, err)
 	}
 }
 
 // sealed is a backup with the lines, whose sum is right.
-func sealed(number int, lines ...string) string {
+func sealed(number int, lines ...string) string { return sealedWith(fmt.Sprint(number), lines...) }
+
+func sealedWith(numbers string, lines ...string) string {
 	content := strings.Join(lines, "\n") + "\n"
 	sum := sha256.Sum256([]byte(content))
-	return content + fmt.Sprintf(`{"nodes":%d,"sha256":"%s"}`, number, hex.EncodeToString(sum[:])) + "\n"
+	return content + fmt.Sprintf(`{"nodes":%s,"sha256":"%s"}`, numbers, hex.EncodeToString(sum[:])) + "\n"
 }
 
 const head = `{"plasmacloud_deployer_backup":1,"made_at":"2026-03-01T12:00:00Z"}`
@@ -120,34 +139,43 @@ func line(id string) string {
 	return `{"id":"` + id + `","declared":true,"state":"Active","since":"2026-03-01T12:00:00Z","attempt":0}`
 }
 
+func token(name string) string {
+	return `{"token":{"name":"` + name + `","hash":"sha256:aa","created":"2026-03-01T12:00:00Z"}}`
+}
+
 func TestReadRefuses(t *testing.T) {
 	good := sealed(2, head, line("a"), line("b"))
-	if nodes, _, err := backup.Read(strings.NewReader(good)); err != nil || len(nodes) != 2 {
-		t.Fatalf("the good one: %v, %v", nodes, err)
+	if c, err := backup.Read(strings.NewReader(good)); err != nil || len(c.Nodes) != 2 {
+		t.Fatalf("the good one: %v, %v", c, err)
 	}
 	lines := strings.SplitAfter(good, "\n")
 	for name, test := range map[string]struct{ body, want string }{
-		"empty":              {"", "not a backup of plasmacloud-deployer"},
-		"other text":         {"hello\nworld\n", "not a backup of plasmacloud-deployer"},
-		"other JSON":         {"{}\n{}\n", "not a backup of plasmacloud-deployer"},
-		"a newer version":    {sealed(0, `{"plasmacloud_deployer_backup":2,"more":1}`), "a backup of version 2, and this deployer reads 1"},
-		"a key in the head":  {sealed(0, `{"plasmacloud_deployer_backup":1,"more":1}`), `line 1: json: unknown field "more"`},
-		"the head alone":     {lines[0], "cut short"},
-		"no foot":            {lines[0] + lines[1] + lines[2], "cut short"},
-		"cut in the foot":    {good[:len(good)-10], "cut short"},
-		"without the end":    {strings.TrimSuffix(good, "\n"), "cut short"},
-		"a line less":        {lines[0] + lines[1] + lines[3], "changed or damaged"},
-		"a byte changed":     {strings.Replace(good, "Active", "active", 1), "changed or damaged"},
-		"more nodes claimed": {sealed(3, head, line("a"), line("b")), "changed or damaged"},
-		"a key of a node":    {sealed(1, head, `{"id":"a","state":"Active","more":1}`), `line 2: not a node: json: unknown field "more"`},
-		"no such state":      {sealed(1, head, `{"id":"a","state":"asleep"}`), `line 2: record of node a is corrupt: it holds id "a" in state "asleep"`},
-		"a bad id":           {sealed(1, head, line("A b")), `line 2: node "A b": not a node's id`},
-		"an id twice":        {sealed(2, head, line("a"), line("a")), "line 3: node a is not behind node a"},
-		"out of order":       {sealed(2, head, line("b"), line("a")), "line 3: node a is not behind node b"},
+		"empty":                    {"", "not a backup of plasmacloud-deployer"},
+		"other text":               {"hello\nworld\n", "not a backup of plasmacloud-deployer"},
+		"other JSON":               {"{}\n{}\n", "not a backup of plasmacloud-deployer"},
+		"a newer version":          {sealed(0, `{"plasmacloud_deployer_backup":3,"more":1}`), "a backup of version 3, and this deployer reads 2"},
+		"a key in the head":        {sealed(0, `{"plasmacloud_deployer_backup":1,"more":1}`), `line 1: json: unknown field "more"`},
+		"the head alone":           {lines[0], "cut short"},
+		"no foot":                  {lines[0] + lines[1] + lines[2], "cut short"},
+		"cut in the foot":          {good[:len(good)-10], "cut short"},
+		"without the end":          {strings.TrimSuffix(good, "\n"), "cut short"},
+		"a line less":              {lines[0] + lines[1] + lines[3], "changed or damaged"},
+		"a byte changed":           {strings.Replace(good, "Active", "active", 1), "changed or damaged"},
+		"more nodes claimed":       {sealed(3, head, line("a"), line("b")), "changed or damaged"},
+		"a key of a node":          {sealed(1, head, `{"id":"a","state":"Active","more":1}`), `line 2: not a node: json: unknown field "more"`},
+		"no such state":            {sealed(1, head, `{"id":"a","state":"asleep"}`), `line 2: record of node a is corrupt: it holds id "a" in state "asleep"`},
+		"a bad id":                 {sealed(1, head, line("A b")), `line 2: node "A b": not a node's id`},
+		"an id twice":              {sealed(2, head, line("a"), line("a")), "line 3: node a is not behind node a"},
+		"a token less":             {sealedWith(`1,"tokens":2`, head, line("a"), token("a")), "changed or damaged"},
+		"no nodes, they say":       {sealedWith(`-1,"tokens":2`, head, token("a")), "changed or damaged"},
+		"not a token":              {sealedWith(`0,"tokens":1`, head, line("a")), `line 2: not a token: json: unknown field "id"`},
+		"tokens not in order":      {sealedWith(`0,"tokens":2`, head, token("b"), token("a")), "line 3: the token a is not behind the token b"},
+		"a token without its hash": {sealedWith(`0,"tokens":1`, head, `{"token":{"name":"a"}}`), "line 2: not a token"},
+		"out of order":             {sealed(2, head, line("b"), line("a")), "line 3: node a is not behind node b"},
 	} {
-		nodes, _, err := backup.Read(strings.NewReader(test.body))
-		if err == nil || !strings.Contains(err.Error(), test.want) || nodes != nil {
-			t.Errorf("%s: %v, %v, want %q", name, nodes, err, test.want)
+		c, err := backup.Read(strings.NewReader(test.body))
+		if err == nil || !strings.Contains(err.Error(), test.want) || c.Nodes != nil || c.Tokens != nil {
+			t.Errorf("%s: %v, %v, want %q", name, c, err, test.want)
 		}
 	}
 }
@@ -155,11 +183,18 @@ func TestReadRefuses(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(sealed(2, head, line("a"), line("b"))))
 	f.Add([]byte(sealed(0, head)))
+	f.Add([]byte(sealedWith(`1,"tokens":2`, head, line("a"), token("a"), token("b"))))
 	f.Add([]byte(head + "\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		nodes, _, err := backup.Read(bytes.NewReader(data))
-		if err != nil && nodes != nil {
-			t.Errorf("%d nodes beside %v", len(nodes), err)
+		c, err := backup.Read(bytes.NewReader(data))
+		nodes := c.Nodes
+		if err != nil && (nodes != nil || c.Tokens != nil) {
+			t.Errorf("%+v beside %v", c, err)
+		}
+		for i, u := range c.Tokens {
+			if !node.ValidTokenName(u.Name) || u.Hash == "" || i > 0 && c.Tokens[i-1].Name >= u.Name {
+				t.Errorf("accepted %+v", u)
+			}
 		}
 		for i, n := range nodes {
 			if !node.ValidID(n.ID) || node.Lifecycle[n.State] == nil || i > 0 && nodes[i-1].ID >= n.ID {

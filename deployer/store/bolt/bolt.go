@@ -27,10 +27,6 @@ import (
 	"github.com/centra/plasmacloud/deployer/store"
 )
 
-// schemaVersion is what this package writes. It changes when an older deployer
-// would misread the file.
-const schemaVersion = "1"
-
 var (
 	bucketMeta  = []byte("meta")
 	bucketNodes = []byte("nodes")     // id -> JSON of node.Node
@@ -38,7 +34,9 @@ var (
 	keySchema   = []byte("schema_version")
 
 	bucketEvents = []byte("events")       // number, 8 bytes big-endian -> JSON of store.Event
-	keyEpoch     = []byte("events_epoch") // name of this log of events
+	keyEpoch     = []byte("events_epoch") // name of these logs of events
+	bucketAudit  = []byte("audit")        // as bucketEvents
+	bucketTokens = []byte("join_tokens")  // name -> JSON of node.Token
 
 	// bucketCorrupt is there once a record was mended: id/number -> the bytes that
 	// could not be read. Nothing reads it but people.
@@ -51,6 +49,7 @@ type Config struct {
 	LockTimeout   time.Duration // how long to wait for another process; 0: one second
 	MaxBatchDelay time.Duration // how long a lone write waits for company; 0: one millisecond
 	KeptEvents    int           // 0: store.KeptEvents
+	KeepSchema    bool          // leave a file of an older version what it is
 }
 
 // Store is a store.Store in one file.
@@ -83,7 +82,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, openError(cfg.Path, err)
 	}
 	db.MaxBatchDelay = cfg.MaxBatchDelay
-	epoch, err := prepare(db, fresh)
+	epoch, err := prepare(db, fresh, cfg.KeepSchema)
 	if err != nil {
 		_ = db.Close() // the first error says it all, in one line
 		return nil, fmt.Errorf("store %s: %w", cfg.Path, err)
@@ -112,9 +111,9 @@ func openError(path string, err error) error {
 	}
 }
 
-// prepare checks the schema, or lays it in a fresh file. It returns the epoch of the
-// events.
-func prepare(db *bbolt.DB, fresh bool) (epoch string, err error) {
+// prepare checks the schema and migrates an older one, or lays it in a fresh file. It
+// returns the epoch of the events.
+func prepare(db *bbolt.DB, fresh, keep bool) (epoch string, err error) {
 	if err := os.Chmod(db.Path(), 0o600); err != nil {
 		return "", err
 	}
@@ -123,16 +122,16 @@ func prepare(db *bbolt.DB, fresh bool) (epoch string, err error) {
 		if err != nil {
 			return err
 		}
-		switch found := string(meta.Get(keySchema)); found {
-		case schemaVersion:
-		case "":
-			if err := meta.Put(keySchema, []byte(schemaVersion)); err != nil {
+		switch found := string(meta.Get(keySchema)); {
+		case found == store.SchemaVersion, store.CanMigrate(found) && keep:
+		case found == "", store.CanMigrate(found):
+			if err := meta.Put(keySchema, []byte(store.SchemaVersion)); err != nil {
 				return err
 			}
 		default:
-			return fmt.Errorf("schema version %s, and this deployer reads %s; run the deployer that wrote it", found, schemaVersion)
+			return fmt.Errorf("schema version %s, and this deployer reads %s; run the deployer that wrote it", found, store.SchemaVersion)
 		}
-		for _, name := range [][]byte{bucketNodes, bucketSeen, bucketEvents} {
+		for _, name := range [][]byte{bucketNodes, bucketSeen, bucketEvents, bucketAudit, bucketTokens} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -197,6 +196,14 @@ func (s *Store) List(ctx context.Context) (nodes []node.Node, err error) {
 
 // Update implements store.Store.
 func (s *Store) Update(ctx context.Context, id string, change store.Change) error {
+	return s.Join(ctx, id, "", func(old node.Node, found bool, t node.Token) (node.Node, node.Token, error) {
+		changed, err := change(old, found)
+		return changed, t, err
+	})
+}
+
+// Join implements store.Store.
+func (s *Store) Join(ctx context.Context, id, token string, change store.JoinChange) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -210,18 +217,29 @@ func (s *Store) Update(ctx context.Context, id string, change store.Change) erro
 		if !found && !errors.Is(refused, store.ErrNotFound) {
 			return nil
 		}
-		if changed, refused = change(old, found); refused != nil {
+		var before, after node.Token
+		if token != "" {
+			if before, refused = readToken(tx, token); refused != nil && !errors.Is(refused, store.ErrNoToken) {
+				return nil
+			}
+		}
+		if changed, after, refused = change(old, found, before); refused != nil {
 			return nil
 		}
 		var value []byte
 		if value, refused = json.Marshal(changed); refused != nil {
 			return nil
 		}
+		if after != before && before.Name != "" {
+			if err := putToken(tx, after); err != nil {
+				return err
+			}
+		}
 		if err := tx.Bucket(bucketNodes).Put([]byte(id), value); err != nil {
 			return err
 		}
 		s.nodes.encoded(value, changed)
-		if err := s.put(tx, store.Happened(old, found, changed)); err != nil {
+		if err := s.happened(tx, store.Happened(old, found, changed)); err != nil {
 			return err
 		}
 		return tx.Bucket(bucketSeen).Delete([]byte(id)) // the record has it
@@ -265,7 +283,7 @@ func (s *Store) Mend(ctx context.Context, n node.Node) error {
 			aside.Put(fmt.Appendf(nil, "%s/%d", id, number), bad),
 			nodes.Put(id, value),
 			tx.Bucket(bucketSeen).Delete(id),
-			s.put(tx, store.Happened(node.Node{}, false, n)),
+			s.happened(tx, store.Happened(node.Node{}, false, n)),
 		)
 	}))
 }

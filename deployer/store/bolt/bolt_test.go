@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/store"
@@ -52,6 +53,26 @@ func TestConformance(t *testing.T) {
 				s = open(t, path)
 				return s, "nodes/" + id
 			},
+			SpoilToken: func(name, value string) (store.Store, string) {
+				shut()
+				edit(t, path, "join_tokens", name, value)
+				s = open(t, path)
+				return s, "join_tokens/" + name
+			},
+			Version: func(version string, keep bool) (store.Store, error) {
+				shut()
+				edit(t, path, "meta", "schema_version", version)
+				drop(t, path, "audit", "join_tokens")
+				again, err := bolt.Open(bolt.Config{Path: path, KeepSchema: keep})
+				if err == nil {
+					s = again
+				}
+				return again, err
+			},
+			Schema: func() string {
+				shut()
+				return peek(t, path, "meta", "schema_version")[0]
+			},
 			Kept: func(id string) []string { return peek(t, path, "corrupt", id+"/") },
 		}
 	})
@@ -66,13 +87,13 @@ func TestOpenErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	newer := filepath.Join(dir, "newer.db")
-	edit(t, newer, "meta", "schema_version", "2")
+	edit(t, newer, "meta", "schema_version", "99")
 
 	for _, test := range []struct{ path, want string }{
 		{held, "another deployer has " + held + " open"},
 		{text, text + " is not a deployer's store"},
 		{filepath.Join(dir, "none", "state.db"), "the directory " + filepath.Join(dir, "none") + " does not exist"},
-		{newer, "schema version 2, and this deployer reads 1"},
+		{newer, "schema version 99, and this deployer reads 2"},
 		{dir, dir},
 	} {
 		s, err := bolt.Open(bolt.Config{Path: test.path, LockTimeout: 10 * time.Millisecond})
@@ -127,6 +148,26 @@ func TestCheck(t *testing.T) {
 	}
 	if _, err := bolt.Open(bolt.Config{Path: path}); err == nil || !strings.Contains(err.Error(), "the file is damaged") {
 		t.Errorf("a damaged page was not found: %v", err)
+	}
+}
+
+// drop takes buckets out of the file behind the store's back.
+func drop(t *testing.T, path string, buckets ...string) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, bucket := range buckets {
+			if err := tx.DeleteBucket([]byte(bucket)); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 

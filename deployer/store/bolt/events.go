@@ -4,15 +4,21 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 
 	"go.etcd.io/bbolt"
 
 	"github.com/centra/plasmacloud/deployer/store"
 )
 
-// put stores events, and drops the oldest over those that are kept.
-func (s *Store) put(tx *bbolt.Tx, events []store.Event) error {
-	bucket := tx.Bucket(bucketEvents)
+// happened stores the events of a change, those of an operator in the audit log too.
+func (s *Store) happened(tx *bbolt.Tx, events []store.Event) error {
+	return errors.Join(s.put(tx, bucketEvents, events), s.put(tx, bucketAudit, store.Audited(events)))
+}
+
+// put stores events in the log, and drops the oldest over those that are kept.
+func (s *Store) put(tx *bbolt.Tx, log []byte, events []store.Event) error {
+	bucket := tx.Bucket(log)
 	for _, e := range events {
 		number, err := bucket.NextSequence()
 		if err != nil {
@@ -37,19 +43,37 @@ func (s *Store) put(tx *bbolt.Tx, events []store.Event) error {
 
 // Append implements store.Store.
 func (s *Store) Append(ctx context.Context, events ...store.Event) error {
+	return s.append(ctx, bucketEvents, events)
+}
+
+// AppendAudit implements store.Store.
+func (s *Store) AppendAudit(ctx context.Context, entries ...store.Event) error {
+	return s.append(ctx, bucketAudit, entries)
+}
+
+func (s *Store) append(ctx context.Context, log []byte, events []store.Event) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return closed(s.db.Batch(func(tx *bbolt.Tx) error { return s.put(tx, events) }))
+	return closed(s.db.Batch(func(tx *bbolt.Tx) error { return s.put(tx, log, events) }))
 }
 
 // Events implements store.Store.
-func (s *Store) Events(ctx context.Context, after string, limit int) (page store.Page, err error) {
+func (s *Store) Events(ctx context.Context, after string, limit int) (store.Page, error) {
+	return s.page(ctx, bucketEvents, s.epoch, after, limit)
+}
+
+// Audit implements store.Store.
+func (s *Store) Audit(ctx context.Context, after string, limit int) (store.Page, error) {
+	return s.page(ctx, bucketAudit, s.epoch+"-audit", after, limit)
+}
+
+func (s *Store) page(ctx context.Context, log []byte, epoch, after string, limit int) (page store.Page, err error) {
 	if err := ctx.Err(); err != nil {
 		return page, err
 	}
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(bucketEvents)
+		bucket := tx.Bucket(log)
 		cursor := bucket.Cursor()
 		oldest, value := cursor.First()
 		key := oldest
@@ -58,7 +82,7 @@ func (s *Store) Events(ctx context.Context, after string, limit int) (page store
 			last = binary.BigEndian.Uint64(oldest) - 1
 		}
 		if after != "" {
-			numbers, err := store.ReadCursor(after, s.epoch, 1)
+			numbers, err := store.ReadCursor(after, epoch, 1)
 			switch {
 			case err != nil:
 				return err
@@ -74,10 +98,10 @@ func (s *Store) Events(ctx context.Context, after string, limit int) (page store
 			}
 			e := store.DecodeEvents(value)[0]
 			last = binary.BigEndian.Uint64(key)
-			e.Cursor = store.MakeCursor(s.epoch, int64(last))
+			e.Cursor = store.MakeCursor(epoch, int64(last))
 			page.Events = append(page.Events, e)
 		}
-		page.Next = store.MakeCursor(s.epoch, int64(last))
+		page.Next = store.MakeCursor(epoch, int64(last))
 		return nil
 	})
 	return page, closed(err)

@@ -9,7 +9,7 @@
 //
 // Keys below the prefix:
 //
-//	meta/schema_version    "1"; every transaction depends on it
+//	meta/schema_version    store.SchemaVersion; every transaction depends on it
 //	meta/cluster           the cluster whose nodes these are
 //	meta/probe             written to find out whether etcd takes writes
 //	nodes/ID               JSON of node.Node
@@ -19,6 +19,8 @@
 //	meta/events_epoch      name of this log of events
 //	meta/events_last       written with each of events/; their number
 //	meta/events_floor      the revision up to which events were dropped
+//	join_tokens/NAME       JSON of node.Token
+//	audit/, meta/audit_*   as events/ and meta/events_*
 //	leader                 name of the deployer that looks after the deadlines, bound to its lease
 package etcd
 
@@ -42,10 +44,6 @@ import (
 
 	"github.com/centra/plasmacloud/deployer/store"
 )
-
-// schemaVersion is what this package writes. It changes when an older deployer
-// would misread the records.
-const schemaVersion = "1"
 
 // Limits that etcd has by default: --max-txn-ops and --max-request-bytes, the latter
 // with room for the rest of a request.
@@ -74,7 +72,8 @@ type Config struct {
 	Timeout   time.Duration // of every call; 3s
 	Logger    *slog.Logger  // nil: slog.Default()
 
-	KeptEvents int // 0: store.KeptEvents
+	KeptEvents int  // 0: store.KeptEvents
+	KeepSchema bool // leave what is of an older version what it is
 }
 
 // Store is a store.Store behind the etcd v3 API.
@@ -90,6 +89,7 @@ type Store struct {
 	writes [writers]chan *update // by id, so that no two of ours race for one record
 
 	leading atomic.Bool
+	schema  string // the version below the prefix
 	epoch   string // of the events
 }
 
@@ -168,42 +168,47 @@ func (s *Store) prepare(ctx context.Context) error {
 	return nil
 }
 
+// laySchema finds the schema, migrates an older one, or lays it. Several deployers may
+// come here at once: the first one does it.
 func (s *Store) laySchema(ctx context.Context) error {
-	answer, err := s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.CreateRevision(s.schemaKey()), "=", 0)).
-		Then(clientv3.OpGet(s.key("nodes", ""), clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())).
-		Else(clientv3.OpGet(s.schemaKey())).
-		Commit()
-	if err != nil {
-		return s.failed(err)
-	}
-	if !answer.Succeeded {
-		return s.checkSchema(answer.Responses[0].GetResponseRange().Kvs[0].Value)
-	}
-	if answer.Responses[0].GetResponseRange().Count > 0 {
-		return fmt.Errorf("etcd has keys below %s that no deployer wrote; set store.prefix to one of its own", s.key("nodes", ""))
-	}
-	// Several deployers may come here at once: the first lays the schema.
-	answer, err = s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.CreateRevision(s.schemaKey()), "=", 0)).
-		Then(clientv3.OpPut(s.schemaKey(), schemaVersion)).
-		Else(clientv3.OpGet(s.schemaKey())).
-		Commit()
-	switch {
-	case err != nil:
-		return s.failed(err)
-	case !answer.Succeeded:
-		return s.checkSchema(answer.Responses[0].GetResponseRange().Kvs[0].Value)
-	default:
-		return nil
+	key := s.schemaKey()
+	for {
+		answer, err := s.client.Txn(ctx).
+			Then(clientv3.OpGet(key), clientv3.OpGet(s.key("nodes", ""), clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())).
+			Commit()
+		if err != nil {
+			return s.failed(err)
+		}
+		var found string
+		unchanged := clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
+		if kvs := answer.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
+			found = string(kvs[0].Value)
+			unchanged = clientv3.Compare(clientv3.Value(key), "=", found)
+		}
+		switch {
+		case found == store.SchemaVersion, store.CanMigrate(found) && s.cfg.KeepSchema:
+			s.schema = found
+			return nil
+		case found != "" && !store.CanMigrate(found):
+			return s.otherSchema(found)
+		case found == "" && answer.Responses[1].GetResponseRange().Count > 0:
+			return fmt.Errorf("etcd has keys below %s that no deployer wrote; set store.prefix to one of its own", s.key("nodes", ""))
+		}
+		if _, err := s.client.Txn(ctx).If(unchanged).Then(clientv3.OpPut(key, store.SchemaVersion)).Commit(); err != nil {
+			return s.failed(err)
+		}
 	}
 }
 
 func (s *Store) checkSchema(found []byte) error {
-	if string(found) != schemaVersion {
-		return failuref("%s says schema version %q, and this deployer reads %s; run the deployer that wrote it", s.schemaKey(), found, schemaVersion)
+	if string(found) != s.schema {
+		return s.otherSchema(string(found))
 	}
 	return nil
+}
+
+func (s *Store) otherSchema(found string) error {
+	return failuref("%s says schema version %q, and this deployer reads %s; run the deployer that wrote it", s.schemaKey(), found, cmp.Or(s.schema, store.SchemaVersion))
 }
 
 // errGone is what a running deployer sees when the keys are taken from under it. To

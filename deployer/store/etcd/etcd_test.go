@@ -101,6 +101,35 @@ func (it on) conformance(t *testing.T) {
 				}
 				return reopen(), key
 			},
+			SpoilToken: func(name, value string) (store.Store, string) {
+				key := prefix + "join_tokens/" + name
+				if _, err := it.client.Put(t.Context(), key, value); err != nil {
+					t.Fatal(err)
+				}
+				return reopen(), key
+			},
+			Version: func(version string, keep bool) (store.Store, error) {
+				_, putErr := it.client.Put(t.Context(), prefix+"meta/schema_version", version)
+				_, delErr := it.client.Delete(t.Context(), prefix+"join_tokens/", clientv3.WithPrefix())
+				_, auditErr := it.client.Delete(t.Context(), prefix+"audit/", clientv3.WithPrefix())
+				if err := errors.Join(s.Close(), putErr, delErr, auditErr); err != nil {
+					t.Fatal(err)
+				}
+				again, err := etcd.Open(t.Context(), etcd.Config{Endpoints: []string{it.server.URL}, Prefix: prefix, KeepSchema: keep})
+				if err == nil {
+					s = again
+					t.Cleanup(func() { _ = again.Close() })
+				}
+				return again, err
+			},
+			Schema: func() string {
+				version, err := it.client.Get(t.Context(), prefix+"meta/schema_version")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(version.Kvs[0].Value)
+			},
+			Another: func() store.Store { return open(t, it.server, prefix) },
 			Kept: func(id string) (values []string) {
 				kept, err := it.client.Get(t.Context(), prefix+"corrupt/"+id+"/", clientv3.WithPrefix())
 				if err != nil {
@@ -255,9 +284,9 @@ func (it on) schema(t *testing.T) {
 		want  string
 	}{
 		"newer": {func(prefix string) error {
-			_, err := it.client.Put(t.Context(), prefix+"meta/schema_version", "2")
+			_, err := it.client.Put(t.Context(), prefix+"meta/schema_version", "99")
 			return err
-		}, `meta/schema_version says schema version "2", and this deployer reads 1`},
+		}, `meta/schema_version says schema version "99", and this deployer reads 2`},
 		"emptied": {func(prefix string) error {
 			_, err := it.client.Delete(t.Context(), prefix, clientv3.WithPrefix())
 			return err

@@ -18,6 +18,44 @@ import (
 // gives out: no counter that all writers would have to agree on. A cursor is a revision
 // and how many of its events were read.
 
+// journal is a log of events: the first part of their keys, and what its cursors begin
+// with behind the epoch.
+type journal struct{ kind, mark string }
+
+var (
+	eventLog = journal{"events", ""}
+	auditLog = journal{"audit", "-audit"}
+	journals = []journal{eventLog, auditLog}
+)
+
+// happened is what a transaction stores in the logs.
+type happened map[journal]events
+
+// add takes the events of a change, those of an operator for the audit log too.
+func (h happened) add(more []store.Event) {
+	for log, those := range map[journal][]store.Event{eventLog: more, auditLog: store.Audited(more)} {
+		all := h[log]
+		all.add(those)
+		h[log] = all
+	}
+}
+
+func (h happened) join(other happened) {
+	for log, those := range other {
+		h[log] = append(h[log], those...)
+	}
+}
+
+func (h happened) size() (size int) {
+	for _, those := range h {
+		size += those.size()
+	}
+	return size
+}
+
+// maxLogOps is how many operations opsToPut is at most.
+const maxLogOps = 4
+
 // events are those of one transaction, each as JSON.
 type events []json.RawMessage
 
@@ -38,25 +76,37 @@ func (e events) size() (size int) {
 	return size
 }
 
-// opsToPut is two operations, or none where nothing happened.
-func (s *Store) opsToPut(happened events) []clientv3.Op {
-	if len(happened) == 0 {
-		return nil
+// opsToPut is two operations for each log in which something happened.
+func (s *Store) opsToPut(h happened) (ops []clientv3.Op) {
+	for _, log := range journals {
+		those := h[log]
+		if len(those) == 0 {
+			continue
+		}
+		value, err := json.Marshal(those)
+		if err != nil {
+			panic(err) // it is made of JSON
+		}
+		number := strconv.Itoa(len(those))
+		ops = append(ops,
+			clientv3.OpPut(s.key(log.kind, rand.Text()+"-"+number), string(value)),
+			clientv3.OpPut(s.key("meta", log.kind+"_last"), number))
 	}
-	value, err := json.Marshal(happened)
-	if err != nil {
-		panic(err) // it is made of JSON
-	}
-	number := strconv.Itoa(len(happened))
-	return []clientv3.Op{
-		clientv3.OpPut(s.key("events", rand.Text()+"-"+number), string(value)),
-		clientv3.OpPut(s.key("meta", "events_last"), number),
-	}
+	return ops
 }
 
 // Append implements store.Store.
-func (s *Store) Append(ctx context.Context, happened ...store.Event) error {
-	if len(happened) == 0 {
+func (s *Store) Append(ctx context.Context, events ...store.Event) error {
+	return s.append(ctx, eventLog, events)
+}
+
+// AppendAudit implements store.Store.
+func (s *Store) AppendAudit(ctx context.Context, entries ...store.Event) error {
+	return s.append(ctx, auditLog, entries)
+}
+
+func (s *Store) append(ctx context.Context, log journal, more []store.Event) error {
+	if len(more) == 0 {
 		return ctx.Err()
 	}
 	mine, cancel, err := s.within(ctx)
@@ -65,10 +115,10 @@ func (s *Store) Append(ctx context.Context, happened ...store.Event) error {
 	}
 	defer cancel()
 	var all events
-	all.add(happened)
+	all.add(more)
 	answer, err := s.client.Txn(mine).
-		If(clientv3.Compare(clientv3.Value(s.schemaKey()), "=", schemaVersion)).
-		Then(s.opsToPut(all)...).
+		If(clientv3.Compare(clientv3.Value(s.schemaKey()), "=", s.schema)).
+		Then(s.opsToPut(happened{log: all})...).
 		Else(s.opsToRead(nil)...).
 		Commit()
 	if err != nil {
@@ -84,7 +134,9 @@ func (s *Store) Append(ctx context.Context, happened ...store.Event) error {
 // of the revision.
 type place struct{ revision, read int64 }
 
-func (s *Store) cursor(p place) string { return store.MakeCursor(s.epoch, p.revision, p.read) }
+func (s *Store) cursor(log journal, p place) string {
+	return store.MakeCursor(s.epoch+log.mark, p.revision, p.read)
+}
 
 // pageKeys is how many of events/ are read at once. Each may have as many events as
 // a transaction has nodes.
@@ -92,9 +144,18 @@ const pageKeys = 200
 
 // Events implements store.Store.
 func (s *Store) Events(ctx context.Context, after string, limit int) (store.Page, error) {
+	return s.readLog(ctx, eventLog, after, limit)
+}
+
+// Audit implements store.Store.
+func (s *Store) Audit(ctx context.Context, after string, limit int) (store.Page, error) {
+	return s.readLog(ctx, auditLog, after, limit)
+}
+
+func (s *Store) readLog(ctx context.Context, log journal, after string, limit int) (store.Page, error) {
 	var from place
 	if after != "" {
-		numbers, err := store.ReadCursor(after, s.epoch, 2)
+		numbers, err := store.ReadCursor(after, s.epoch+log.mark, 2)
 		if err != nil {
 			return store.Page{}, err
 		}
@@ -107,8 +168,8 @@ func (s *Store) Events(ctx context.Context, after string, limit int) (store.Page
 	defer cancel()
 	ops := []clientv3.Op{
 		clientv3.OpGet(s.schemaKey()),
-		clientv3.OpGet(s.key("meta", "events_floor")),
-		clientv3.OpGet(s.key("meta", "events_last")),
+		clientv3.OpGet(s.key("meta", log.kind+"_floor")),
+		clientv3.OpGet(s.key("meta", log.kind+"_last")),
 	}
 	// To find the new ones etcd goes through all that are kept, so ask first whether there
 	// are any.
@@ -118,9 +179,9 @@ func (s *Store) Events(ctx context.Context, after string, limit int) (store.Page
 	}
 	news, err := s.news(&from, after, answer)
 	if err != nil || !news {
-		return store.Page{Next: s.cursor(from)}, err
+		return store.Page{Next: s.cursor(log, from)}, err
 	}
-	answer, err = s.ask(mine, append(ops, clientv3.OpGet(s.key("events", ""), clientv3.WithPrefix(),
+	answer, err = s.ask(mine, append(ops, clientv3.OpGet(s.key(log.kind, ""), clientv3.WithPrefix(),
 		clientv3.WithMinModRev(from.revision), clientv3.WithLimit(pageKeys),
 		clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortAscend)))...)
 	if err != nil {
@@ -129,7 +190,7 @@ func (s *Store) Events(ctx context.Context, after string, limit int) (store.Page
 	if _, err := s.news(&from, after, answer); err != nil { // some may have been dropped
 		return store.Page{}, err
 	}
-	return s.page(answer.Responses[3].GetResponseRange().Kvs, from, limit), nil
+	return s.page(log, answer.Responses[3].GetResponseRange().Kvs, from, limit), nil
 }
 
 // news says whether something happened after from, by the first three responses of
@@ -169,7 +230,7 @@ func (s *Store) news(from *place, after string, answer *clientv3.TxnResponse) (b
 }
 
 // page takes the events after from out of kvs.
-func (s *Store) page(kvs []*mvccpb.KeyValue, from place, limit int) store.Page {
+func (s *Store) page(log journal, kvs []*mvccpb.KeyValue, from place, limit int) store.Page {
 	page := store.Page{More: len(kvs) == pageKeys}
 	last := from
 	for _, kv := range kvs {
@@ -180,27 +241,36 @@ func (s *Store) page(kvs []*mvccpb.KeyValue, from place, limit int) store.Page {
 			}
 			if len(page.Events) == limit {
 				page.More = true
-				page.Next = s.cursor(last)
+				page.Next = s.cursor(log, last)
 				return page
 			}
-			event.Cursor, last = s.cursor(at), at
+			event.Cursor, last = s.cursor(log, at), at
 			page.Events = append(page.Events, event)
 		}
 	}
-	page.Next = s.cursor(last)
+	page.Next = s.cursor(log, last)
 	return page
 }
 
 // Trim implements store.Store. What is dropped goes together with the note on how far.
 func (s *Store) Trim(ctx context.Context) error {
+	for _, log := range journals {
+		if err := s.trim(ctx, log); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) trim(ctx context.Context, log journal) error {
 	mine, cancel, err := s.within(ctx)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	floor := s.key("meta", "events_floor")
+	floor := s.key("meta", log.kind+"_floor")
 	answer, err := s.ask(mine, clientv3.OpGet(s.schemaKey()), clientv3.OpGet(floor, clientv3.WithKeysOnly()),
-		clientv3.OpGet(s.key("events", ""), clientv3.WithPrefix(), clientv3.WithKeysOnly(),
+		clientv3.OpGet(s.key(log.kind, ""), clientv3.WithPrefix(), clientv3.WithKeysOnly(),
 			clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortDescend)))
 	if err != nil {
 		return s.failedFor(ctx, err)

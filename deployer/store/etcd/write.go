@@ -20,7 +20,8 @@ import (
 type update struct {
 	call
 	id     string
-	change store.Change
+	token  string // name of the one that change sees; "" is none
+	change store.JoinChange
 	result error // of the change
 }
 
@@ -29,7 +30,15 @@ func (u *update) shared() *call { return &u.call }
 // Update implements store.Store. An error other than the change's own may leave it
 // open whether the record was written: an answer that did not come tells nothing.
 func (s *Store) Update(ctx context.Context, id string, change store.Change) error {
-	u := &update{id: id, change: change}
+	return s.Join(ctx, id, "", func(old node.Node, found bool, t node.Token) (node.Node, node.Token, error) {
+		changed, err := change(old, found)
+		return changed, t, err
+	})
+}
+
+// Join implements store.Store. Of its errors the same is true as of those of Update.
+func (s *Store) Join(ctx context.Context, id, token string, change store.JoinChange) error {
+	u := &update{id: id, token: token, change: change}
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(id))
 	return share(ctx, s, s.writes[hash.Sum32()%writers], u)
@@ -51,22 +60,28 @@ func (s *Store) write(queue <-chan *update) {
 // group is the updates of one node in a batch, in the order in which they came. One
 // write has them all.
 type group struct {
-	record  record
-	updates []*update
-	value   []byte // to write; nil: nothing
-	events  events // that happen with it
+	record   record
+	updates  []*update
+	value    []byte   // to write; nil: nothing
+	happened happened // with it
 }
 
-// compute runs the changes on the record, each on what the one before it made.
-func (g *group) compute() {
+// compute runs the changes on the record and the tokens, each on what the one before it
+// made.
+func (g *group) compute(tokens map[string]token) {
 	current, found, corrupt := g.record.node, g.record.err == nil, !errors.Is(g.record.err, store.ErrNotFound)
-	g.value, g.events = nil, nil
+	g.value, g.happened = nil, happened{}
 	for _, u := range g.updates {
-		if !found && corrupt {
+		t := tokens[u.token]
+		switch {
+		case !found && corrupt:
 			u.result = g.record.err
 			continue
+		case t.err != nil:
+			u.result = t.err
+			continue
 		}
-		changed, err := u.change(current, found)
+		changed, used, err := u.change(current, found, t.value)
 		var value []byte
 		if err == nil {
 			value, err = encode(g.record.id, changed)
@@ -78,7 +93,11 @@ func (g *group) compute() {
 			}
 			continue
 		}
-		g.events.add(store.Happened(current, found, changed))
+		if used != t.value && t.revision != 0 {
+			t.value, t.changed = used, true
+			tokens[u.token] = t
+		}
+		g.happened.add(store.Happened(current, found, changed))
 		current, found, g.value = changed, true, value
 	}
 }
@@ -106,6 +125,10 @@ func (g *group) finish(err error) {
 // still as they were read; the others are tried again on what is there now.
 func (s *Store) commit(ctx context.Context, batch []*update) {
 	todo, err := s.groups(ctx, batch)
+	var tokens map[string]token
+	if err == nil {
+		tokens, err = s.tokensOf(ctx, batch)
+	}
 	if err != nil {
 		for _, u := range batch {
 			u.finish(err)
@@ -113,29 +136,58 @@ func (s *Store) commit(ctx context.Context, batch []*update) {
 		return
 	}
 	for len(todo) > 0 {
-		var writing []*group
-		for _, g := range todo {
-			if g.compute(); g.value == nil {
-				g.finish(nil)
-			} else {
-				writing = append(writing, g)
-			}
+		part, rest := s.compute(todo, tokens)
+		todo = rest
+		if len(part) == 0 {
+			continue
 		}
-		todo = nil
-		for len(writing) > 0 {
-			part := fitting(writing)
-			writing = writing[len(part):]
-			swapped, err := s.swap(ctx, part)
-			switch {
-			case err == nil && !swapped:
-				todo = append(todo, part...)
-			default:
-				for _, g := range part {
+		swapped, err := s.swap(ctx, part, tokens)
+		if err == nil && !swapped {
+			todo = append(todo, part...)
+			continue
+		}
+		for _, g := range part {
+			g.finish(err)
+		}
+		if err != nil && len(tokens) > 0 && len(todo) > 0 { // what was not written does not count
+			if tokens, err = s.tokensOf(ctx, batch); err != nil {
+				for _, g := range todo {
 					g.finish(err)
 				}
+				return
 			}
 		}
 	}
+}
+
+// compute changes the first of groups, as many as one request can carry. Those that
+// write nothing end here, unless what another one of them does to a token is why: that
+// may come to nothing.
+func (s *Store) compute(groups []*group, tokens map[string]token) (part, rest []*group) {
+	size := 0
+	names := map[string]bool{}
+	for i, g := range groups {
+		before := maps.Clone(tokens)
+		g.compute(tokens)
+		unsure := slices.ContainsFunc(g.updates, func(u *update) bool { return tokens[u.token].changed })
+		if g.value == nil && !unsure {
+			g.finish(nil)
+			continue
+		}
+		size += len(g.value) + g.happened.size()
+		for _, u := range g.updates {
+			if u.token != "" {
+				names[u.token] = true
+			}
+		}
+		checks, puts := 1+2*(len(part)+1)+len(names), len(part)+1+len(names)+maxLogOps
+		if len(part) > 0 && (size > maxBytes || max(checks, puts) > maxOps) {
+			maps.Copy(tokens, before)
+			return part, groups[i:]
+		}
+		part = append(part, g)
+	}
+	return part, nil
 }
 
 // groups are the updates by node, with the nodes' records.
@@ -161,40 +213,50 @@ func (s *Store) groups(ctx context.Context, batch []*update) ([]*group, error) {
 	return groups, nil
 }
 
-// fitting is the first of groups, as many as one request can carry.
-func fitting(groups []*group) []*group {
-	size := 0
-	for i, g := range groups {
-		if size += len(g.value) + g.events.size(); i > 0 && size > maxBytes {
-			return groups[:i]
-		}
-	}
-	return groups
-}
-
-// swap writes all of groups, or none and reads their records anew.
-func (s *Store) swap(ctx context.Context, groups []*group) (swapped bool, err error) {
-	unchanged := []clientv3.Cmp{clientv3.Compare(clientv3.Value(s.schemaKey()), "=", schemaVersion)}
+// swap writes all of groups and the tokens that they changed, or nothing, and then reads
+// them anew.
+func (s *Store) swap(ctx context.Context, groups []*group, tokens map[string]token) (swapped bool, err error) {
+	unchanged := []clientv3.Cmp{clientv3.Compare(clientv3.Value(s.schemaKey()), "=", s.schema)}
 	var puts []clientv3.Op
-	var ids []string
-	var happened events
+	var ids, names []string
+	all := happened{}
 	for _, g := range groups {
-		happened = append(happened, g.events...)
+		all.join(g.happened)
 		key := s.key("nodes", g.record.id)
 		// A heartbeat stored since the read would be forgotten: it counts for the record
 		// that is replaced here.
 		unchanged = append(unchanged,
 			clientv3.Compare(clientv3.ModRevision(key), "=", g.record.revision),
 			clientv3.Compare(clientv3.ModRevision(s.key("seen", g.record.id)), "=", g.record.seenRevision))
-		puts = append(puts, clientv3.OpPut(key, string(g.value)))
+		if g.value != nil {
+			puts = append(puts, clientv3.OpPut(key, string(g.value)))
+		}
 		ids = append(ids, g.record.id)
+		for _, u := range g.updates {
+			if u.token != "" && !slices.Contains(names, u.token) {
+				names = append(names, u.token)
+			}
+		}
 	}
-	puts = append(puts, s.opsToPut(happened)...)
-	answer, err := s.client.Txn(ctx).If(unchanged...).Then(puts...).Else(s.opsToRead(ids)...).Commit()
+	for _, name := range names {
+		t := tokens[name]
+		unchanged = append(unchanged, clientv3.Compare(clientv3.ModRevision(s.tokenKey(name)), "=", t.revision))
+		if t.changed {
+			puts = append(puts, s.opToPutToken(t.value))
+		}
+	}
+	puts = append(puts, s.opsToPut(all)...)
+	answer, err := s.client.Txn(ctx).If(unchanged...).Then(puts...).Else(append(s.opsToRead(ids), s.opsToReadTokens(names)...)...).Commit()
 	if err != nil {
 		return false, s.failed(err)
 	}
 	if answer.Succeeded {
+		for _, name := range names {
+			if t := tokens[name]; t.changed {
+				t.revision, t.changed = answer.Header.Revision, false
+				tokens[name] = t
+			}
+		}
 		return true, nil
 	}
 	records, err := s.recordsRead(ids, answer)
@@ -203,6 +265,9 @@ func (s *Store) swap(ctx context.Context, groups []*group) (swapped bool, err er
 	}
 	for i, g := range groups {
 		g.record = records[i]
+	}
+	for i, name := range names {
+		tokens[name] = s.newToken(name, answer.Responses[1+2*len(ids)+i])
 	}
 	return false, nil
 }
@@ -219,8 +284,8 @@ func (s *Store) Mend(ctx context.Context, n node.Node) error {
 	if err != nil {
 		return err
 	}
-	var happened events
-	happened.add(store.Happened(node.Node{}, false, n))
+	mended := happened{}
+	mended.add(store.Happened(node.Node{}, false, n))
 	for {
 		records, err := s.readAll(ctx, []string{n.ID})
 		if err != nil {
@@ -233,9 +298,9 @@ func (s *Store) Mend(ctx context.Context, n node.Node) error {
 		}
 		key := s.key("nodes", n.ID)
 		answer, err := s.client.Txn(ctx).
-			If(clientv3.Compare(clientv3.Value(s.schemaKey()), "=", schemaVersion),
+			If(clientv3.Compare(clientv3.Value(s.schemaKey()), "=", s.schema),
 				clientv3.Compare(clientv3.ModRevision(key), "=", bad.revision)).
-			Then(append(s.opsToPut(happened),
+			Then(append(s.opsToPut(mended),
 				clientv3.OpPut(s.key("corrupt", n.ID, strconv.FormatInt(bad.revision, 10)), string(bad.value)),
 				clientv3.OpPut(key, string(value)))...).
 			Commit()
@@ -287,7 +352,7 @@ func (s *Store) seen(ctx context.Context, ids []string, heard map[string]time.Ti
 		if err != nil {
 			return s.failedFor(caller, err)
 		}
-		unchanged := []clientv3.Cmp{clientv3.Compare(clientv3.Value(s.schemaKey()), "=", schemaVersion)}
+		unchanged := []clientv3.Cmp{clientv3.Compare(clientv3.Value(s.schemaKey()), "=", s.schema)}
 		var puts []clientv3.Op
 		for _, r := range records {
 			if r.err != nil || !store.News(r.node, heard[r.id]) {

@@ -29,6 +29,15 @@ type Opened struct {
 	// Spoil is Reopen with other bytes for the record of a node, and key as the store's
 	// word for where they are.
 	Spoil func(id, value string) (s store.Store, key string)
+	// SpoilToken is Spoil for a join token.
+	SpoilToken func(name, value string) (s store.Store, key string)
+	// Version is Reopen as if a deployer of that version of the schema had written the
+	// store; keep leaves it so. Schema is the version that it says then.
+	Version func(version string, keep bool) (store.Store, error)
+	Schema  func() string
+	// Another opens the same content again beside this store; nil where there can be but
+	// one.
+	Another func() store.Store
 	// Kept are the bytes that Mend kept of a node, once the store is closed.
 	Kept func(id string) []string
 }
@@ -58,6 +67,12 @@ func Run(t *testing.T, open func(t *testing.T) Opened) {
 		{"events are followed", eventsAreFollowed},
 		{"old events are dropped", oldEventsAreDropped},
 		{"cursors that are none", badCursors},
+		{"tokens are kept", tokensAreKept},
+		{"tokens have a limit", tokensHaveALimit},
+		{"a join is one step", aJoinIsOneStep},
+		{"a corrupt token", aCorruptToken},
+		{"audit log", auditLog},
+		{"older versions", olderVersions},
 		{"closed", closed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -76,7 +91,7 @@ func Full(id string) node.Node {
 		MachineID: "m1", BootID: "b1", Hostname: "host", ReportedIP: netip.MustParseAddr("10.0.0.1"), ReportedHash: "sha256:bb",
 		SecretHash: "sha256:cc", Phase: node.PhaseBooted, Facts: map[string]string{"cpus": "2"}, VIPs: []string{"203.0.113.10/32"},
 		LastSeen: start.Add(123 * time.Millisecond),
-		Labels:   map[string]string{"rack": "a1"}, TokenHash: "sha256:dd", Acknowledged: start,
+		Labels:   map[string]string{"rack": "a1"}, TokenHash: "sha256:dd", Acknowledged: start, Joined: start,
 		Held:     &node.Mark{At: start, By: "alice", Reason: "new disks"},
 		Approved: &node.Mark{At: start, By: "bob"}, Reinstall: &node.Mark{At: start},
 	}

@@ -1,0 +1,170 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+func (g *guarded) createToken(operator, body string) (api.NewToken, string) {
+	g.t.Helper()
+	w, code := g.ask(http.MethodPost, api.PathTokens, body, bearerOf(operator), "", here)
+	var made api.NewToken
+	if code == "" {
+		if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	return made, code
+}
+
+// get reads what path answers an admin with.
+func (g *guarded) get(path string, into any) string {
+	g.t.Helper()
+	w, code := g.ask(http.MethodGet, path, "", bearerOf("a"), "", here)
+	if code != "" {
+		g.t.Fatalf("%s: %s", path, code)
+	}
+	text := w.Body.String()
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		g.t.Fatal(err)
+	}
+	return text
+}
+
+// TestStoredTokens: the life of a token that an admin makes, and what becomes of those
+// who come with it.
+func TestStoredTokens(t *testing.T) {
+	g := newGuarded(t)
+	for _, bad := range []struct{ operator, body, want string }{
+		{"", `{"name":"x"}`, api.CodeOperatorTokenRequired},
+		{"p", `{"name":"x"}`, api.CodeOperatorRole},
+		{"a", ``, api.CodeBadRequest},
+		{"a", `{"name":"a.b"}`, api.CodeBadRequest},
+		{"a", `{"name":"x","uses":-1}`, api.CodeBadRequest},
+		{"a", `{"name":"x","role":"king"}`, api.CodeBadRequest},
+		{"a", `{"name":"x","node":"No"}`, api.CodeBadRequest},
+		{"a", `{"name":"x","expires":"2026-02-28T00:00:00Z"}`, api.CodeBadRequest},
+		{"a", `{"name":"x","token":"mine"}`, api.CodeBadRequest},
+	} {
+		if _, code := g.createToken(bad.operator, bad.body); code != bad.want {
+			t.Errorf("%s by %q: %q, want %q", bad.body, bad.operator, code, bad.want)
+		}
+	}
+	once, code := g.createToken("a", `{"name":"once","uses":1,"expires":"2026-03-01T13:00:00Z"}`)
+	if code != "" || !strings.HasPrefix(once.Secret, "once.") || len(once.Secret) < 64 {
+		t.Fatalf("%q, %+v", code, once)
+	}
+	two, _ := g.createToken("a", `{"name":"two","node":"node02","expires":"2026-03-01T12:30:00Z"}`)
+	if _, code := g.createToken("a", `{"name":"once"}`); code != api.CodeTokenExists {
+		t.Errorf("twice: %q", code)
+	}
+	var list api.TokenList
+	if text := g.get(api.PathTokens, &list); len(list.Tokens) != 2 || strings.Contains(text, once.Secret) || strings.Contains(text, "sha256") {
+		t.Errorf("the list is %s", text)
+	}
+
+	first, second := token("first"), token("second")
+	for _, step := range []struct{ id, bearer, secret, want string }{
+		{"node01", two.Secret, first, node.CodeJoinTokenScope},
+		{"node01", once.Secret + "x", first, node.CodeJoinTokenWrong},
+		{"node01", "once." + strings.Repeat("0", 64), first, node.CodeJoinTokenWrong},
+		{"node01", once.Secret, first, ""},
+		{"node01", once.Secret, first, ""}, // its answer was lost
+		{"node02", once.Secret, second, node.CodeJoinTokenUsedUp},
+		{"node02", two.Secret, second, ""},
+	} {
+		if got := g.report(step.id, "Bearer "+step.bearer, step.secret); got != step.want {
+			t.Errorf("%s with %.8s: %q, want %q", step.id, step.bearer, got, step.want)
+		}
+	}
+	g.get(api.PathTokens, &list)
+	if u := list.Tokens[0]; u.Used != 1 || u.LastNode != "node01" || u.LastUsed == nil || u.CreatedBy != "a" {
+		t.Errorf("used: %+v", u)
+	}
+	g.now = g.now.Add(45 * time.Minute)
+	if got := g.report("node02", "Bearer "+two.Secret, token("third")); got != node.CodeNodeSecretWrong {
+		t.Errorf("a node that was Active, with an expired token: %q", got)
+	}
+	if got := g.report("node02", "Bearer "+two.Secret, second); got != "" {
+		t.Errorf("who joined before it expired: %q", got)
+	}
+	for _, step := range []struct{ operator, name, want string }{
+		{"p", "once", api.CodeOperatorRole}, {"a", "once", ""}, {"a", "once", api.CodeNotFound}, {"a", "../x", api.CodeNotFound},
+	} {
+		if _, code := g.ask(http.MethodDelete, api.PathTokens+"/"+step.name, "", bearerOf(step.operator), "", here); code != step.want {
+			t.Errorf("revoke %s: %q, want %q", step.name, code, step.want)
+		}
+	}
+	if got := g.report("node01", "Bearer "+once.Secret, token("fourth")); got == "" {
+		t.Error("joined with a token that was revoked")
+	}
+	if got := g.report("node01", "Bearer "+once.Secret, first); got != "" {
+		t.Errorf("who joined before it was revoked: %q", got)
+	}
+	if log := g.log.String(); strings.Contains(log, once.Secret) || strings.Contains(log, two.Secret) {
+		t.Error("a token is in the log")
+	}
+}
+
+// TestAudit: who did what, with what result, and no secret among it.
+func TestAudit(t *testing.T) {
+	g := newGuarded(t)
+	made, _ := g.createToken("a", `{"name":"t"}`)
+	g.createToken("v", `{"name":"u"}`)
+	for range 3 {
+		g.order("v", "node01", "hold", "") // once in the log
+	}
+	g.order("p", "node01", "hold", `{"reason":"new disks"}`)
+	g.order("p", "node01", "hold", `{"reason":"new disks"}`)
+	g.order("p", "node01", "retry", "")
+	g.ask(http.MethodDelete, api.PathTokens+"/t", "", bearerOf("a"), "", here)
+	var log api.AuditLog
+	text := g.get(api.PathAudit, &log)
+	var got []string
+	for _, e := range log.Entries {
+		if e.Remote != "192.0.2.7" || e.At.IsZero() || e.Cursor == "" {
+			t.Errorf("%+v", e)
+		}
+		got = append(got, strings.Join([]string{e.By, string(e.Action), e.NodeID + e.Token, e.Result, e.Code, e.Reason}, " "))
+	}
+	want := []string{
+		"a token-create t done  ", "v token-create  refused operator_role ", "v hold node01 refused operator_role ",
+		"p hold node01 done  new disks", "p hold node01 unchanged  new disks", "p retry node01 refused wrong_state ", "a token-revoke t done  ",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("the audit log has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if strings.Contains(text, made.Secret) {
+		t.Error("a token is in the audit log")
+	}
+	for _, line := range []string{"msg=operator by=p remote=192.0.2.7 action=hold result=done node=node01 reason=\"new disks\"", "action=token-create result=done token=t"} {
+		if !strings.Contains(g.log.String(), line) {
+			t.Errorf("the log has no %s:\n%s", line, g.log)
+		}
+	}
+	var rest api.AuditLog
+	if g.get(api.PathAudit+"?limit=2&after="+log.Entries[4].Cursor, &rest); len(rest.Entries) != 2 || rest.More {
+		t.Errorf("after the fifth: %+v", rest)
+	}
+	for _, step := range []struct{ operator, query, want string }{
+		{"p", "", api.CodeOperatorRole}, {"", "", api.CodeOperatorTokenRequired}, {"a", "?after=x", api.CodeBadRequest},
+		{"a", "?after=ABCDEFGH.1", api.CodeCursorGone}, {"a", "?limit=0", api.CodeBadRequest},
+	} {
+		if _, code := g.ask(http.MethodGet, api.PathAudit+step.query, "", bearerOf(step.operator), "", here); code != step.want {
+			t.Errorf("%s%s: %q, want %q", step.operator, step.query, code, step.want)
+		}
+	}
+	g.cfg.Operators, g.cfg.Metrics = nil, nil
+	g.http = New(g.cfg)
+	for _, path := range []string{api.PathAudit, api.PathTokens} {
+		if _, code := g.ask(http.MethodGet, path, "", "", "", here); code != api.CodeOperatorsUnknown {
+			t.Errorf("%s without operators: %q", path, code)
+		}
+	}
+}
