@@ -21,7 +21,7 @@ func (h *Host) StartGoBGP(programs string, cfg RouterConfig) (Router, error) {
 	fmt.Fprintf(&conf, "[global.config]\nas = %d\nrouter-id = %q\n", cfg.ASN, cfg.RouterID)
 	for _, n := range cfg.Neighbors {
 		fmt.Fprintf(&conf, "[[neighbors]]\n[neighbors.config]\nneighbor-address = %q\npeer-as = %d\nauth-password = %q\n", n.Address, n.ASN, n.Password)
-		fmt.Fprintf(&conf, "[neighbors.transport.config]\npassive-mode = %t\nremote-port = %d\n", cfg.Passive, n.port())
+		fmt.Fprintf(&conf, "[neighbors.transport.config]\npassive-mode = %t\nremote-port = %d\n", cfg.Passive && !n.Waits, n.port())
 		fmt.Fprint(&conf, "[neighbors.timers.config]\nconnect-retry = 1\n[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 120\n")
 		if n.Multihop > 0 {
 			fmt.Fprintf(&conf, "[neighbors.ebgp-multihop.config]\nenabled = true\nmultihop-ttl = %d\n", n.Multihop)

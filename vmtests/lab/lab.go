@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,32 +32,88 @@ type Lab struct {
 	id    string   // part of the names of its namespaces
 	lock  *os.File // Dir, locked for as long as the lab's process lives
 	hosts []*Host
+	ports int // of switches
 }
 
 // New makes an empty lab, and removes those of the same name whose process is
 // no more. Several of one name may run side by side.
 func New(name string) (*Lab, error) {
-	if err := removeStale(name); err != nil {
+	if err := RemoveStale(name); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "plasmacloud-lab-"+name+"-")
+	dir, lock, err := newDir(name)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // FRR's daemons run as a user of their own
-		return nil, err
-	}
-	l := &Lab{Dir: dir, id: labID(dir)}
-	if l.lock, err = os.Open(dir); err != nil {
-		return nil, err
-	}
-	return l, syscall.Flock(int(l.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	return &Lab{Dir: dir, id: labID(dir), lock: lock}, nil
 }
+
+// newDir makes a lab's folder, locked from its first moment on: another lab takes
+// one that is not for what a killed one has left.
+func newDir(name string) (string, *os.File, error) {
+	half, err := os.MkdirTemp("", making+prefix+name+"-")
+	if err != nil {
+		return "", nil, err
+	}
+	dir := filepath.Join(os.TempDir(), strings.TrimPrefix(filepath.Base(half), making))
+	lock, err := os.Open(half)
+	if err == nil {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err == nil {
+		err = os.Chmod(half, 0o755) // FRR's daemons run as a user of their own
+	}
+	if err == nil {
+		err = os.Rename(half, dir)
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(half))
+	}
+	return dir, lock, nil
+}
+
+// prefix begins the names of all labs' folders.
+const prefix = "plasmacloud-lab-"
+
+// making comes before it until the folder is locked.
+const making = ".making-"
 
 func labID(dir string) string { return strings.TrimPrefix(filepath.Base(dir), "plasmacloud-") + "-" }
 
-func removeStale(name string) error {
-	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), "plasmacloud-lab-"+name+"-*"))
+// folders are those of labs of this name, running or left behind; the name may be a pattern.
+func folders(name string) ([]string, error) {
+	found, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+name+"-*"))
+	return slices.DeleteFunc(found, func(dir string) bool {
+		_, number, _ := cutLast(dir, "-") // a-b is another name than a
+		return strings.Trim(number, "0123456789") != "" || name != "*" && filepath.Base(dir) != prefix+name+"-"+number
+	}), err
+}
+
+func cutLast(s, separator string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, separator); i >= 0 {
+		return s[:i], s[i+len(separator):], true
+	}
+	return s, "", false
+}
+
+// runs tells whether the process of a lab's folder is alive. With one that is
+// not, it returns the folder's lock.
+func runs(dir string) (bool, *os.File) {
+	lock, err := os.Open(dir)
+	if err != nil {
+		return false, nil // gone by now
+	}
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		lock.Close()
+		return true, nil
+	}
+	return false, lock
+}
+
+// RemoveStale removes what labs of this name have left behind whose process is no
+// more: namespaces with all that runs in them, and files. "*" is every name.
+func RemoveStale(name string) error {
+	dirs, err := folders(name)
 	if err != nil {
 		return err
 	}
@@ -64,25 +121,22 @@ func removeStale(name string) error {
 	if err != nil {
 		return fmt.Errorf("a lab needs iproute2 and root: %w", err)
 	}
-	var errs []error
+	errs := []error{removeHalfMade(name)}
 	for _, dir := range dirs {
 		info, err := os.Stat(dir)
 		if err != nil || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
 			continue // gone by now, or another user's
 		}
-		lock, err := os.Open(dir)
-		if err != nil {
+		alive, lock := runs(dir)
+		if alive || lock == nil {
 			continue
 		}
-		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-			for line := range strings.Lines(namespaces) {
-				if namespace, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(namespace, labID(dir)) {
-					errs = append(errs, removeNamespace(namespace))
-				}
+		for line := range strings.Lines(namespaces) {
+			if namespace, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(namespace, labID(dir)) {
+				errs = append(errs, removeNamespace(namespace))
 			}
-			errs = append(errs, os.RemoveAll(dir))
 		}
-		lock.Close()
+		errs = append(errs, os.RemoveAll(dir), lock.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -137,11 +191,26 @@ type Host struct {
 	Dir       string // folder of this host's files
 
 	processes []*Process
+	cables    map[string]cable // by the name of our interface
 }
 
-// Host makes a host. The name is at most 12 letters or digits.
+// cable is what joins an interface of a host to a switch.
+type cable struct {
+	to   *Host  // the switch
+	port string // its interface
+}
+
+// longestDir is how long the folder of a host may be called: sockets are in it,
+// and the path of a socket has at most 107 bytes.
+const longestDir = 24
+
+// Host makes a host.
 func (l *Lab) Host(name string) (*Host, error) {
-	h := &Host{Name: name, Namespace: l.id + name, Dir: filepath.Join(l.Dir, name)}
+	dir := name
+	if len(dir) > longestDir {
+		dir = fmt.Sprintf("%s-%d", dir[:longestDir-4], len(l.hosts))
+	}
+	h := &Host{Name: name, Namespace: l.id + name, Dir: filepath.Join(l.Dir, dir), cables: map[string]cable{}}
 	if err := os.MkdirAll(h.Dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -166,9 +235,17 @@ func (h *Host) Run(args ...string) (string, error) {
 	return ip(append([]string{"netns", "exec", h.Namespace}, args...)...)
 }
 
-// Link joins two hosts by a veth pair. The interfaces are called eth-<other>.
+// Link joins two hosts by a veth pair. The interfaces are called eth-<other>, where
+// such a name is short enough.
 func (l *Lab) Link(a *Host, addrA []netip.Prefix, b *Host, addrB []netip.Prefix) error {
-	nameA, nameB := "eth-"+b.Name, "eth-"+a.Name
+	name := func(other *Host) string {
+		if len(other.Name) <= 11 { // an interface's name has at most 15
+			return "eth-" + other.Name
+		}
+		l.ports++
+		return fmt.Sprintf("eth-%.6s-%d", other.Name, l.ports)
+	}
+	nameA, nameB := name(b), name(a)
 	if _, err := ip("link", "add", nameA, "netns", a.Namespace, "type", "veth",
 		"peer", "name", nameB, "netns", b.Namespace); err != nil {
 		return err
@@ -178,10 +255,11 @@ func (l *Lab) Link(a *Host, addrA []netip.Prefix, b *Host, addrB []netip.Prefix)
 		iface string
 		addrs []netip.Prefix
 	}{{a, nameA, addrA}, {b, nameB, addrB}} {
-		if err := end.host.Addresses(end.iface, end.addrs...); err != nil {
-			return err
+		lines := []string{fmt.Sprintf("link set %s up", end.iface)}
+		for _, addr := range end.addrs {
+			lines = append(lines, addressLine(end.iface, addr))
 		}
-		if _, err := end.host.IP("link", "set", end.iface, "up"); err != nil {
+		if err := end.host.Batch(lines...); err != nil {
 			return err
 		}
 	}
@@ -189,46 +267,95 @@ func (l *Lab) Link(a *Host, addrA []netip.Prefix, b *Host, addrB []netip.Prefix)
 }
 
 // Switch joins hosts to one Ethernet segment. Their interfaces are called eth0.
-func (l *Lab) Switch(addrs map[*Host][]netip.Prefix) error {
-	bridge, err := l.Host("switch")
+func (l *Lab) Switch(addrs map[*Host][]netip.Prefix) (err error) {
+	l.SwitchHost, err = l.Segment("switch", "eth0", addrs)
+	return err
+}
+
+// Segment joins hosts by a switch of this name. Their interfaces are called iface.
+func (l *Lab) Segment(name, iface string, addrs map[*Host][]netip.Prefix) (*Host, error) {
+	bridge, err := l.Host(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l.SwitchHost = bridge
 	if _, err := bridge.IP("link", "add", "br0", "up", "type", "bridge"); err != nil {
+		return nil, err
+	}
+	return bridge, l.Join(bridge, iface, addrs)
+}
+
+// Join joins more hosts to a switch that [Lab.Segment] made.
+func (l *Lab) Join(bridge *Host, iface string, addrs map[*Host][]netip.Prefix) error {
+	var cables, ports []string
+	for host := range addrs {
+		port := "to-" + host.Name
+		if len(port) > 15 { // an interface's name has no more
+			l.ports++
+			port = fmt.Sprintf("to-%.6s-%d", host.Name, l.ports)
+		}
+		host.cables[iface] = cable{bridge, port}
+		cables = append(cables, fmt.Sprintf("link add %s netns %s type veth peer name %s netns %s", iface, host.Namespace, port, bridge.Namespace))
+		ports = append(ports, fmt.Sprintf("link set %s up master br0", port))
+	}
+	if err := errors.Join(batch("", cables), batch(bridge.Namespace, ports)); err != nil {
 		return err
 	}
 	for host, own := range addrs {
-		port := "to-" + host.Name
-		if _, err := ip("link", "add", "eth0", "netns", host.Namespace, "type", "veth",
-			"peer", "name", port, "netns", bridge.Namespace); err != nil {
-			return err
+		lines := []string{fmt.Sprintf("link set %s up", iface)}
+		for _, addr := range own {
+			lines = append(lines, addressLine(iface, addr))
 		}
-		if _, err := bridge.IP("link", "set", port, "up", "master", "br0"); err != nil {
-			return err
-		}
-		if err := host.Addresses("eth0", own...); err != nil {
-			return err
-		}
-		if _, err := host.IP("link", "set", "eth0", "up"); err != nil {
+		if err := host.Batch(lines...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// Plug takes out the cable of an interface that [Lab.Segment] has joined, or puts it back.
+func (h *Host) Plug(iface string, in bool) error {
+	c, has := h.cables[iface]
+	if !has {
+		return fmt.Errorf("%s has no cable at %s", h.Name, iface)
+	}
+	state := "down"
+	if in {
+		state = "up"
+	}
+	_, err := c.to.IP("link", "set", c.port, state)
+	return err
+}
+
+// Batch runs many lines of iproute2's ip in the host at once.
+func (h *Host) Batch(lines ...string) error { return batch(h.Namespace, lines) }
+
+func batch(namespace string, lines []string) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	args := []string{"-batch", "-"}
+	if namespace != "" {
+		args = append([]string{"-n", namespace}, args...)
+	}
+	_, err := ipFed(strings.Join(lines, "\n")+"\n", args...)
+	return err
+}
+
+func addressLine(iface string, addr netip.Prefix) string {
+	line := fmt.Sprintf("addr add %s dev %s", addr, iface)
+	if addr.Addr().Is6() {
+		line += " nodad"
+	}
+	return line
+}
+
 // Addresses adds addresses to an interface, usable at once.
 func (h *Host) Addresses(iface string, addrs ...netip.Prefix) error {
+	var lines []string
 	for _, addr := range addrs {
-		args := []string{"addr", "add", addr.String(), "dev", iface}
-		if addr.Addr().Is6() {
-			args = append(args, "nodad")
-		}
-		if _, err := h.IP(args...); err != nil {
-			return err
-		}
+		lines = append(lines, addressLine(iface, addr))
 	}
-	return nil
+	return h.Batch(lines...)
 }
 
 // Held is the set of addresses on the host's interfaces.
@@ -309,6 +436,16 @@ func startOnLastingThread(cmd *exec.Cmd) error {
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Ended tells whether the process has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Err is how the process ended: nil for exit status 0. It waits for the end.
 func (p *Process) Err() error {
 	<-p.done
@@ -376,12 +513,14 @@ func Eventually(within time.Duration, check func() error) error {
 const commandTimeout = 10 * time.Second
 
 // ip runs iproute2, and by `ip netns exec` whatever else runs in a host.
-func ip(args ...string) (string, error) {
+func ip(args ...string) (string, error) { return ipFed("", args...) }
+
+func ipFed(input string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "ip", args...)
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(stderr.String()))
 	}

@@ -57,6 +57,7 @@ type Neighbor struct {
 	Password    string // TCP MD5 (RFC 2385)
 	BFD         bool   // BIRD only
 	Multihop    int    // how many hops away it is; 0: on the link. BIRD finds next hops by the routes of its host
+	Waits       bool   // it is passive, and so we connect however passive we are
 }
 
 func (n Neighbor) port() uint16 { return cmp.Or(n.Port, 179) }
@@ -68,6 +69,7 @@ type RouterConfig struct {
 	Passive   bool // wait for the neighbors to connect
 	Neighbors []Neighbor
 	Announces []netip.Prefix // IPv4; BIRD only
+	Forwards  bool           // the host's kernel gets what is learned, all equally good ways at once; BIRD and FRR only
 }
 
 // routerStart bounds the time until a daemon answers on its control socket.
@@ -94,10 +96,15 @@ func (h *Host) StartBIRD(cfg RouterConfig) (Router, error) {
 			fmt.Fprintf(&conf, "%[1]s table host%[1]s; protocol kernel { learn; %[1]s { table host%[1]s; import all; export none; }; }\n", family)
 		}
 	}
+	if cfg.Forwards {
+		for _, family := range []string{"ipv4", "ipv6"} {
+			fmt.Fprintf(&conf, "protocol kernel { merge paths on; %s { import none; export where source = RTS_BGP; }; }\n", family)
+		}
+	}
 	internal := true
 	for i, n := range cfg.Neighbors {
 		more := ""
-		if cfg.Passive {
+		if cfg.Passive && !n.Waits {
 			more = "passive on;"
 		}
 		if n.TTLSecurity {
@@ -315,6 +322,9 @@ type frr struct{ host *Host }
 func (h *Host) StartFRR(cfg RouterConfig) (Router, error) {
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "router bgp %d\n bgp router-id %s\n no bgp default ipv4-unicast\n no bgp ebgp-requires-policy\n bgp graceful-restart\n", cfg.ASN, cfg.RouterID)
+	if cfg.Forwards {
+		fmt.Fprint(&conf, " bgp bestpath as-path multipath-relax\n")
+	}
 	for _, n := range cfg.Neighbors {
 		say := func(format string, args ...any) {
 			fmt.Fprintf(&conf, " neighbor %s "+format+"\n", append([]any{n.frr()}, args...)...)
@@ -329,7 +339,7 @@ func (h *Host) StartFRR(cfg RouterConfig) (Router, error) {
 		if n.Address.IsValid() && n.Interface != "" {
 			say("interface %s", n.Interface)
 		}
-		if cfg.Passive {
+		if cfg.Passive && !n.Waits {
 			say("passive")
 		}
 		if n.TTLSecurity {
@@ -346,6 +356,9 @@ func (h *Host) StartFRR(cfg RouterConfig) (Router, error) {
 		fmt.Fprintf(&conf, " address-family %s unicast\n", family)
 		for _, n := range cfg.Neighbors {
 			fmt.Fprintf(&conf, "  neighbor %s activate\n", n.frr())
+		}
+		if cfg.Forwards {
+			fmt.Fprint(&conf, "  maximum-paths 64\n  maximum-paths ibgp 64\n")
 		}
 		fmt.Fprint(&conf, " exit-address-family\n")
 	}

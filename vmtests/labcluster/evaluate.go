@@ -16,7 +16,7 @@ import (
 // Evaluated is what Nix makes of a cluster.
 type Evaluated struct {
 	Manifest *nixeval.Manifest
-	GoBGPD   map[string]string // gobgpd.toml by node, with marks for passwords
+	Machines map[string]nixeval.Machine // by node
 }
 
 // Evaluate evaluates clusters by name, each a module in the Nix language with
@@ -39,35 +39,29 @@ func Evaluate(ctx context.Context, repo string, clusters map[string]string) (map
 		    nixosModule.imports = [ %[1]s/nix-nos/modules %[1]s/modules/plasmacloud-cluster.nix %[1]s/modules/plasmacloud-deployer.nix
 		      %[1]s/modules/plasmacloud-network.nix %[1]s/modules/plasmacloud-phone-home.nix ];
 		  };
+		  machines = %[3]s;
 		in
-		lib.mapAttrs (_: module:
-		  let made = mkCluster { modules = [ module ]; };
-		  in {
-		    manifest = lib.head (lib.attrValues made.plasmacloud);
-		    gobgpd = lib.mapAttrs (_: s: builtins.readFile s.config.environment.etc."nix-nos/gobgpd.toml".source)
-		      (removeAttrs made.nixosConfigurations [ "plasmacloud-iso" ]);
-		  }) { %[2]s }`, nix, modules.String()))
+		lib.mapAttrs (_: module: machines "" (mkCluster { modules = [ module ]; }).nixosConfigurations) { %[2]s }`,
+		nix, modules.String(), nixeval.MachinesFunction))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("evaluate: %w: %s", err, stderr.String())
 	}
-	var raw map[string]struct {
-		Manifest json.RawMessage   `json:"manifest"`
-		GoBGPD   map[string]string `json:"gobgpd"`
-	}
+	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(out, &raw); err != nil {
 		return nil, err
 	}
 	all := map[string]*Evaluated{}
 	var errs []error
 	for name, r := range raw {
-		manifest, err := nixeval.DecodeManifest(bytes.NewReader(r.Manifest))
+		result, err := nixeval.DecodeMachines(r)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("cluster %s: %w", name, err))
+			continue
 		}
-		all[name] = &Evaluated{manifest, r.GoBGPD}
+		all[name] = &Evaluated{result.Manifest, result.Machines}
 	}
 	return all, errors.Join(errs...)
 }

@@ -1,38 +1,47 @@
-// Package labcluster runs an evaluated cluster in a lab: each node with a real
-// gobgpd, the real announcer and a service that its checks ask, and each peer as
-// a real router.
+// Package labcluster runs an evaluated cluster in a lab: each node with the BGP
+// daemon, the announcer and phone-home that Nix configured for it, each of its
+// peers as a real router, a deployer, and a client behind the routers.
 //
-// The nodes are in 10.0.0.0/24 and 2001:db8:0:1::/64. The routers are there too,
-// except for those with multihop, which are in 10.0.9.0/24 and 2001:db8:0:9::/64
-// behind a host that forwards. The name of a peer says what it is: bird, frr or
-// gobgp, with something behind it or without.
+// Nodes and routers have the addresses that the cluster gives them, and are on one
+// Ethernet segment where they reach each other without a hop between. Routers with
+// multihop are behind a host that forwards. What a cluster says nothing of is in
+// nets of the lab's own: 198.18.0.0/15 and fd00:706c:6173::/48.
 package labcluster
 
 import (
-	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
-	"github.com/centra/plasmacloud/nixeval"
 	"github.com/centra/plasmacloud/vmtests/lab"
 )
 
-// Programs is the folder with what [Build] has built.
-type Programs string
+// Programs are the programs that run in a lab.
+type Programs struct {
+	Bin    string // folder of PlasmaCloud's
+	GoBGPD string // the speaker
+	GoBGP  string // its command line, for tests; may be empty
+	Router string // folder of the gobgpd and gobgp that routers of that kind have
+}
+
+// Built is the folder with what [Build] has built.
+type Built string
 
 // Speakers are the gobgpd that a node may have: both generations of the module
 // graph, and Debian 12's own, 3.10.
 var Speakers = []string{"v3", "v4", "debian"}
 
-// Build builds plasmacloud-announcer, plasmactl, and gobgpd and gobgp of each generation.
-func Build(dir, repo string) (Programs, error) {
-	builds := map[string][]string{dir: {"./cmd/plasmacloud-announcer", "./cmd/plasmactl"}}
+// Build builds PlasmaCloud's programs, and gobgpd and gobgp of each generation.
+func Build(dir, repo string) (Built, error) {
+	builds := map[string][]string{dir: {"./cmd/..."}}
 	for _, g := range []string{"v3", "v4"} {
 		builds[filepath.Join(dir, g)] = []string{"github.com/osrg/gobgp/" + g + "/cmd/gobgpd", "github.com/osrg/gobgp/" + g + "/cmd/gobgp"}
 	}
@@ -43,188 +52,331 @@ func Build(dir, repo string) (Programs, error) {
 			return "", fmt.Errorf("build %v: %w: %s", packages, err, out)
 		}
 	}
-	return Programs(dir), nil
+	return Built(dir), nil
 }
 
-// speaker is the folder with a gobgpd and its gobgp.
-func (p Programs) speaker(which string) string {
-	if which == "debian" {
-		return "/usr/bin"
+// With are the programs with this speaker, one of Speakers.
+func (b Built) With(speaker string) Programs {
+	folder := "/usr/bin"
+	if speaker != "debian" {
+		folder = filepath.Join(string(b), speaker)
 	}
-	return filepath.Join(string(p), which)
+	return Programs{
+		Bin:    string(b),
+		GoBGPD: filepath.Join(folder, "gobgpd"),
+		GoBGP:  filepath.Join(folder, "gobgp"),
+		Router: filepath.Join(string(b), "v4"),
+	}
 }
+
+// Kinds are the routers that there are.
+var Kinds = []string{"bird", "frr", "gobgp"}
 
 // Config says what to run.
 type Config struct {
 	Name     string // of the lab
-	Repo     string // the checkout
+	Alone    bool   // the lab is to be the only one of its name, see [lab.Claim]
 	Programs Programs
-	Speaker  string // one of Speakers
 	Cluster  *Evaluated
-	Password string // of every peer with a passwordFile
+	Password string // of every peer with one; empty: the lab's own
+
+	// Routers are the kinds of routers, by turns in the order of their names. Without
+	// any, a name such as bird1 or frr-a says what the router is, and others are BIRD.
+	Routers []string
+
+	Deployer bool // run one, and phone-home on the nodes
+	Clients  bool // run a client behind the routers, which then forward
 }
 
 // Cluster is a cluster that runs.
 type Cluster struct {
-	Lab     *lab.Lab
-	Nodes   map[string]*Node
-	Routers map[string]*Router // by the name of the peer
+	Lab      *lab.Lab
+	Nodes    map[string]*Node
+	Routers  map[string]*Router // by the name of the peer
+	Deployer *Deployer          // nil: none
+	Client   *Client            // nil: none
 
-	cfg Config
+	// Instead is what is not as in the data centre, a line each.
+	Instead []string
+
+	cfg      Config
+	topology *topology
+	transit  *lab.Host
+	mu       sync.Mutex // of Instead
 }
 
 // Router is a peer of the nodes.
 type Router struct {
 	lab.Router
 	Host *lab.Host
+	Kind string // of Kinds
 	ASN  uint32
 
-	cluster *Cluster
-	kind    string
-	config  lab.RouterConfig
-}
-
-// addresses of a host on a segment: those of both families that end in the same word.
-func addresses(one netip.Addr, network int) []netip.Prefix {
-	text := one.String()
-	last := text[strings.LastIndexAny(text, ".:")+1:]
-	return []netip.Prefix{
-		netip.MustParsePrefix(fmt.Sprintf("10.0.%d.%s/24", network, last)),
-		netip.MustParsePrefix(fmt.Sprintf("2001:db8:0:%d::%s/64", max(network, 1), last)),
-	}
+	cluster  *Cluster
+	topology *router
+	config   lab.RouterConfig
 }
 
 // Start makes the hosts, and starts everything on them. The cluster is to be
 // closed also after an error.
 func Start(cfg Config) (*Cluster, error) {
-	l, err := lab.New(cfg.Name)
-	if err != nil {
-		return nil, err
+	if cfg.Password == "" {
+		cfg.Password = "the-password-of-the-lab"
 	}
-	c := &Cluster{Lab: l, Nodes: map[string]*Node{}, Routers: map[string]*Router{}, cfg: cfg}
+	c := &Cluster{Nodes: map[string]*Node{}, Routers: map[string]*Router{}, cfg: cfg}
+	var err error
+	if c.topology, err = newTopology(cfg.Cluster.Manifest, cfg.Cluster.Machines); err != nil {
+		return c, err
+	}
+	if cfg.Alone {
+		c.Lab, err = lab.Claim(cfg.Name)
+	} else {
+		c.Lab, err = lab.New(cfg.Name)
+	}
+	if err != nil {
+		return c, err
+	}
+	if err := c.wire(); err != nil {
+		return c, err
+	}
 	return c, c.start()
 }
 
-func (c *Cluster) start() error {
-	segment := map[*lab.Host][]netip.Prefix{}
-	far := map[string]netip.Addr{}
+// wire makes the hosts, and joins them.
+func (c *Cluster) wire() error {
 	for _, id := range c.cfg.Cluster.Manifest.NodeIDs() {
-		node := c.cfg.Cluster.Manifest.Nodes[id]
 		host, err := c.Lab.Host(id)
 		if err != nil {
 			return err
 		}
-		address := netip.MustParseAddr(node.IP)
-		segment[host] = addresses(address, 0)
-		c.Nodes[id] = &Node{Host: host, ID: id, Evaluated: node, cluster: c}
-		for name, peer := range node.BGP.Peers {
-			r, err := c.router(name, peer)
-			if err != nil {
-				return err
+		c.Nodes[id] = &Node{
+			Host: host, ID: id, Evaluated: c.cfg.Cluster.Manifest.Nodes[id], Machine: c.cfg.Cluster.Machines[id],
+			cluster: c, place: c.topology.nodes[id],
+		}
+	}
+	for _, name := range c.RouterNames() {
+		if err := c.makeRouter(c.topology.routers[name]); err != nil {
+			return err
+		}
+	}
+	for i, s := range c.topology.sites {
+		segment := map[*lab.Host][]netip.Prefix{}
+		for _, id := range s.nodes {
+			segment[c.Nodes[id].Host] = s.prefixes(c.topology.nodes[id])
+		}
+		for _, name := range s.routers {
+			segment[c.Routers[name].Host] = s.prefixes(c.topology.routers[name].place)
+		}
+		name := "switch"
+		if i > 0 {
+			name = fmt.Sprintf("switch%d", i+1)
+		}
+		bridge, err := c.Lab.Segment(name, "eth0", segment)
+		if err != nil {
+			return err
+		}
+		s.bridge = bridge
+	}
+	errs := []error{c.wireFar()}
+	for _, n := range c.Nodes {
+		errs = append(errs, n.prepare())
+	}
+	if c.cfg.Deployer {
+		errs = append(errs, c.wireDeployer())
+	}
+	if c.cfg.Clients {
+		errs = append(errs, c.wireClient())
+	}
+	return errors.Join(errs...)
+}
+
+// RouterNames are the routers, in order.
+func (c *Cluster) RouterNames() []string { return slices.Sorted(maps.Keys(c.topology.routers)) }
+
+// NodeIDs are the nodes, in order.
+func (c *Cluster) NodeIDs() []string { return slices.Sorted(maps.Keys(c.Nodes)) }
+
+func (c *Cluster) makeRouter(r *router) error {
+	host, err := c.Lab.Host(r.name)
+	if err != nil {
+		return err
+	}
+	kind := c.kind(r.name)
+	if kind == "" {
+		return fmt.Errorf("router %s: a router is one of %s", r.name, strings.Join(Kinds, ", "))
+	}
+	made := &Router{Host: host, Kind: kind, ASN: r.asn, cluster: c, topology: r, config: lab.RouterConfig{ASN: r.asn, Passive: true}}
+	made.config.RouterID = r.place[0]
+	if !made.config.RouterID.IsValid() {
+		made.config.RouterID = netip.AddrFrom4([4]byte{198, 18, 255, byte(len(c.Routers) + 1)})
+		if r.address.Is4() {
+			made.config.RouterID = r.address
+		}
+	}
+	made.config.Forwards = c.cfg.Clients && kind != "gobgp" && !r.far
+	for _, p := range r.peers {
+		own := c.topology.nodes[p.node][family(r.address)]
+		if p.peer.LocalAddress != nil {
+			if own, err = netip.ParseAddr(*p.peer.LocalAddress); err != nil {
+				return fmt.Errorf("localAddress of %s at %s: %w", r.name, p.node, err)
 			}
-			peerAddress := netip.MustParseAddr(peer.Address)
-			hops, multihop := peer.Settings["multihop"]
-			if multihop {
-				far[name] = peerAddress
-			} else {
-				segment[r.Host] = addresses(peerAddress, 0)
-			}
-			neighbor := lab.Neighbor{Address: segment[host][0].Addr(), ASN: node.BGP.ASN}
-			if peerAddress.Is6() {
-				neighbor.Address = segment[host][1].Addr()
-			}
-			if _, guarded := peer.Settings["passwordFile"]; guarded {
-				neighbor.Password = c.cfg.Password
-			}
-			if multihop {
-				if _, err := fmt.Sscan(fmt.Sprint(hops), &neighbor.Multihop); err != nil {
-					return fmt.Errorf("multihop of %s: %w", name, err)
+		}
+		if !own.IsValid() {
+			return fmt.Errorf("%s peers with %s at %s, and has no address of that family", p.node, r.name, r.address)
+		}
+		machine := c.cfg.Cluster.Machines[p.node].BGP
+		neighbor := lab.Neighbor{Address: own, ASN: machine.ASN, Port: machine.Port, BFD: p.peer.BFD, Waits: p.peer.Passive}
+		if p.peer.Password {
+			neighbor.Password = c.cfg.Password
+		}
+		if p.peer.Multihop != nil {
+			neighbor.Multihop = *p.peer.Multihop
+		}
+		if p.peer.TTLSecurity != nil {
+			neighbor.TTLSecurity = true
+		}
+		made.config.Neighbors = append(made.config.Neighbors, neighbor)
+	}
+	c.Routers[r.name] = made
+	return nil
+}
+
+func (c *Cluster) kind(name string) string {
+	if len(c.cfg.Routers) > 0 {
+		return c.cfg.Routers[slices.Index(c.RouterNames(), name)%len(c.cfg.Routers)]
+	}
+	for _, kind := range Kinds {
+		if rest, is := strings.CutPrefix(name, kind); is && strings.Trim(strings.SplitN(rest, "-", 2)[0], "0123456789") == "" {
+			return kind
+		}
+	}
+	return "bird"
+}
+
+// wireFar puts the routers that are far behind transit, with ways there and back.
+func (c *Cluster) wireFar() error {
+	var far []*router
+	for _, name := range c.RouterNames() {
+		if r := c.topology.routers[name]; r.far {
+			far = append(far, r)
+		}
+	}
+	if len(far) == 0 {
+		return nil
+	}
+	var err error
+	if c.transit, err = c.Lab.Host("transit"); err != nil {
+		return err
+	}
+	errs := []error{setSysctl(c.transit, forwarding...)}
+	// Its port on each site, and who asks there for far routers.
+	for i, s := range c.topology.sites {
+		var own place
+		for f := range own {
+			if s.nets[f].IsValid() {
+				if own[f], err = s.spare(f); err != nil {
+					return err
 				}
 			}
-			r.config.Neighbors = append(r.config.Neighbors, neighbor)
 		}
-	}
-	var transit *lab.Host
-	if len(far) > 0 {
-		var err error
-		if transit, err = c.Lab.Host("transit"); err != nil {
+		name := fmt.Sprintf("site%d", i)
+		if err := c.Lab.Join(s.bridge, name, map[*lab.Host][]netip.Prefix{c.transit: s.prefixes(own)}); err != nil {
 			return err
 		}
-		segment[transit] = addresses(netip.MustParseAddr("10.0.0.254"), 0)
-	}
-	if err := c.Lab.Switch(segment); err != nil {
-		return err
-	}
-	for name, address := range far {
-		if err := c.behind(transit, c.Routers[name].Host, address); err != nil {
-			return err
+		for k, r := range far {
+			for f, via := range own {
+				if !via.IsValid() {
+					continue
+				}
+				to := farPlace(k, r)[f]
+				for _, id := range s.nodes {
+					errs = append(errs, c.Nodes[id].Batch(fmt.Sprintf("route replace %s/%d via %s", to, to.BitLen(), via)))
+				}
+			}
 		}
 	}
-	var errs []error
-	for _, r := range c.Routers {
-		errs = append(errs, r.Start())
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	for _, n := range c.Nodes {
-		announcer, err := n.Evaluated.AnnouncerJSON()
-		errs = append(errs, err, n.serve(), n.WriteConfig(announcer), n.writeSettings(c.cfg), n.StartSpeaker(), n.StartAnnouncer())
+	for k, r := range far {
+		end, gateway := farPlace(k, r), farPlace(k, r)
+		for f := range gateway {
+			gateway[f] = end[f].Next()
+			if r.address == end[f] && !netip.PrefixFrom(end[f], end[f].BitLen()-2).Masked().Contains(gateway[f]) {
+				gateway[f] = end[f].Prev()
+			}
+		}
+		prefixes := func(p place) (list []netip.Prefix) {
+			for f, a := range p {
+				list = append(list, netip.PrefixFrom(a, usual[f]))
+			}
+			return list
+		}
+		host := c.Routers[r.name].Host
+		if err := c.Lab.Link(c.transit, prefixes(gateway), host, prefixes(end)); err != nil {
+			return err
+		}
+		for f, via := range gateway {
+			for _, s := range c.topology.sites {
+				if s.nets[f].IsValid() {
+					errs = append(errs, host.Batch(fmt.Sprintf("route replace %s via %s", s.nets[f], via)))
+				}
+			}
+		}
+		r.place = end
 	}
 	return errors.Join(errs...)
 }
 
-// behind puts a router behind transit, with ways there and back.
-func (c *Cluster) behind(transit, router *lab.Host, address netip.Addr) error {
-	gateway := addresses(netip.MustParseAddr("10.0.9.254"), 9)
-	if err := c.Lab.Link(transit, gateway, router, addresses(address, 9)); err != nil {
-		return err
-	}
-	_, err := transit.Run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
-	errs := []error{err}
-	way := func(from *lab.Host, to, via netip.Prefix) {
-		_, err := from.IP("route", "add", to.Masked().String(), "via", via.Addr().String())
-		errs = append(errs, err)
-	}
-	near := addresses(netip.MustParseAddr("10.0.0.254"), 0)
-	for i := range gateway {
-		way(router, near[i], gateway[i])
-		for _, n := range c.Nodes {
-			way(n.Host, gateway[i], near[i])
-		}
-	}
-	return errors.Join(errs...)
+// farPlace is the addresses of the k-th router that is far.
+func farPlace(k int, r *router) place {
+	p := place{netip.AddrFrom4([4]byte{198, 18, byte(200 + k), 1}), netip.MustParseAddr(fmt.Sprintf(farV6, k, 1))}
+	p[family(r.address)] = r.address
+	return p
 }
 
-func (c *Cluster) router(name string, peer nixeval.BGPPeer) (*Router, error) {
-	if r := c.Routers[name]; r != nil {
-		return r, nil
+// start starts all daemons.
+func (c *Cluster) start() error {
+	if err := c.Deployer.Start(); err != nil {
+		return err
 	}
-	kind := strings.TrimRight(name, "0123456789")
-	if before, _, found := strings.Cut(name, "-"); found {
-		kind = before
+	if err := inParallel(slices.Collect(maps.Values(c.Routers)), (*Router).Start); err != nil {
+		return err
 	}
-	host, err := c.Lab.Host(name)
-	if err != nil {
-		return nil, err
+	return inParallel(slices.Collect(maps.Values(c.Nodes)), func(n *Node) error {
+		return errors.Join(n.serve(), n.Boot())
+	})
+}
+
+// atOnce is how many hosts are started side by side: it is mostly waiting.
+const atOnce = 8
+
+func inParallel[T any](list []T, do func(T) error) error {
+	var wait sync.WaitGroup
+	errs := make([]error, len(list))
+	places := make(chan struct{}, atOnce)
+	for i, one := range list {
+		places <- struct{}{}
+		wait.Go(func() {
+			errs[i] = do(one)
+			<-places
+		})
 	}
-	id := addresses(netip.MustParseAddr(peer.Address), 0)[0].Addr()
-	r := &Router{Host: host, ASN: peer.ASN, cluster: c, kind: kind, config: lab.RouterConfig{ASN: peer.ASN, RouterID: id, Passive: true}}
-	c.Routers[name] = r
-	return r, nil
+	wait.Wait()
+	return errors.Join(errs...)
 }
 
 // Start starts the router's daemons.
 func (r *Router) Start() (err error) {
-	switch r.kind {
+	switch r.Kind {
 	case "bird":
 		r.Router, err = r.Host.StartBIRD(r.config)
 	case "frr":
 		r.Router, err = r.Host.StartFRR(r.config)
 	case "gobgp":
-		r.Router, err = r.Host.StartGoBGP(r.cluster.cfg.Programs.speaker("v4"), r.config)
+		r.Router, err = r.Host.StartGoBGP(r.cluster.cfg.Programs.Router, r.config)
 	default:
-		err = fmt.Errorf("peer %s: a router is bird, frr or gobgp", r.Host.Name)
+		err = fmt.Errorf("router %s: a router is one of %s", r.Host.Name, strings.Join(Kinds, ", "))
+	}
+	if err != nil {
+		err = fmt.Errorf("router %s: %w", r.Host.Name, err)
 	}
 	return err
 }
@@ -232,83 +384,19 @@ func (r *Router) Start() (err error) {
 // Kill ends the router's daemons at once.
 func (r *Router) Kill() error { return r.Host.KillAll() }
 
-// Wanted is what the router should have: of each node the VIPs that pick says,
-// or all of them if it is nil, as the cluster describes them.
-func (c *Cluster) Wanted(router string, pick func(node string, vip netip.Addr) bool) []lab.Route {
-	r := c.Routers[router]
-	var routes []lab.Route
-	for id, n := range c.Nodes {
-		internal := r.ASN == n.Evaluated.BGP.ASN
-		prepends := true // an internal peer would drop a path with its own AS in it
-		for _, peer := range n.Evaluated.BGP.Peers {
-			prepends = prepends && peer.ASN != n.Evaluated.BGP.ASN
-		}
-		for _, v := range n.VIPs() {
-			if pick != nil && !pick(id, v.Address) {
-				continue
-			}
-			route := lab.Route{Prefix: netip.PrefixFrom(v.Address, v.Address.BitLen()), NextHop: n.NextHop(v.Address)}
-			if v.MED != nil {
-				route.MED = *v.MED
-			}
-			for _, community := range v.Communities {
-				if strings.Count(community, ":") == 2 {
-					route.Large = append(route.Large, community)
-				} else {
-					route.Communities = append(route.Communities, community)
-				}
-			}
-			if internal {
-				route.LocalPref = 100 // every speaker's default
-				if v.LocalPref != nil {
-					route.LocalPref = *v.LocalPref
-				}
-			} else {
-				route.ASPath = []uint32{n.Evaluated.BGP.ASN}
-				if prepends {
-					route.ASPath = slices.Repeat(route.ASPath, 1+v.Prepend)
-				}
-			}
-			routes = append(routes, route)
-		}
+// Neighbors are the nodes that the router peers with.
+func (r *Router) Neighbors() (ids []string) {
+	for _, p := range r.topology.peers {
+		ids = append(ids, p.node)
 	}
-	return sorted(routes)
-}
-
-// sorted puts routes, and the communities of each, which are sets, in one order.
-func sorted(routes []lab.Route) []lab.Route {
-	slices.SortFunc(routes, func(a, b lab.Route) int {
-		return cmp.Or(strings.Compare(a.Prefix.String(), b.Prefix.String()), a.NextHop.Compare(b.NextHop))
-	})
-	for _, r := range routes {
-		slices.Sort(r.Communities)
-		slices.Sort(r.Large)
-	}
-	return routes
-}
-
-// Check tells how a router's table differs from what is wanted.
-func (c *Cluster) Check(router string, wanted []lab.Route) error {
-	routes, err := c.Routers[router].Routes()
-	if err != nil {
-		return err
-	}
-	if got, want := show(sorted(routes)), show(sorted(wanted)); got != want {
-		return fmt.Errorf("router %s has\n%s\nand should have\n%s", router, got, want)
-	}
-	return nil
-}
-
-func show(routes []lab.Route) string {
-	var b strings.Builder
-	for _, r := range routes {
-		fmt.Fprintf(&b, "  %+v\n", r)
-	}
-	return b.String()
+	return ids
 }
 
 // Log is what all daemons have written, for a test that fails.
 func (c *Cluster) Log() string {
+	if c.Lab == nil {
+		return ""
+	}
 	var b strings.Builder
 	_ = filepath.WalkDir(c.Lab.Dir, func(path string, _ os.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".log") {
@@ -326,8 +414,63 @@ func (c *Cluster) Log() string {
 
 // Close ends everything and removes it.
 func (c *Cluster) Close() error {
+	if c.Lab == nil {
+		return nil
+	}
+	c.Client.close()
 	for _, n := range c.Nodes {
 		n.service.close()
 	}
 	return c.Lab.Close()
+}
+
+// Alive is an error where a program has ended by itself that should run.
+func (c *Cluster) Alive(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, id := range c.NodeIDs() {
+		n := c.Nodes[id]
+		for _, p := range []*lab.Process{n.Speaker, n.Announcer, n.PhoneHome} {
+			if err := died(p); err != nil {
+				return fmt.Errorf("%s on %s: %w", p.Name, id, err)
+			}
+		}
+	}
+	if c.Deployer != nil {
+		if err := died(c.Deployer.process); err != nil {
+			return fmt.Errorf("deployer: %w", err)
+		}
+	}
+	return nil
+}
+
+func died(p *lab.Process) error {
+	if p == nil {
+		return nil
+	}
+	select {
+	case <-p.Done():
+		lines := strings.Split(strings.TrimSpace(p.Output()), "\n")
+		return fmt.Errorf("it ended (%w) and last said: %s", errors.Join(p.Err(), errEnded), strings.Join(lines[max(0, len(lines)-3):], "\n  "))
+	default:
+		return nil
+	}
+}
+
+var errEnded = errors.New("nobody stopped it")
+
+// forwarding makes a router of a host.
+var forwarding = []string{"net/ipv4/ip_forward=1", "net/ipv6/conf/all/forwarding=1", "net/ipv4/fib_multipath_hash_policy=1", "net/ipv6/fib_multipath_hash_policy=1"}
+
+// setSysctl writes settings of the kernel for the host's network, path=value.
+func setSysctl(h *lab.Host, settings ...string) error {
+	return h.Inside(func() error {
+		var errs []error
+		for _, s := range settings {
+			path, value, _ := strings.Cut(s, "=")
+			errs = append(errs, os.WriteFile(filepath.Join("/proc/sys", path), []byte(value), 0o644))
+		}
+		return errors.Join(errs...)
+	})
 }

@@ -1,32 +1,33 @@
 package labcluster
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
+	"syscall"
 	"time"
 
 	"github.com/centra/plasmacloud/nixeval"
 	"github.com/centra/plasmacloud/vmtests/lab"
 )
 
-// Node is a host of the cluster with its gobgpd, its announcer and its service.
+// Node is a host of the cluster with its daemons, and the service that its checks ask.
 type Node struct {
 	*lab.Host
 	ID        string
 	Evaluated nixeval.Node
-	Speaker   *lab.Process
+	Machine   nixeval.Machine
+	Speaker   *lab.Process // nil: it has none, or it was stopped
 	Announcer *lab.Process
+	PhoneHome *lab.Process
 
 	cluster *Cluster
+	place   place
 	service service
 }
 
@@ -46,91 +47,234 @@ func (n *Node) VIPs() []VIP {
 	var file struct {
 		VIPs []VIP `json:"vips"`
 	}
-	text, err := n.Evaluated.AnnouncerJSON()
-	if err == nil {
-		err = json.Unmarshal(text, &file)
+	if n.Machine.Announcer == nil {
+		return nil
 	}
-	if err != nil {
+	if err := json.Unmarshal(n.Machine.Announcer, &file); err != nil {
 		panic(err) // Nix has checked it
 	}
 	return file.VIPs
 }
 
-// NextHop is the node's own address of the VIP's family.
-func (n *Node) NextHop(vip netip.Addr) netip.Addr {
-	own := addresses(netip.MustParseAddr(n.Evaluated.IP), 0)
-	if vip.Is6() {
-		return own[1].Addr()
+// holdInterface is what holds the node's VIPs.
+func (n *Node) holdInterface() string {
+	var file struct {
+		Hold struct{ Interface string } `json:"hold"`
 	}
-	return own[0].Addr()
+	_ = json.Unmarshal(n.Machine.Announcer, &file) // Nix has checked it
+	return cmp.Or(file.Hold.Interface, "lo")
 }
 
-func (n *Node) config() string   { return filepath.Join(n.Dir, "announcer.json") }
-func (n *Node) settings() string { return filepath.Join(n.Dir, "gobgpd.toml") }
-func (n *Node) socket() string   { return filepath.Join(n.Dir, "control.sock") }
+// NextHop is the node's own address of the VIP's family.
+func (n *Node) NextHop(vip netip.Addr) netip.Addr { return n.place[family(vip)] }
+
+func (n *Node) config() string        { return filepath.Join(n.Dir, "announcer.json") }
+func (n *Node) clusterConfig() string { return filepath.Join(n.Dir, "cluster-config.json") }
+func (n *Node) socket() string        { return filepath.Join(n.Dir, "control.sock") }
+func (n *Node) settings() string {
+	return filepath.Join(n.Dir, map[string]string{"gobgp": "gobgpd.json", "bird": "bird.conf", "frr": "frr.conf"}[n.Machine.BGP.Backend])
+}
+
+// prepare gives the host what its daemons expect of it, and writes their files.
+func (n *Node) prepare() error {
+	if bgp := n.Machine.BGP; bgp != nil {
+		for name, peer := range bgp.Peers {
+			if peer.LocalAddress == nil {
+				continue
+			}
+			own, err := netip.ParseAddr(*peer.LocalAddress)
+			if err != nil {
+				return fmt.Errorf("localAddress of %s: %w", name, err)
+			}
+			if own != n.place[family(own)] {
+				if err := n.Addresses("eth0", netip.PrefixFrom(own, own.BitLen())); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return n.WriteFiles()
+}
+
+// WriteFiles writes what Nix has made for the daemons, which are told by [Node.Reload].
+func (n *Node) WriteFiles() error {
+	errs := []error{os.WriteFile(n.clusterConfig(), []byte(n.Evaluated.ClusterConfig), 0o600)}
+	if bgp := n.Machine.BGP; bgp != nil {
+		text := bgp.Config
+		password := n.cluster.cfg.Password
+		if bgp.Backend == "gobgp" {
+			quoted, _ := json.Marshal(password)
+			password = string(quoted[1 : len(quoted)-1])
+		}
+		for i := 1; strings.Contains(text, fmt.Sprintf("@password-%d@", i)); i++ {
+			text = strings.ReplaceAll(text, fmt.Sprintf("@password-%d@", i), password)
+			n.cluster.instead("the passwords of peers are the lab's own")
+		}
+		errs = append(errs, os.WriteFile(n.settings(), []byte(text), 0o644))
+	}
+	if n.Machine.Announcer != nil {
+		announcer, err := n.forThisHost(n.Machine.Announcer)
+		errs = append(errs, err)
+		if err == nil {
+			errs = append(errs, n.WriteConfig(announcer))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // WriteConfig replaces announcer.json.
 func (n *Node) WriteConfig(text []byte) error { return os.WriteFile(n.config(), text, 0o600) }
 
-// writeSettings writes gobgpd.toml, with the passwords in it as the unit puts them there.
-func (n *Node) writeSettings(cfg Config) error {
-	text := cfg.Cluster.GoBGPD[n.ID]
-	template := filepath.Join(n.Dir, "template.toml")
-	if err := os.WriteFile(template, []byte(text), 0o600); err != nil {
-		return err
+// Boot starts all that the node runs.
+func (n *Node) Boot() error {
+	var errs []error
+	if n.Machine.BGP != nil {
+		errs = append(errs, n.StartSpeaker())
 	}
-	secret := filepath.Join(n.Dir, "password")
-	if err := os.WriteFile(secret, []byte(cfg.Password), 0o600); err != nil {
-		return err
+	if n.Machine.Announcer != nil {
+		errs = append(errs, n.StartAnnouncer())
 	}
-	args := []string{filepath.Join(cfg.Repo, "nix/nix-nos/modules/bgp/render-passwords.sh"), "toml", template, n.settings(), "/"}
-	for i := 1; ; i++ {
-		mark := fmt.Sprintf("@password-%d@", i)
-		if !strings.Contains(text, mark) {
-			break
-		}
-		args = append(args, mark, secret)
+	if n.cluster.Deployer != nil {
+		errs = append(errs, n.StartPhoneHome())
 	}
-	if out, err := exec.Command("bash", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("render passwords: %w: %s", err, out)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("node %s: %w", n.ID, err)
 	}
 	return nil
 }
 
-// StartSpeaker starts gobgpd, as its unit does.
+// PowerOff ends everything on the node at once and takes it off the network, with
+// what its announcer put into the kernel; its service goes too.
+func (n *Node) PowerOff() error {
+	n.service.stop()
+	errs := []error{n.Plug("eth0", false), n.KillAll()}
+	if n.cluster.Deployer != nil {
+		errs = append(errs, n.Plug("mgmt", false))
+	}
+	n.Speaker, n.Announcer, n.PhoneHome = nil, nil, nil
+	for _, v := range n.VIPs() {
+		// What is not there cannot be removed.
+		_, _ = n.IP("addr", "del", netip.PrefixFrom(v.Address, v.Address.BitLen()).String(), "dev", n.holdInterface())
+		_, _ = n.IP("route", "del", "local", v.Address.String(), "dev", n.holdInterface(), "table", "local")
+	}
+	// An order to drain outlives a boot: it is in /var. A socket does not.
+	_ = os.Remove(n.socket())
+	return errors.Join(errs...)
+}
+
+// PowerOn boots the node again.
+func (n *Node) PowerOn() error {
+	errs := []error{n.Plug("eth0", true)}
+	if n.cluster.Deployer != nil {
+		errs = append(errs, n.Plug("mgmt", true))
+	}
+	return errors.Join(append(errs, n.serve(), n.Boot())...)
+}
+
+// StartSpeaker starts the BGP daemon, as its unit does.
 func (n *Node) StartSpeaker() (err error) {
-	n.Speaker, err = n.Start("gobgpd", "env", "GODEBUG=multipathtcp=0", filepath.Join(n.programs(), "gobgpd"), "-f", n.settings(), "--api-hosts", "127.0.0.1:50051")
+	bgp := n.Machine.BGP
+	switch bgp.Backend {
+	case "bird":
+		n.Speaker, err = n.StartBIRDFrom(n.settings())
+	case "frr":
+		n.Speaker, err = n.StartFRRFrom(n.Dir, bgp.Options...)
+	default:
+		n.Speaker, err = n.Start("gobgpd", "env", "GODEBUG=multipathtcp=0", n.cluster.cfg.Programs.GoBGPD, "-t", "json", "-f", n.settings(), "--api-hosts", bgp.APIAddress)
+		if err == nil && bgp.Injects {
+			err = n.inject()
+		}
+	}
 	return err
+}
+
+// inject does what the unit gobgpd-announcements does.
+func (n *Node) inject() error {
+	bgp := n.Machine.BGP
+	host, port, _ := strings.Cut(bgp.APIAddress, ":")
+	gobgp := []string{n.cluster.cfg.Programs.GoBGP, "-u", host, "-p", port, "global"}
+	if err := lab.Eventually(daemonStart, func() error {
+		out, err := n.Run(gobgp...)
+		if err == nil && !strings.Contains(out, fmt.Sprint(bgp.ASN)) {
+			err = errors.New("gobgpd has no configuration yet")
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	for line := range strings.Lines(bgp.Routes) {
+		if _, err := n.Run(append(append([]string{}, gobgp...), append([]string{"rib", "add"}, strings.Fields(line)...)...)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// daemonStart bounds the time until a daemon answers.
+const daemonStart = 20 * time.Second
+
+// StopSpeaker stops the BGP daemon as its unit does, and waits for its end.
+func (n *Node) StopSpeaker() error {
+	p := n.Speaker
+	n.Speaker = nil
+	if n.Machine.BGP.Backend == "gobgp" && n.Machine.BGP.KeepRoutes {
+		return p.Kill()
+	}
+	if err := p.Stop(daemonStart); err != nil && !p.Ended() {
+		return err
+	}
+	return nil
 }
 
 // StartAnnouncer starts the announcer, as its unit does.
 func (n *Node) StartAnnouncer() (err error) {
-	n.Announcer, err = n.Start("announcer", filepath.Join(string(n.cluster.cfg.Programs), "plasmacloud-announcer"), "run",
+	n.Announcer, err = n.Start("announcer", filepath.Join(n.cluster.cfg.Programs.Bin, "plasmacloud-announcer"), "run",
 		"--config", n.config(), "--control", n.socket(), "--drains", filepath.Join(n.Dir, "drains.json"))
 	return err
 }
 
-func (n *Node) programs() string { return n.cluster.cfg.Programs.speaker(n.cluster.cfg.Speaker) }
+// StartPhoneHome starts phone-home, as its unit does, with the deployer's address here.
+func (n *Node) StartPhoneHome() (err error) {
+	n.PhoneHome, err = n.Start("phone-home", filepath.Join(n.cluster.cfg.Programs.Bin, "plasmacloud-phone-home"),
+		"--config", n.clusterConfig(), "--phase", "ready", "--heartbeat", "--deployer-url", n.cluster.Deployer.URL,
+		"--machine-id", "lab-machine-"+n.ID, "--secret-file", filepath.Join(n.Dir, "secret"))
+	return err
+}
+
+// Reload applies another evaluation of the node, as a switch to it does.
+func (n *Node) Reload(e *Evaluated) error {
+	manifest, machine := e.Manifest.Nodes[n.ID], e.Machines[n.ID]
+	restart := machine.BGP != nil && n.Machine.BGP != nil && machine.BGP.Config != n.Machine.BGP.Config
+	rejoin := manifest.ClusterConfig != n.Evaluated.ClusterConfig
+	n.Evaluated, n.Machine = manifest, machine
+	if err := errors.Join(n.WriteFiles(), n.serve()); err != nil {
+		return err
+	}
+	var errs []error
+	if restart {
+		errs = append(errs, n.RestartSpeaker())
+	}
+	if n.Announcer != nil {
+		errs = append(errs, n.Announcer.Signal(syscall.SIGHUP))
+	}
+	if rejoin && n.PhoneHome != nil {
+		errs = append(errs, n.PhoneHome.Kill(), n.StartPhoneHome())
+	}
+	return errors.Join(errs...)
+}
 
 // GoBGP runs the speaker's command line.
 func (n *Node) GoBGP(args ...string) (string, error) {
-	return n.Run(append([]string{filepath.Join(n.programs(), "gobgp")}, args...)...)
+	return n.Run(append([]string{n.cluster.cfg.Programs.GoBGP}, args...)...)
 }
 
 // Plasmactl runs plasmactl with the announcer's socket.
 func (n *Node) Plasmactl(args ...string) (string, error) {
-	return n.Run(append([]string{"env", "PLASMACLOUD_ANNOUNCER_SOCKET=" + n.socket(), filepath.Join(string(n.cluster.cfg.Programs), "plasmactl")}, args...)...)
+	return n.Run(append([]string{"env", "PLASMACLOUD_ANNOUNCER_SOCKET=" + n.socket(), filepath.Join(n.cluster.cfg.Programs.Bin, "plasmactl")}, args...)...)
 }
 
-// Cut takes the node off the network, or puts it back.
-func (n *Node) Cut(off bool) error {
-	state := "up"
-	if off {
-		state = "down"
-	}
-	_, err := n.cluster.Lab.SwitchHost.IP("link", "set", "to-"+n.ID, state)
-	return err
-}
+// Cut takes the node off its network, or puts it back. The way to the deployer stays.
+func (n *Node) Cut(off bool) error { return n.Plug("eth0", !off) }
 
 // Lose drops so many percent of the packets that come to the node, loopback's
 // aside; 0: none. (tc's netem is not in every kernel.)
@@ -142,58 +286,36 @@ func (n *Node) Lose(percent int) error {
 	return err
 }
 
-// service answers the checks of a node at port 8080, each VIP's at its own path.
-type service struct {
-	mu     sync.Mutex
-	failed map[string]bool // by path; "" is all
-	asked  map[string]int
-	server *http.Server
-}
-
-func (n *Node) serve() error {
-	listener, err := n.Listen("tcp", ":8080")
-	if err != nil {
+// Split drops what the node and the router send each other, or no longer does.
+func (n *Node) Split(r *Router, apart bool) error {
+	if _, err := n.Run("nft", "flush", "ruleset"); err != nil || !apart {
 		return err
 	}
-	s := &n.service
-	s.failed, s.asked = map[string]bool{}, map[string]int{}
-	s.server = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.asked[r.URL.Path]++
-		if s.failed[""] || s.failed[r.URL.Path] {
-			w.WriteHeader(http.StatusServiceUnavailable)
+	var from, to []string
+	for f, a := range r.topology.place {
+		if a.IsValid() {
+			word := []string{"ip", "ip6"}[f]
+			from = append(from, fmt.Sprintf("%s saddr %s drop;", word, a))
+			to = append(to, fmt.Sprintf("%s daddr %s drop;", word, a))
 		}
-	})}
-	go func(server *http.Server, l net.Listener) {
-		_ = server.Serve(l) // until it is closed
-	}(s.server, listener)
-	return nil
-}
-
-func (s *service) close() {
-	if s.server != nil {
-		_ = s.server.Close()
 	}
+	_, err := n.Run("nft", fmt.Sprintf("table inet split { chain in { type filter hook input priority 0; %s }; chain out { type filter hook output priority 0; %s }; }",
+		strings.Join(from, " "), strings.Join(to, " ")))
+	return err
 }
 
-// Fail makes the service refuse, or answer again, a path, or all if it is empty.
-func (n *Node) Fail(path string, fails bool) {
-	n.service.mu.Lock()
-	defer n.service.mu.Unlock()
-	n.service.failed[path] = fails
-}
-
-// Asked is how often each path was asked for.
-func (n *Node) Asked() map[string]int {
-	n.service.mu.Lock()
-	defer n.service.mu.Unlock()
-	counts := map[string]int{}
-	for path, count := range n.service.asked {
-		counts[path] = count
+// Delay holds back what the node sends for so long; 0: not at all.
+func (n *Node) Delay(by time.Duration) error {
+	if by == 0 {
+		_, err := n.Run("tc", "qdisc", "del", "dev", "eth0", "root")
+		return err
 	}
-	return counts
+	_, err := n.Run("tc", "qdisc", "replace", "dev", "eth0", "root", "netem", "delay", fmt.Sprintf("%dus", by.Microseconds()))
+	if err != nil && strings.Contains(err.Error(), "qdisc kind is unknown") {
+		return fmt.Errorf("this kernel cannot delay packets: it has no netem (module sch_netem): %w", err)
+	}
+	return err
 }
 
-// RestartSpeaker kills gobgpd and starts it.
+// RestartSpeaker kills the BGP daemon and starts it.
 func (n *Node) RestartSpeaker() error { return errors.Join(n.Speaker.Kill(), n.StartSpeaker()) }

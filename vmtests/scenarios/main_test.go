@@ -22,7 +22,7 @@ const repo = "../.."
 // that does much else.
 const patience = 60 * time.Second
 
-var programs labcluster.Programs
+var programs labcluster.Built
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -47,7 +47,7 @@ func run(m *testing.M) int {
 // start runs a cluster until the test is over.
 func start(t *testing.T, name, speaker string, cluster *labcluster.Evaluated) *labcluster.Cluster {
 	t.Helper()
-	c, err := labcluster.Start(labcluster.Config{Name: name, Repo: repo, Programs: programs, Speaker: speaker, Cluster: cluster, Password: `p'w\$x&|#!{@`})
+	c, err := labcluster.Start(labcluster.Config{Name: name, Programs: programs.With(speaker), Cluster: cluster, Password: `p'w\$x&|#!{@`})
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(c.Log())

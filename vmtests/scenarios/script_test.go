@@ -117,7 +117,7 @@ func (p *play) clusterCommand(args []string) error {
 		if err != nil {
 			return err
 		}
-		p.c, err = labcluster.Start(labcluster.Config{Name: "play" + p.speaker, Repo: repo, Programs: programs, Speaker: p.speaker, Cluster: evaluated})
+		p.c, err = labcluster.Start(labcluster.Config{Name: "play" + p.speaker, Programs: programs.With(p.speaker), Cluster: evaluated})
 		p.ts.Defer(func() { p.ts.Check(p.c.Close()) })
 		if err != nil {
 			return err
@@ -130,13 +130,8 @@ func (p *play) clusterCommand(args []string) error {
 		if err != nil {
 			return err
 		}
-		for id, n := range p.c.Nodes {
-			n.Evaluated = evaluated.Manifest.Nodes[id]
-			announcer, err := n.Evaluated.AnnouncerJSON()
-			if err := errors.Join(err, n.WriteConfig(announcer)); err != nil {
-				return err
-			}
-			if err := n.Announcer.Signal(syscall.SIGHUP); err != nil {
+		for _, n := range p.c.Nodes {
+			if err := n.Reload(evaluated); err != nil {
 				return err
 			}
 		}
@@ -325,8 +320,7 @@ func (p *play) checkCommand(args []string) error {
 	if len(args) == 3 {
 		path = args[2]
 	}
-	p.node(args[1]).Fail(path, args[0] == "fail")
-	return nil
+	return p.node(args[1]).Fail(path, args[0] == "fail")
 }
 
 func (p *play) vipCommand(args []string) error {

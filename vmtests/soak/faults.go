@@ -157,8 +157,7 @@ func (v *victim) harm(random *rand.Rand) (string, error) {
 	case 10:
 		path := []string{"/a", "/b"}[random.IntN(2)]
 		v.failed[path] = !v.failed[path]
-		v.Fail(path, v.failed[path])
-		return fmt.Sprintf("check %s fails: %t", path, v.failed[path]), nil
+		return fmt.Sprintf("check %s fails: %t", path, v.failed[path]), v.Fail(path, v.failed[path])
 	default:
 		// One that does not run, or ends, cannot be told.
 		vip := vips[random.IntN(len(vips))].Address.String()

@@ -64,7 +64,9 @@ func (s soak) flapping(ctx context.Context, vips int, long time.Duration) (err e
 		for range 1 + flaps/10 {
 			path := fmt.Sprintf("/%d", random.IntN(flaps))
 			failed[path] = !failed[path]
-			node.Fail(path, failed[path])
+			if err := node.Fail(path, failed[path]); err != nil {
+				return err
+			}
 		}
 		time.Sleep(min(250*time.Millisecond, long/50))
 		now, err := measure(ctx, node)
@@ -74,7 +76,9 @@ func (s soak) flapping(ctx context.Context, vips int, long time.Duration) (err e
 		used = append(used, now)
 	}
 	for path := range failed {
-		node.Fail(path, false)
+		if err := node.Fail(path, false); err != nil {
+			return err
+		}
 	}
 	if err := hasRoutes(c, vips); err != nil {
 		return err
@@ -127,7 +131,7 @@ func manyVIPs(node *labcluster.Node, vips, flaps int) error {
 	for i := range list {
 		list[i] = map[string]any{"address": netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}).String(), "hold": "route"}
 		if i < flaps {
-			list[i]["checks"] = []any{map[string]any{"type": "http", "url": fmt.Sprintf("http://127.0.0.1:8080/%d", i), "interval": "200ms", "timeout": "200ms", "rise": 2, "fall": 2}}
+			list[i]["checks"] = []any{map[string]any{"type": "http", "url": fmt.Sprintf("http://127.0.0.1:80/%d", i), "interval": "200ms", "timeout": "200ms", "rise": 2, "fall": 2}}
 		}
 	}
 	config["vips"] = list

@@ -79,7 +79,7 @@ func run(ctx context.Context, only string, long time.Duration, seed uint64, spea
 // soak is what the parts need to know.
 type soak struct {
 	repo     string // the checkout
-	programs labcluster.Programs
+	programs labcluster.Built
 	speaker  string
 	seed     uint64
 	say      func(format string, args ...any)
@@ -91,7 +91,7 @@ func (s soak) start(ctx context.Context, name, module string) (*labcluster.Clust
 	if err != nil {
 		return nil, err
 	}
-	return labcluster.Start(labcluster.Config{Name: name + s.speaker, Repo: s.repo, Programs: s.programs, Speaker: s.speaker, Cluster: evaluated[name]})
+	return labcluster.Start(labcluster.Config{Name: name + s.speaker, Programs: s.programs.With(s.speaker), Cluster: evaluated[name]})
 }
 
 // finish closes the cluster, and shows what it logged where something went wrong.

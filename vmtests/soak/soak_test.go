@@ -15,7 +15,7 @@ import (
 	"github.com/centra/plasmacloud/vmtests/labcluster"
 )
 
-var programs labcluster.Programs
+var programs labcluster.Built
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 

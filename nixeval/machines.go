@@ -1,0 +1,154 @@
+package nixeval
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Machine is what NixOS makes of one node: the configuration of its BGP daemon
+// as the modules wrote it, and the machine's own assertions.
+type Machine struct {
+	FailedAssertions []string
+	Announcer        json.RawMessage // announcer.json; nil: the machine runs none
+	BGP              *Speaker        // nil: no BGP daemon
+}
+
+// Speaker is a machine's BGP daemon.
+type Speaker struct {
+	Backend       string                 `json:"backend"` // gobgp, bird or frr
+	ASN           uint32                 `json:"asn"`
+	Port          uint16                 `json:"port"` // where peers connect
+	Peers         map[string]SpeakerPeer `json:"peers"`
+	Announcements []SpeakerRoute         `json:"announcements"`
+	Injects       bool                   `json:"injects"` // the announcements, and not the announcer
+	APIAddress    string                 `json:"apiAddress"`
+	KeepRoutes    bool                   `json:"keepRoutes"` // gobgp is stopped so that peers keep its routes
+
+	// Config is the daemon's configuration: gobgpd's as JSON, bird.conf, or frr.conf.
+	// In place of the passwords of peers it has @password-1@, @password-2@ and so on.
+	Config string `json:"config"`
+	// Options are further arguments of FRR's bgpd.
+	Options []string `json:"options"`
+	// Routes are those that gobgpd is given as it starts, a line each; see nix-nos' gobgp-announce.sh.
+	Routes string `json:"routes"`
+}
+
+// SpeakerPeer is a peer with all of its options that the other side has to match.
+type SpeakerPeer struct {
+	Address         *string         `json:"address"` // nil: whoever is on Interface
+	Interface       *string         `json:"interface"`
+	ASN             uint32          `json:"asn"`
+	Password        bool            `json:"password"`
+	LocalAddress    *string         `json:"localAddress"`
+	Passive         bool            `json:"passive"`
+	Multihop        *int            `json:"multihop"`
+	TTLSecurity     *int            `json:"ttlSecurity"`
+	Hold            int             `json:"hold"` // seconds
+	GracefulRestart bool            `json:"gracefulRestart"`
+	Families        []string        `json:"families"` // ipv4, ipv6
+	BFD             bool            `json:"bfd"`
+	Export          json.RawMessage `json:"export"` // "all", "none" or rules
+}
+
+// SpeakerRoute is an entry of nix-nos.bgp.announcements.
+type SpeakerRoute struct {
+	Prefix      string   `json:"prefix"`
+	Peers       []string `json:"peers"` // nil: all
+	NextHop     *string  `json:"nextHop"`
+	Communities []string `json:"communities"`
+	MED         *uint32  `json:"med"`
+	LocalPref   *uint32  `json:"localPref"`
+	Prepend     int      `json:"prepend"`
+	Aggregate   bool     `json:"aggregate"`
+}
+
+// MachinesResult is a cluster with its machines, by node id.
+type MachinesResult struct {
+	Result
+	Machines map[string]Machine
+}
+
+// MachinesFunction is the Nix function that EvalMachines applies: to the name of
+// a cluster, or "", and to the flake's nixosConfigurations. [DecodeMachines] reads
+// what it returns.
+//
+//go:embed machines.nix
+var MachinesFunction string
+
+// EvalMachines evaluates the cluster as [Evaluator.Eval] does, and the NixOS
+// configuration of each of its nodes with it, in one evaluation. That takes
+// more time a node than the cluster's data alone. A machine that fails its own
+// assertions is an [AssertionError].
+func (e *Evaluator) EvalMachines(ctx context.Context, ref string) (*MachinesResult, error) {
+	flake, err := parseRef(ref)
+	if err != nil {
+		return nil, err
+	}
+	if !clusterName.MatchString(flake.fragment) {
+		return nil, fmt.Errorf("%q after '#' is no cluster name: want letters, digits, '-' and '_'", flake.fragment)
+	}
+	raw, result, err := e.eval(ctx, flake, "nixosConfigurations", "--apply", fmt.Sprintf("(%s) %q", MachinesFunction, flake.fragment))
+	var evalErr *EvalError
+	if errors.As(err, &evalErr) {
+		// What is wrong with the cluster is said better without its machines.
+		if _, plain := e.Eval(ctx, ref); plain != nil {
+			return nil, plain
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	out, err := DecodeMachines(raw)
+	if err != nil {
+		return nil, fmt.Errorf("evaluate %s: %w", flake.given, err)
+	}
+	out.Lib, out.Nix, out.Took, out.Memory = result.Lib, result.Nix, result.Took, result.Memory
+	return out, nil
+}
+
+// DecodeMachines reads the JSON of what [MachinesFunction] returns.
+func DecodeMachines(raw []byte) (*MachinesResult, error) {
+	var whole struct {
+		Manifest json.RawMessage `json:"manifest"`
+		Machines map[string]struct {
+			FailedAssertions []string `json:"failedAssertions"`
+			Announcer        *string  `json:"announcer"`
+			BGP              *Speaker `json:"bgp"`
+		} `json:"machines"`
+	}
+	if err := json.Unmarshal(raw, &whole); err != nil {
+		return nil, fmt.Errorf("machines: %w", err)
+	}
+	manifest, err := DecodeManifest(bytes.NewReader(whole.Manifest))
+	if err != nil {
+		return nil, err
+	}
+	out := &MachinesResult{Result: Result{Manifest: manifest}, Machines: map[string]Machine{}}
+	var failed []string
+	for _, id := range slices.Sorted(maps.Keys(whole.Machines)) {
+		m := whole.Machines[id]
+		for _, message := range m.FailedAssertions {
+			failed = append(failed, id+": "+message)
+		}
+		machine := Machine{FailedAssertions: m.FailedAssertions, BGP: m.BGP}
+		if m.Announcer != nil {
+			machine.Announcer = json.RawMessage(*m.Announcer)
+		}
+		out.Machines[id] = machine
+	}
+	if len(failed) > 0 {
+		return nil, &AssertionError{failed}
+	}
+	for _, id := range manifest.NodeIDs() {
+		if _, has := out.Machines[id]; !has {
+			return nil, fmt.Errorf("nixosConfigurations of the flake has no machine for node %s; hand on both outputs of mkCluster, plasmacloud and nixosConfigurations", id)
+		}
+	}
+	return out, nil
+}
