@@ -1,19 +1,13 @@
 package main
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/centra/plasmacloud/vmtests/demo"
 )
-
-// enterVariable tells the demo in a user namespace how to get there from outside.
-const enterVariable = "PLASMACLOUD_DEMO_ENTER"
 
 func demoCommand() *cobra.Command {
 	var flags evalFlags
@@ -39,7 +33,7 @@ Exit status: 0 all of it worked; 1 it did not; 64 the command line is wrong.`,
 				return err
 			}
 			if os.Geteuid() != 0 {
-				return inUserNamespace(cmd)
+				return inUserNamespace(cmd, "all of the demo")
 			}
 			self, err := os.Executable()
 			if err != nil {
@@ -59,26 +53,4 @@ Exit status: 0 all of it worked; 1 it did not; 64 the command line is wrong.`,
 	flags.register(cmd)
 	cmd.Flags().BoolVar(&keep, "keep", false, "go on serving until Ctrl-C")
 	return cmd
-}
-
-// inUserNamespace replaces this process by itself as root of a user namespace
-// with a network and a /run of its own.
-func inUserNamespace(cmd *cobra.Command) error {
-	unshare, err := exec.LookPath("unshare")
-	if err != nil {
-		return fmt.Errorf("root is needed to make a network namespace for the VIPs: run it as root, or install util-linux for a user namespace: %w", err)
-	}
-	namespace := []string{"--user", "--map-root-user", "--net", "--mount"}
-	if out, err := exec.CommandContext(cmd.Context(), unshare, append(namespace, "true")...).CombinedOutput(); err != nil {
-		return fmt.Errorf("root is needed to make a network namespace for the VIPs, and this kernel gives no user namespace to others: run it as root (%w: %s)", err, out)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(cmd.ErrOrStderr(), "plasmactl: root is needed to make a network namespace for the VIPs; as another user, all of the demo runs in a user namespace")
-	args := append([]string{"unshare"}, namespace...)
-	args = append(args, "--", "sh", "-c", "ip link set lo up && mount -t tmpfs tmpfs /run && "+
-		enterVariable+`="nsenter --target $$ --user --net --mount --preserve-credentials" exec "$@"`, "sh", self)
-	return syscall.Exec(unshare, append(args, os.Args[1:]...), os.Environ())
 }

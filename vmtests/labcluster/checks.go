@@ -205,7 +205,7 @@ func differences(got, want lab.Route) (list []string) {
 func (n *Node) checkHeld() Check {
 	vips := n.VIPs()
 	what := "holds " + plural(len(vips), "VIP", "VIPs")
-	held, err := n.taken()
+	held, err := n.Taken()
 	if err != nil {
 		return check(n.ID, what, err.Error())
 	}
@@ -220,8 +220,8 @@ func (n *Node) checkHeld() Check {
 	return check(n.ID, what, problems...)
 }
 
-// taken is what the kernel takes as its own: every address, and every local route.
-func (n *Node) taken() (map[netip.Addr]bool, error) {
+// Taken is what the kernel takes as its own: every address, and every local route.
+func (n *Node) Taken() (map[netip.Addr]bool, error) {
 	all := map[netip.Addr]bool{}
 	for _, f := range []string{"-4", "-6"} {
 		out, err := n.IP(f, "route", "show", "table", "local", "type", "local")

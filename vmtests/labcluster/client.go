@@ -140,6 +140,16 @@ func (c *Client) Pull(vip netip.Addr, router string, every time.Duration) (*Pull
 // another node, which knows nothing of it: routers do not know connections.
 var errMoved = errors.New("the connection was reset")
 
+// Try asks once for the VIP by the router.
+func (c *Client) Try(vip netip.Addr, router string) error {
+	source, has := c.sources[router]
+	if !has {
+		return fmt.Errorf("no client is behind router %s; there is one behind: %s", router, strings.Join(c.Via, ", "))
+	}
+	_, err := c.ask(source[family(vip)], vip)
+	return err
+}
+
 func (c *Client) ask(from, vip netip.Addr) (node string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
@@ -200,20 +210,24 @@ func (p *Pull) Requests() []Request {
 type Tally struct {
 	Requests int            `json:"requests"`
 	Lost     int            `json:"lost"`
-	Moved    int            `json:"moved"`  // answered at the second try, after a reset
-	Gap      time.Duration  `json:"gap_ns"` // the longest time from an answer to the next one with a lost request between
+	Moved    int            `json:"moved"`      // answered at the second try, after a reset
+	Outage   time.Duration  `json:"outage_ns"`  // the longest time in which requests were lost, some or all
+	Silence  time.Duration  `json:"silence_ns"` // the longest time in which none was answered, and some were lost
 	Nodes    map[string]int `json:"nodes"`
 	First    string         `json:"first_error,omitempty"`
 }
 
+// outageLeast is how long one lost request counts as an outage.
+const outageLeast = time.Millisecond
+
 // Count counts what became of requests.
 func Count(list []Request) Tally {
 	t := Tally{Requests: len(list), Nodes: map[string]int{}}
-	var good time.Time
+	var good, began, before time.Time // the last answer; the outage's first request, and the last one so far
 	lost := false
-	gap := func(until time.Time) {
+	silence := func(until time.Time) {
 		if lost && !good.IsZero() {
-			t.Gap = max(t.Gap, until.Sub(good))
+			t.Silence = max(t.Silence, until.Sub(good))
 		}
 	}
 	for _, r := range list {
@@ -221,6 +235,12 @@ func Count(list []Request) Tally {
 			if t.Lost++; t.First == "" {
 				t.First = r.Err.Error()
 			}
+			// What is lost again soon is lost to the same outage.
+			if before.IsZero() || r.At.Sub(before) > requestTimeout {
+				began = r.At
+			}
+			before = r.At
+			t.Outage = max(t.Outage, r.At.Sub(began)+outageLeast)
 			lost = true
 			continue
 		}
@@ -228,11 +248,11 @@ func Count(list []Request) Tally {
 			t.Moved++
 		}
 		t.Nodes[r.Node]++
-		gap(r.At)
+		silence(r.At)
 		good, lost = r.At, false
 	}
 	if len(list) > 0 {
-		gap(list[len(list)-1].At)
+		silence(list[len(list)-1].At)
 	}
 	return t
 }

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/centra/plasmacloud/vmtests/lab"
 )
@@ -337,10 +338,10 @@ func (c *Cluster) start() error {
 	if err := c.Deployer.Start(); err != nil {
 		return err
 	}
-	if err := inParallel(slices.Collect(maps.Values(c.Routers)), (*Router).Start); err != nil {
+	if err := InParallel(slices.Collect(maps.Values(c.Routers)), (*Router).Start); err != nil {
 		return err
 	}
-	return inParallel(slices.Collect(maps.Values(c.Nodes)), func(n *Node) error {
+	return InParallel(slices.Collect(maps.Values(c.Nodes)), func(n *Node) error {
 		return errors.Join(n.serve(), n.Boot())
 	})
 }
@@ -348,7 +349,8 @@ func (c *Cluster) start() error {
 // atOnce is how many hosts are started side by side: it is mostly waiting.
 const atOnce = 8
 
-func inParallel[T any](list []T, do func(T) error) error {
+// InParallel does something with each of a list, some of them side by side.
+func InParallel[T any](list []T, do func(T) error) error {
 	var wait sync.WaitGroup
 	errs := make([]error, len(list))
 	places := make(chan struct{}, atOnce)
@@ -390,6 +392,24 @@ func (r *Router) Neighbors() (ids []string) {
 		ids = append(ids, p.node)
 	}
 	return ids
+}
+
+// Reload applies another evaluation to nodes, as a switch to it does, and gives
+// the deployer its manifest.
+func (c *Cluster) Reload(e *Evaluated, ids ...string) error {
+	c.cfg.Cluster = e
+	var errs []error
+	if c.Deployer != nil && c.Deployer.process != nil {
+		errs = append(errs, c.Deployer.WriteManifest(), c.Deployer.process.Signal(syscall.SIGHUP))
+	}
+	for _, id := range ids {
+		if _, still := e.Manifest.Nodes[id]; !still {
+			errs = append(errs, fmt.Errorf("the new configuration has no node %s: a lab's nodes stay the same", id))
+			continue
+		}
+		errs = append(errs, c.Nodes[id].Reload(e))
+	}
+	return errors.Join(errs...)
 }
 
 // Log is what all daemons have written, for a test that fails.

@@ -64,6 +64,11 @@ func (n *Node) forThisHost(text []byte) ([]byte, error) {
 	vips, _ := file["vips"].([]any)
 	for _, entry := range vips {
 		vip, _ := entry.(map[string]any)
+		if delay, has := vip["start_delay"]; has {
+			n.cluster.instead(fmt.Sprintf("%s is announced as soon as its checks are up, without its start delay of %s", vip["address"], delay))
+			delete(vip, "start_delay")
+			changed = true
+		}
 		checks, _ := vip["checks"].([]any)
 		for i, c := range checks {
 			check, _ := c.(map[string]any)
@@ -294,4 +299,3 @@ func (c *Cluster) instead(what string) {
 	}
 	c.Instead = append(c.Instead, what)
 }
-

@@ -1,0 +1,132 @@
+package vmtests
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// plasmactlLab runs plasmactl lab with gobgpd v4, and returns its stdout, stderr and status.
+func plasmactlLab(t *testing.T, verb string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	args = append([]string{"lab", verb}, args...)
+	if verb == "run" || verb == "up" {
+		args = append(args, "--lib", "offline", "--gobgpd", filepath.Join(bin, "v4", "gobgpd"))
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "plasmactl"), args...)
+	var out, errs = new(tail), new(tail)
+	cmd.Stdout, cmd.Stderr = out, errs
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		require.NoError(t, err)
+	}
+	return string(*out), string(*errs), cmd.ProcessState.ExitCode()
+}
+
+type tail []byte
+
+func (b *tail) Write(p []byte) (int, error) {
+	*b = append(*b, p...)
+	return len(p), nil
+}
+
+// labReport is what the tests look at of `lab run -o json`.
+type labReport struct {
+	OK     bool `json:"ok"`
+	Checks []struct {
+		Where, What, Reason string
+		OK                  bool `json:"ok"`
+	} `json:"checks"`
+	Routers map[string]string `json:"routers"`
+	Instead []string          `json:"instead"`
+}
+
+// The example as it is, with each kind of router.
+func TestLabRun(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"bird", "frr", "gobgp"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			out, errs, status := plasmactlLab(t, "run", "--flake", "..#three-nodes", "--routers", kind, "--name", "t-"+kind, "-o", "json")
+			require.Zero(t, status, "%s%s", out, errs)
+			var report labReport
+			require.NoError(t, json.Unmarshal([]byte(out), &report))
+			assert.True(t, report.OK)
+			assert.Equal(t, map[string]string{"router1": kind, "router2": kind}, report.Routers)
+			// Of each router its links, three VIPs and nothing else; of each node what it
+			// holds, and two things that the deployer says.
+			assert.Len(t, report.Checks, 2*(1+3+1)+3*(1+2))
+		})
+	}
+}
+
+// A machine whose daemon is told something else than the cluster says: each thing that
+// is not so is told with its reason, and what is left is kept.
+func TestLabRunOfABrokenMachine(t *testing.T) {
+	t.Parallel()
+	flake := flakeOf(t, `{ lib, ... }: {
+		plasmacloud.cluster = {
+			name = "broken";
+			nodes.a = { role = "control-plane"; ip = "192.0.2.5"; services = [ "fiberlb" ]; };
+			nodes.b = { role = "worker"; ip = "192.0.2.6"; services = [ "fiberlb" ]; };
+			bootstrap.initialPeers = [ "a" ];
+			bgp = { asn = 65001; peers.r = { address = "192.0.2.1"; asn = 65000; }; };
+		};
+		plasmacloud.network.fiberlbBgp = { enable = true; vips = [ { address = "198.51.100.7"; communities = [ "65001:7" ]; } ]; };
+	}`)
+	text, err := os.ReadFile(filepath.Join(flake[1], "flake.nix"))
+	require.NoError(t, err)
+	broken := []byte(replaceOnce(t, string(text), "modules = [ ./cluster.nix ];", `modules = [ ./cluster.nix ];
+      nodeModules.b = { lib, ... }: { services.gobgpd.settings.neighbors = lib.mkForce [ ]; };`))
+	require.NoError(t, os.WriteFile(filepath.Join(flake[1], "flake.nix"), broken, 0o600))
+	artifacts, junit := t.TempDir(), filepath.Join(t.TempDir(), "lab.xml")
+	out, errs, status := plasmactlLab(t, "run", append(flake, "--patience", "3s", "--artifacts", artifacts, "--junit", junit)...)
+	require.Equal(t, 1, status, "%s%s", out, errs)
+	assert.Regexp(t, `(?m)^FAIL  r +2 BGP sessions are up\n +1 are up$`, out)
+	assert.Regexp(t, `(?m)^FAIL  r +198.51.100.7/32 via a, b: AS path 65001, communities 65001:7\n +no route via b \(192.0.2.6\)$`, out)
+	assert.Regexp(t, `(?m)^ok    r +no other route$`, out)
+	assert.Contains(t, out, "2 of 9 checks failed")
+	assert.Contains(t, errs, "the cluster does not do what its definition says")
+	for _, file := range []string{"a/gobgpd.json", "a/announcer.log", "b/network.txt", "r/table.txt", "r/bird.conf"} {
+		assert.FileExists(t, filepath.Join(artifacts, "lab", file))
+	}
+
+	var suites struct {
+		Tests    int `xml:"tests,attr"`
+		Failures int `xml:"failures,attr"`
+	}
+	text, err = os.ReadFile(junit)
+	require.NoError(t, err)
+	require.NoError(t, xml.Unmarshal(text, &suites))
+	assert.Equal(t, 9, suites.Tests)
+	assert.Equal(t, 2, suites.Failures)
+}
+
+func TestLabRunOfAWrongCluster(t *testing.T) {
+	t.Parallel()
+	_, errs, status := plasmactlLab(t, "run", flakeOf(t, `{ plasmacloud.cluster = { name = "mine"; nodes.a = { role = "worker"; ip = "10.0.0.1"; }; }; }`)...)
+	assert.Equal(t, 1, status)
+	assert.Contains(t, errs, "fails its assertions")
+	assert.Contains(t, errs, "control-plane")
+
+	_, errs, status = plasmactlLab(t, "run", "--flake", t.TempDir())
+	assert.Equal(t, 1, status)
+	assert.Contains(t, errs, "no flake.nix")
+
+	_, errs, status = plasmactlLab(t, "run", "--flake", "..#three-nodes", "no-such-story")
+	assert.Equal(t, 64, status)
+	assert.Contains(t, errs, `there is no scenario "no-such-story"`)
+}
+
+func replaceOnce(t *testing.T, text, old, replacement string) string {
+	t.Helper()
+	require.Contains(t, text, old)
+	return strings.Replace(text, old, replacement, 1)
+}

@@ -1,0 +1,249 @@
+// Package labrun evaluates a cluster, runs it in a lab, compares it with its
+// evaluation and plays scenarios on it, and tells of it as a list, as JSON and as
+// JUnit's XML.
+package labrun
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/centra/plasmacloud/nixeval"
+	"github.com/centra/plasmacloud/vmtests/lab"
+	"github.com/centra/plasmacloud/vmtests/labcluster"
+	"github.com/centra/plasmacloud/vmtests/scenario"
+)
+
+// Config says what to run.
+type Config struct {
+	Flake    string
+	Eval     nixeval.Config
+	Bin      string   // folder of PlasmaCloud's programs
+	GoBGPD   string   // the speaker of nodes with the gobgp backend; "": beside the programs, or in PATH
+	Routers  []string // kinds, see labcluster.Config
+	Name     string   // of the lab; "": the cluster's
+	Patience time.Duration
+	// Artifacts is the folder for what a failure leaves: logs, tables, captures. "": none.
+	Artifacts string
+	// Say takes a line about what is being done; nil discards.
+	Say func(format string, args ...any)
+}
+
+// DefaultPatience is how long a lab may take to be as it was evaluated.
+const DefaultPatience = 30 * time.Second
+
+// ErrUnavailable says that this machine cannot run the lab.
+var ErrUnavailable = errors.New("this machine cannot run the lab")
+
+// Runner runs labs of one cluster.
+type Runner struct {
+	cfg       Config
+	evaluated *nixeval.MachinesResult
+	programs  labcluster.Programs
+	speaker   string // which gobgpd
+}
+
+// New evaluates the cluster, and looks whether all is there that its lab needs.
+func New(ctx context.Context, cfg Config) (*Runner, error) {
+	if cfg.Say == nil {
+		cfg.Say = func(string, ...any) {}
+	}
+	cfg.Patience = cmp.Or(cfg.Patience, DefaultPatience)
+	evaluated, err := nixeval.New(cfg.Eval).EvalMachines(ctx, cfg.Flake)
+	if err != nil {
+		return nil, err
+	}
+	r := &Runner{cfg: cfg, evaluated: evaluated}
+	if r.cfg.Name == "" {
+		r.cfg.Name = nameFor(evaluated.Manifest.Cluster.Name)
+	}
+	return r, r.findPrograms(ctx)
+}
+
+// nameFor makes a lab's name of a cluster's.
+func nameFor(cluster string) string {
+	name := strings.Trim(regexp.MustCompile(`[^a-z0-9-]+`).ReplaceAllString(strings.ToLower(cluster), "-"), "-")
+	return cmp.Or(strings.Trim(name[:min(len(name), 24)], "-"), "lab")
+}
+
+// Name is the lab's.
+func (r *Runner) Name() string { return r.cfg.Name }
+
+// Manifest is the evaluated cluster.
+func (r *Runner) Manifest() *nixeval.Manifest { return r.evaluated.Manifest }
+
+// debian are the packages of Debian with the programs that a lab may need.
+var debian = map[string]string{"ip": "iproute2", "bird": "bird2", "vtysh": "frr", "gobgpd": "gobgpd", "gobgp": "gobgpd"}
+
+func (r *Runner) findPrograms(ctx context.Context) error {
+	// Debian keeps daemons where not every PATH looks.
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
+		return err
+	}
+	needs := map[string]string{"ip": "the network namespaces"}
+	speakers := map[string]bool{}
+	for _, m := range r.evaluated.Machines {
+		if m.BGP != nil {
+			speakers[m.BGP.Backend] = true
+			if m.BGP.Backend == "gobgp" && m.BGP.Injects {
+				needs["gobgp"] = "the routes of nix-nos.bgp.announcements"
+			}
+		}
+	}
+	for kind, program := range map[string]string{"bird": "bird", "frr": "vtysh"} {
+		if speakers[kind] {
+			needs[program] = "nodes with the " + kind + " backend"
+		} else if slices.Contains(r.cfg.Routers, kind) || kind == "bird" && len(r.cfg.Routers) == 0 && len(speakers) > 0 {
+			needs[program] = "the routers; --routers takes others"
+		}
+	}
+	var missing []string
+	for _, program := range []string{"ip", "gobgp", "bird", "vtysh"} {
+		if why := needs[program]; why != "" {
+			if _, err := exec.LookPath(program); err != nil {
+				missing = append(missing, fmt.Sprintf("%s, for %s (Debian's package %s)", program, why, debian[program]))
+			}
+		}
+	}
+	r.programs = labcluster.Programs{Bin: r.cfg.Bin, GoBGPD: r.cfg.GoBGPD}
+	if r.programs.GoBGPD == "" {
+		r.programs.GoBGPD = filepath.Join(r.cfg.Bin, "gobgpd")
+		if _, err := os.Stat(r.programs.GoBGPD); err != nil {
+			r.programs.GoBGPD = "gobgpd"
+		}
+	}
+	if speakers["gobgp"] || slices.Contains(r.cfg.Routers, "gobgp") {
+		path, err := exec.LookPath(r.programs.GoBGPD)
+		if err != nil {
+			missing = append(missing, "gobgpd, for the nodes (Debian's package gobgpd, or name one with --gobgpd)")
+		} else {
+			r.programs.GoBGPD, r.programs.Router = path, filepath.Dir(path)
+			out, err := exec.CommandContext(ctx, path, "--version").Output()
+			if err != nil {
+				return fmt.Errorf("%w: %s --version: %w", ErrUnavailable, path, err)
+			}
+			r.speaker = strings.TrimSpace(string(out))
+		}
+		r.programs.GoBGP = filepath.Join(filepath.Dir(r.programs.GoBGPD), "gobgp")
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: it has no\n- %s", ErrUnavailable, strings.Join(missing, "\n- "))
+	}
+	return nil
+}
+
+// Start builds the lab of the evaluated cluster, the only one of its name.
+func (r *Runner) Start() (*labcluster.Cluster, error) {
+	return r.start(&labcluster.Evaluated{Manifest: r.evaluated.Manifest, Machines: r.evaluated.Machines})
+}
+
+func (r *Runner) start(e *labcluster.Evaluated) (*labcluster.Cluster, error) {
+	c, err := labcluster.Start(labcluster.Config{
+		Name: r.cfg.Name, Alone: true, Programs: r.programs, Cluster: e, Routers: r.cfg.Routers, Deployer: true, Clients: true})
+	if errors.Is(err, lab.ErrBusy) {
+		err = fmt.Errorf("%w; end it with `plasmactl lab down --name %s`, or give this one another --name", err, r.cfg.Name)
+	}
+	return c, err
+}
+
+// patience is how long the lab may take, with what its own configuration asks for.
+func (r *Runner) patience() time.Duration {
+	return r.cfg.Patience + time.Duration(len(r.evaluated.Manifest.Nodes))*time.Second/2 + slowestRise(r.evaluated.Machines)
+}
+
+// Check builds the lab, compares it with its evaluation, and takes it down.
+func (r *Runner) Check(ctx context.Context) (report *Report, err error) {
+	report = r.newReport()
+	begin := time.Now()
+	c, err := r.Start()
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err != nil {
+		r.keep(c, "lab", nil)
+		return nil, err
+	}
+	report.Up = time.Since(begin)
+	report.Checks = c.Settle(ctx, r.patience())
+	report.Settled = time.Since(begin)
+	report.Instead = c.Instead
+	report.routers(c)
+	if ctx.Err() != nil {
+		return nil, errors.New("interrupted")
+	}
+	if !report.OK() {
+		report.Artifacts = r.keep(c, "lab", nil)
+	}
+	return report, nil
+}
+
+// Play plays scenarios, each so many times, and adds how they went to the report.
+func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario.Scenario, runs int, scale float64) error {
+	for _, s := range scenarios {
+		for run := 1; run <= runs; run++ {
+			var capture *captures
+			name := fmt.Sprintf("%s-%d", s.Name, run)
+			result := s.Play(ctx, scenario.Stage{
+				Start: func(ctx context.Context, cluster string) (*labcluster.Cluster, error) {
+					e, err := r.evaluate(ctx, cluster)
+					if err != nil {
+						return nil, err
+					}
+					c, err := r.start(e)
+					if err == nil && r.cfg.Artifacts != "" {
+						capture, err = captureRouters(c)
+					}
+					return c, err
+				},
+				Evaluate: r.evaluateAnew,
+				Patience: r.patience(),
+				Scale:    scale,
+				Failed: func(c *labcluster.Cluster) {
+					report.Artifacts = r.keep(c, name, capture)
+				},
+			})
+			capture.close()
+			if ctx.Err() != nil {
+				return errors.New("interrupted")
+			}
+			result.Run = run
+			report.Scenarios = append(report.Scenarios, result)
+			r.cfg.Say("%s", oneLine(result, runs))
+			if result.Skipped != "" || !result.OK() {
+				break // another run would end in the same way
+			}
+		}
+	}
+	return nil
+}
+
+// evaluate is the cluster as it is, or with another file in it.
+func (r *Runner) evaluate(ctx context.Context, cluster string) (*labcluster.Evaluated, error) {
+	if cluster == "" {
+		return &labcluster.Evaluated{Manifest: r.evaluated.Manifest, Machines: r.evaluated.Machines}, nil
+	}
+	return r.evaluateAnew(ctx, cluster)
+}
+
+func (r *Runner) evaluateAnew(ctx context.Context, cluster string) (*labcluster.Evaluated, error) {
+	flake := r.cfg.Flake
+	if cluster != "" {
+		copied, err := nixeval.CopyFlake(flake, map[string]string{scenario.ClusterFile: cluster})
+		if err != nil {
+			return nil, fmt.Errorf("put %s in the place of that of the flake: %w", scenario.ClusterFile, err)
+		}
+		defer os.RemoveAll(copied.Dir)
+		flake = copied.Ref
+	}
+	result, err := nixeval.New(r.cfg.Eval).EvalMachines(ctx, flake)
+	if err != nil {
+		return nil, err
+	}
+	return &labcluster.Evaluated{Manifest: result.Manifest, Machines: result.Machines}, nil
+}

@@ -1,0 +1,291 @@
+package labrun
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/centra/plasmacloud/nixeval"
+	"github.com/centra/plasmacloud/vmtests/labcluster"
+	"github.com/centra/plasmacloud/vmtests/scenario"
+)
+
+// Report is how a cluster did in the lab.
+type Report struct {
+	Cluster   string             `json:"cluster"`
+	Nodes     int                `json:"nodes"`
+	VIPs      int                `json:"vips"`
+	Routers   map[string]string  `json:"routers"` // their kinds
+	Speaker   string             `json:"speaker,omitempty"`
+	Nix       string             `json:"nix"`
+	Lib       nixeval.Lib        `json:"lib"`
+	Evaluated time.Duration      `json:"evaluated_ns"`
+	Up        time.Duration      `json:"up_ns"`      // until every daemon was started
+	Settled   time.Duration      `json:"settled_ns"` // until all was as declared, or was given up
+	Instead   []string           `json:"instead"`    // what is not as in the data centre
+	Checks    []labcluster.Check `json:"checks"`
+	Scenarios []*scenario.Result `json:"scenarios,omitempty"`
+	Times     []Times            `json:"times,omitempty"`
+	Artifacts string             `json:"artifacts,omitempty"` // the folder with what a failure left
+}
+
+// Times are how long one step took in all runs.
+type Times struct {
+	Scenario string        `json:"scenario"`
+	What     string        `json:"what"`
+	Runs     int           `json:"runs"`
+	P50      time.Duration `json:"p50_ns"`
+	P95      time.Duration `json:"p95_ns"`
+	Worst    time.Duration `json:"worst_ns"`
+}
+
+func (r *Runner) newReport() *Report {
+	m := r.evaluated.Manifest
+	return &Report{
+		Cluster: m.Cluster.Name, Nodes: len(m.Nodes), VIPs: len(m.VIPs), Speaker: r.speaker,
+		Nix: r.evaluated.Nix, Lib: r.evaluated.Lib, Evaluated: r.evaluated.Took, Routers: map[string]string{},
+	}
+}
+
+func (r *Report) routers(c *labcluster.Cluster) {
+	for name, router := range c.Routers {
+		r.Routers[name] = router.Kind
+	}
+}
+
+// OK is the verdict.
+func (r *Report) OK() bool {
+	return len(labcluster.Failed(r.Checks)) == 0 && !slices.ContainsFunc(r.Scenarios, func(s *scenario.Result) bool { return !s.OK() })
+}
+
+// MarshalJSON adds the verdict.
+func (r *Report) MarshalJSON() ([]byte, error) {
+	type bare Report
+	return json.Marshal(struct {
+		OK bool `json:"ok"`
+		*bare
+	}{r.OK(), (*bare)(r)})
+}
+
+// Measure fills in the times of all steps that wait, over all runs.
+func (r *Report) Measure() {
+	r.Times = nil
+	taken := map[[2]string][]time.Duration{}
+	var order [][2]string
+	add := func(scenario, what string, took time.Duration) {
+		key := [2]string{scenario, what}
+		if taken[key] == nil {
+			order = append(order, key)
+		}
+		taken[key] = append(taken[key], took)
+	}
+	for _, s := range r.Scenarios {
+		if !s.OK() || s.Skipped != "" {
+			continue
+		}
+		for _, step := range s.Steps {
+			if step.Waits && !strings.HasPrefix(step.Text, "client ") {
+				add(s.Name, fmt.Sprintf("%s (line %d)", step.Text, step.Line), step.After)
+			}
+		}
+		for _, v := range s.Clients {
+			add(s.Name, fmt.Sprintf("requests for %s by %s are lost no more", v.VIP, v.Router), v.Tally.Outage)
+		}
+	}
+	for _, key := range order {
+		list := taken[key]
+		slices.Sort(list)
+		r.Times = append(r.Times, Times{key[0], key[1], len(list), at(list, 0.5), at(list, 0.95), list[len(list)-1]})
+	}
+}
+
+// at is a quantile of a sorted list, by the nearest rank.
+func at(list []time.Duration, quantile float64) time.Duration {
+	return list[min(len(list)-1, max(0, int(float64(len(list))*quantile+0.999999)-1))]
+}
+
+// PrintHead writes what was evaluated and built.
+func (r *Report) PrintHead(w io.Writer) {
+	lib := "nixpkgs' lib"
+	if r.Lib == nixeval.LibOffline {
+		lib = "the stand-in for nixpkgs' lib"
+	}
+	fmt.Fprintf(w, "cluster %s: %d nodes, %d routers, %d VIPs; evaluated in %.2f s by Nix %s with %s\n",
+		r.Cluster, r.Nodes, len(r.Routers), r.VIPs, r.Evaluated.Seconds(), r.Nix, lib)
+	var kinds []string
+	for _, kind := range labcluster.Kinds {
+		for _, k := range r.Routers {
+			if k == kind {
+				kinds = append(kinds, map[string]string{"bird": "BIRD", "frr": "FRR", "gobgp": "GoBGP"}[kind])
+				break
+			}
+		}
+	}
+	speaker := ""
+	if r.Speaker != "" {
+		speaker = r.Speaker + " on the nodes, "
+	}
+	if len(kinds) > 0 {
+		speaker += strings.Join(kinds, " and ") + " as routers; "
+	}
+	fmt.Fprintf(w, "lab: %sup in %.2f s\n", speaker, r.Up.Seconds())
+	for _, what := range r.Instead {
+		fmt.Fprintf(w, "instead: %s\n", what)
+	}
+}
+
+// PrintChecks writes a line for each check, and the reason of each that failed.
+func (r *Report) PrintChecks(w io.Writer) {
+	wide := 0
+	for _, c := range r.Checks {
+		wide = max(wide, len(c.Where))
+	}
+	for _, c := range r.Checks {
+		word := "ok  "
+		if !c.OK {
+			word = "FAIL"
+		}
+		fmt.Fprintf(w, "%s  %-*s  %s\n", word, wide, c.Where, c.What)
+		if !c.OK {
+			for line := range strings.SplitSeq(c.Reason, "\n") {
+				fmt.Fprintf(w, "      %-*s  %s\n", wide, "", line)
+			}
+		}
+	}
+	failed := len(labcluster.Failed(r.Checks))
+	if failed == 0 {
+		fmt.Fprintf(w, "All %d checks are ok, %.2f s after the start of the lab.\n", len(r.Checks), r.Settled.Seconds())
+		return
+	}
+	fmt.Fprintf(w, "%d of %d checks failed, and %.2f s were not enough.\n", failed, len(r.Checks), r.Settled.Seconds())
+}
+
+// oneLine is a scenario's result.
+func oneLine(s *scenario.Result, runs int) string {
+	name := s.Name
+	if runs > 1 {
+		name = fmt.Sprintf("%s, run %d of %d", s.Name, s.Run, runs)
+	}
+	switch {
+	case s.Skipped != "":
+		return fmt.Sprintf("skip  %s: %s", name, s.Skipped)
+	case !s.OK():
+		return fmt.Sprintf("FAIL  %s: %s", name, s.Error)
+	}
+	line := fmt.Sprintf("ok    %s: %.2f s", name, s.Took.Seconds())
+	for _, v := range s.Clients {
+		line += fmt.Sprintf("\n        %s by %s: %d requests, %d lost", v.VIP, v.Router, v.Tally.Requests, v.Tally.Lost)
+		if v.Tally.Outage > 0 {
+			line += fmt.Sprintf(" within %.2f s", v.Tally.Outage.Seconds())
+		}
+		if v.Tally.Silence > 0 {
+			line += fmt.Sprintf(", none answered for %.2f s", v.Tally.Silence.Seconds())
+		}
+		if v.Tally.Moved > 0 {
+			line += fmt.Sprintf(", %d asked again after a reset", v.Tally.Moved)
+		}
+	}
+	return line
+}
+
+// Rows are the times as cells of a table, under TimesHeader.
+func (r *Report) Rows() (rows [][]any) {
+	for _, t := range r.Times {
+		rows = append(rows, []any{t.Scenario, t.What, t.Runs, inSeconds(t.P50), inSeconds(t.P95), inSeconds(t.Worst)})
+	}
+	return rows
+}
+
+// TimesHeader is the header of Rows, with tabs.
+const TimesHeader = "SCENARIO\tUNTIL\tRUNS\tP50\tP95\tWORST"
+
+func inSeconds(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
+
+// JUnit's format, as far as CI systems agree on it.
+type (
+	junitSuites struct {
+		XMLName  xml.Name     `xml:"testsuites"`
+		Tests    int          `xml:"tests,attr"`
+		Failures int          `xml:"failures,attr"`
+		Suites   []junitSuite `xml:"testsuite"`
+	}
+	junitSuite struct {
+		Name     string      `xml:"name,attr"`
+		Tests    int         `xml:"tests,attr"`
+		Failures int         `xml:"failures,attr"`
+		Skipped  int         `xml:"skipped,attr"`
+		Time     string      `xml:"time,attr"`
+		Cases    []junitCase `xml:"testcase"`
+	}
+	junitCase struct {
+		Class   string     `xml:"classname,attr"`
+		Name    string     `xml:"name,attr"`
+		Time    string     `xml:"time,attr,omitempty"`
+		Failure *junitText `xml:"failure,omitempty"`
+		Skipped *junitText `xml:"skipped,omitempty"`
+	}
+	junitText struct {
+		Message string `xml:"message,attr"`
+		Text    string `xml:",chardata"`
+	}
+)
+
+func (s *junitSuite) add(c junitCase) {
+	s.Tests++
+	if c.Failure != nil {
+		s.Failures++
+	}
+	if c.Skipped != nil {
+		s.Skipped++
+	}
+	s.Cases = append(s.Cases, c)
+}
+
+// WriteJUnit writes the report as JUnit's XML: a suite of all checks, and one of each scenario.
+func (r *Report) WriteJUnit(w io.Writer) error {
+	seconds := func(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
+	checks := junitSuite{Name: "lab " + r.Cluster, Time: seconds(r.Settled)}
+	for _, c := range r.Checks {
+		test := junitCase{Class: c.Where, Name: c.What}
+		if !c.OK {
+			test.Failure = &junitText{Message: c.Reason}
+		}
+		checks.add(test)
+	}
+	all := junitSuites{Suites: []junitSuite{checks}}
+	for _, s := range r.Scenarios {
+		suite := junitSuite{Name: fmt.Sprintf("scenario %s, run %d", s.Name, s.Run), Time: seconds(s.Took)}
+		for _, step := range s.Steps {
+			test := junitCase{Class: s.Name, Name: fmt.Sprintf("line %d: %s", step.Line, step.Text), Time: seconds(step.Took)}
+			if step.Error != "" {
+				test.Failure = &junitText{Message: step.Error}
+			}
+			suite.add(test)
+		}
+		switch {
+		case s.Skipped != "":
+			suite.add(junitCase{Class: s.Name, Name: "applies to the cluster", Skipped: &junitText{Message: s.Skipped}})
+		case !s.OK() && suite.Failures == 0: // at the very end
+			suite.add(junitCase{Class: s.Name, Name: "the end", Failure: &junitText{Message: s.Error}})
+		}
+		all.Suites = append(all.Suites, suite)
+	}
+	for _, suite := range all.Suites {
+		all.Tests += suite.Tests
+		all.Failures += suite.Failures
+	}
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	encoder := xml.NewEncoder(w)
+	encoder.Indent("", "  ")
+	if err := encoder.Encode(all); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
+}

@@ -1,0 +1,588 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/vmtests/lab"
+	"github.com/centra/plasmacloud/vmtests/labcluster"
+)
+
+// play is a scenario that runs.
+type play struct {
+	stage    Stage
+	scenario *Scenario
+	result   *Result
+	c        *labcluster.Cluster
+	picks    picks
+	watch    *labcluster.Watch
+	updates  map[string]int // by router, at its last `router mark`
+	pulls    []*labcluster.Pull
+	next     *labcluster.Evaluated // of `cluster evaluate`
+}
+
+// command does something, or waits until something is so.
+type command func(*play, context.Context, []string) (waits bool, err error)
+
+// commands are the first words of the language: a subject, and behind it a verb with its objects.
+var commands map[string]command
+
+func init() { // some of them name the others
+	commands = map[string]command{
+		"cluster": (*play).clusterCommand, "router": (*play).routerCommand, "host": (*play).hostCommand, "node": (*play).nodeCommand,
+		"speaker": (*play).speakerCommand, "gobgpd": (*play).speakerCommand, "announcer": (*play).announcerCommand,
+		"check": (*play).checkCommand, "vip": (*play).vipCommand, "link": (*play).linkCommand,
+		"client": (*play).clientCommand, "deployer": (*play).deployerCommand, "phone-home": (*play).phoneHomeCommand,
+		"wait": (*play).waitCommand, "never": (*play).neverCommand,
+	}
+}
+
+// Commands are the first words of all commands.
+func Commands() []string { return append(slices.Sorted(maps.Keys(commands)), "each") }
+
+var errUsage = errors.New("unknown words; docs/lab.md has the commands")
+
+func match(args []string, words ...string) bool {
+	if len(args) != len(words) {
+		return false
+	}
+	for i, word := range words {
+		if word != "*" && word != args[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *play) node(id string) (*labcluster.Node, error) {
+	if n := p.c.Nodes[id]; n != nil {
+		return n, nil
+	}
+	return nil, fmt.Errorf("the cluster has no node %s; it has %s", id, strings.Join(p.c.NodeIDs(), ", "))
+}
+
+func (p *play) router(name string) (*labcluster.Router, error) {
+	if r := p.c.Routers[name]; r != nil {
+		return r, nil
+	}
+	return nil, fmt.Errorf("the cluster has no router %s; it has %s", name, strings.Join(p.c.RouterNames(), ", "))
+}
+
+// speakers are the nodes with a BGP daemon.
+func (p *play) speakers() (ids []string) {
+	for _, id := range p.c.NodeIDs() {
+		if p.c.Nodes[id].Machine.BGP != nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// every is the nodes of a list with commas, or those with a speaker by `all`.
+func (p *play) every(list string) (nodes []*labcluster.Node, err error) {
+	ids := strings.Split(list, ",")
+	if list == "all" {
+		ids = p.c.NodeIDs()
+	}
+	for _, id := range ids {
+		n, err := p.node(id)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes, nil
+}
+
+// eventually waits until check has no error.
+func (p *play) eventually(ctx context.Context, check func() error) error {
+	patience := p.stage.Patience + p.picks.hold + p.picks.hold/2
+	return lab.Eventually(patience, func() error {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return check()
+	})
+}
+
+func (p *play) file(name string) (string, error) {
+	text, has := p.scenario.Files[name]
+	if !has {
+		return "", fmt.Errorf("the scenario has no file %s", name)
+	}
+	return text, nil
+}
+
+func (p *play) clusterCommand(ctx context.Context, args []string) (waits bool, err error) {
+	switch {
+	case match(args, "start"):
+		if p.c != nil {
+			return false, errors.New("it runs already")
+		}
+		if p.c, err = p.stage.Start(ctx, p.scenario.Files[ClusterFile]); err != nil {
+			return false, err
+		}
+		p.picks = pick(p.c)
+		return false, nil
+	case p.c == nil:
+		return false, errNotStarted
+	case match(args, "settled"):
+		return true, labcluster.Err(p.c.Settle(ctx, p.stage.Patience+p.picks.hold))
+	case match(args, "evaluate"), match(args, "evaluate", "*"):
+		text := p.scenario.Files[ClusterFile]
+		if len(args) == 2 {
+			if text, err = p.file(args[1]); err != nil {
+				return false, err
+			}
+		}
+		p.next, err = p.stage.Evaluate(ctx, text)
+		return false, err
+	case match(args, "reload", "*"), match(args, "reload"):
+		if _, err := p.clusterCommand(ctx, append([]string{"evaluate"}, args[1:]...)); err != nil {
+			return false, err
+		}
+		return false, p.reload(p.c.NodeIDs()...)
+	}
+	return false, errUsage
+}
+
+// reload applies what was evaluated last to nodes, and to the deployer.
+func (p *play) reload(ids ...string) error {
+	if p.next == nil {
+		return errors.New("nothing was evaluated: `cluster evaluate` comes first")
+	}
+	if err := p.c.Reload(p.next, ids...); err != nil {
+		return err
+	}
+	return nil
+}
+
+// at is what a router should have of a prefix: by which next hops of these nodes.
+func (p *play) everyRouter(ctx context.Context, only string, check func(*labcluster.Router) error) error {
+	if only != "" {
+		if _, err := p.router(only); err != nil {
+			return err
+		}
+	}
+	return p.eventually(ctx, func() error {
+		for _, name := range p.c.RouterNames() {
+			if only != "" && name != only {
+				continue
+			}
+			if err := check(p.c.Routers[name]); err != nil {
+				return fmt.Errorf("router %s: %w", name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// atRouter takes `at ROUTER` off the end of words.
+func atRouter(args []string) (rest []string, router string) {
+	if n := len(args); n > 2 && args[n-2] == "at" {
+		return args[:n-2], args[n-1]
+	}
+	return args, ""
+}
+
+func (p *play) routerCommand(ctx context.Context, args []string) (waits bool, err error) {
+	rest, at := atRouter(args)
+	switch {
+	case match(rest, "has", "*", "via", "*"), match(rest, "has", "*"):
+		vip, err := netip.ParseAddr(rest[1])
+		if err != nil {
+			return true, err
+		}
+		prefix := netip.PrefixFrom(vip, vip.BitLen())
+		var via []*labcluster.Node
+		if len(rest) == 4 {
+			if via, err = p.every(rest[3]); err != nil {
+				return true, err
+			}
+		}
+		return true, p.everyRouter(ctx, at, func(r *labcluster.Router) error {
+			declared := p.c.Wanted(r.Host.Name, nil)
+			if !slices.ContainsFunc(declared, func(route lab.Route) bool { return route.Prefix == prefix }) {
+				if at != "" {
+					return fmt.Errorf("is never told of %s", vip)
+				}
+				return nil // none of the nodes that have it peers with this one
+			}
+			var want []netip.Addr
+			for _, n := range via {
+				if slices.Contains(r.Neighbors(), n.ID) {
+					want = append(want, n.NextHop(vip))
+				}
+			}
+			slices.SortFunc(want, netip.Addr.Compare)
+			hops, err := r.Lookup(prefix)
+			slices.SortFunc(hops, netip.Addr.Compare)
+			if err == nil && (len(hops) == 0 && (via == nil || len(want) > 0) || via != nil && !slices.Equal(hops, want)) {
+				err = fmt.Errorf("has %s via %v, not %v", vip, hops, want)
+			}
+			return err
+		})
+	case match(rest, "lacks", "*"):
+		vip, err := netip.ParseAddr(rest[1])
+		if err != nil {
+			return true, err
+		}
+		return true, p.everyRouter(ctx, at, func(r *labcluster.Router) error {
+			hops, err := r.Lookup(netip.PrefixFrom(vip, vip.BitLen()))
+			if err == nil && len(hops) > 0 {
+				err = fmt.Errorf("has %s via %v", vip, hops)
+			}
+			return err
+		})
+	case match(args, "mark"):
+		p.updates = map[string]int{}
+		for name, r := range p.c.Routers {
+			count, err := r.Updates()
+			if err != nil {
+				return false, err
+			}
+			p.updates[name] = count
+		}
+		return false, nil
+	case match(args, "quiet"):
+		for name, r := range p.c.Routers {
+			count, err := r.Updates()
+			if err != nil {
+				return true, err
+			}
+			if count != p.updates[name] {
+				return true, fmt.Errorf("router %s has heard %d updates since the mark", name, count-p.updates[name])
+			}
+		}
+		return true, nil
+	case match(rest, "sessions", "*"):
+		return true, p.everyRouter(ctx, at, func(r *labcluster.Router) error {
+			up, err := r.Established()
+			if err == nil && fmt.Sprint(up) != rest[1] {
+				err = fmt.Errorf("has %d sessions", up)
+			}
+			return err
+		})
+	case match(args, "kill", "*"), match(args, "start", "*"):
+		r, err := p.router(args[1])
+		if err != nil {
+			return false, err
+		}
+		if args[0] == "kill" {
+			return false, r.Kill()
+		}
+		return false, r.Start()
+	}
+	return false, errUsage
+}
+
+func (p *play) hostCommand(ctx context.Context, args []string) (waits bool, err error) {
+	if !match(args, "*", "holds", "*") && !match(args, "*", "lacks", "*") {
+		return true, errUsage
+	}
+	vip, err := netip.ParseAddr(args[2])
+	if err != nil {
+		return true, err
+	}
+	nodes, err := p.every(args[0])
+	if err != nil {
+		return true, err
+	}
+	return true, p.eventually(ctx, func() error {
+		for _, n := range nodes {
+			held, err := n.Taken()
+			if err == nil && held[vip] != (args[1] == "holds") {
+				err = fmt.Errorf("%s held: %t", vip, held[vip])
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (p *play) nodeCommand(_ context.Context, args []string) (waits bool, err error) {
+	if len(args) != 2 {
+		return false, errUsage
+	}
+	nodes, err := p.every(args[1])
+	if err != nil {
+		return false, err
+	}
+	var do func(*labcluster.Node) error
+	switch args[0] {
+	case "off":
+		do = (*labcluster.Node).PowerOff
+	case "on":
+		do = (*labcluster.Node).PowerOn
+	case "reload":
+		do = func(n *labcluster.Node) error { return p.reload(n.ID) }
+	default:
+		return false, errUsage
+	}
+	return false, labcluster.InParallel(nodes, do)
+}
+
+func (p *play) speakerCommand(ctx context.Context, args []string) (waits bool, err error) {
+	if match(args, "sessions", "*", "*") {
+		n, err := p.node(args[1])
+		if err != nil {
+			return true, err
+		}
+		return true, p.eventually(ctx, func() error {
+			out, err := n.GoBGP("neighbor")
+			if up := strings.Count(out, "Establ"); err == nil && fmt.Sprint(up) != args[2] {
+				err = fmt.Errorf("has %d sessions", up)
+			}
+			return err
+		})
+	}
+	if len(args) != 2 {
+		return false, errUsage
+	}
+	n, err := p.node(args[1])
+	if err != nil {
+		return false, err
+	}
+	if n.Machine.BGP == nil {
+		return false, fmt.Errorf("%s has no BGP daemon", n.ID)
+	}
+	if args[0] == "restart" { // as `systemctl restart` does
+		return false, errors.Join(n.StopSpeaker(), n.StartSpeaker())
+	}
+	return p.signalled(args[0], &n.Speaker, n.StartSpeaker)
+}
+
+// signalled kills, starts, freezes, thaws, tells to stop, or waits for the end of a process.
+func (p *play) signalled(verb string, process **lab.Process, start func() error) (waits bool, err error) {
+	if verb == "start" {
+		return false, start()
+	}
+	if *process == nil {
+		return false, errors.New("it does not run")
+	}
+	switch verb {
+	case "kill":
+		return false, (*process).Kill()
+	case "freeze":
+		return false, (*process).Signal(syscall.SIGSTOP)
+	case "thaw":
+		return false, (*process).Signal(syscall.SIGCONT)
+	case "stop":
+		return false, (*process).Signal(syscall.SIGTERM)
+	case "ended":
+		select {
+		case <-(*process).Done():
+			return true, (*process).Err()
+		case <-time.After(p.stage.Patience):
+			return true, errors.New("it still runs")
+		}
+	}
+	return false, errUsage
+}
+
+func (p *play) announcerCommand(ctx context.Context, args []string) (waits bool, err error) {
+	if len(args) < 2 {
+		return false, errUsage
+	}
+	n, err := p.node(args[1])
+	if err != nil {
+		return false, err
+	}
+	if n.Machine.Announcer == nil {
+		return false, fmt.Errorf("%s runs no announcer", n.ID)
+	}
+	switch {
+	case match(args, "logs", "*", "*"):
+		pattern, err := regexp.Compile(args[2])
+		if err != nil {
+			return true, err
+		}
+		return true, p.eventually(ctx, func() error {
+			if !pattern.MatchString(n.Announcer.Output()) {
+				return fmt.Errorf("does not log %q", pattern)
+			}
+			return nil
+		})
+	case match(args, "asks", "*"):
+		// Each check twice more, which is enough to rise.
+		before := n.Asked()
+		if len(before) == 0 {
+			return true, errors.New("no check has asked before")
+		}
+		return true, p.eventually(ctx, func() error {
+			for path, count := range n.Asked() {
+				if count < before[path]+3 {
+					return fmt.Errorf("%s was asked for %d times", path, count-before[path])
+				}
+			}
+			return nil
+		})
+	case match(args, "reload", "*"):
+		return false, n.Announcer.Signal(syscall.SIGHUP)
+	case match(args, "restart", "*"): // as `systemctl restart` does
+		if err := n.Announcer.Stop(p.stage.Patience + time.Minute); err != nil {
+			return false, err
+		}
+		return false, n.StartAnnouncer()
+	case len(args) == 2:
+		return p.signalled(args[0], &n.Announcer, n.StartAnnouncer)
+	}
+	return false, errUsage
+}
+
+func (p *play) checkCommand(_ context.Context, args []string) (waits bool, err error) {
+	if len(args) < 2 || len(args) > 3 || args[0] != "fail" && args[0] != "recover" {
+		return false, errUsage
+	}
+	path := ""
+	if len(args) == 3 {
+		path = args[2]
+	}
+	nodes, err := p.every(args[1])
+	for _, n := range nodes {
+		err = errors.Join(err, n.Fail(path, args[0] == "fail"))
+	}
+	return false, err
+}
+
+func (p *play) vipCommand(_ context.Context, args []string) (waits bool, err error) {
+	if !match(args, "drain", "*", "at", "*") && !match(args, "undrain", "*", "at", "*") {
+		return false, errUsage
+	}
+	n, err := p.node(args[3])
+	if err != nil {
+		return false, err
+	}
+	order := []string{"vip", args[0], args[1]}
+	if args[0] == "drain" {
+		order = append(order, "--reason", "the scenario says so")
+	}
+	_, err = n.Plasmactl(order...)
+	return false, err
+}
+
+func (p *play) linkCommand(_ context.Context, args []string) (waits bool, err error) {
+	if len(args) < 2 {
+		return false, errUsage
+	}
+	nodes, err := p.every(args[1])
+	if err != nil {
+		return false, err
+	}
+	var do func(*labcluster.Node) error
+	switch {
+	case match(args, "down", "*"), match(args, "up", "*"):
+		do = func(n *labcluster.Node) error { return n.Cut(args[0] == "down") }
+	case match(args, "lose", "*", "*"):
+		percent, err := strconv.Atoi(strings.TrimSuffix(args[2], "%"))
+		if err != nil || percent < 0 || percent > 100 {
+			return false, fmt.Errorf("%q is no share of packets: want 0%% to 100%%", args[2])
+		}
+		do = func(n *labcluster.Node) error { return n.Lose(percent) }
+	case match(args, "delay", "*", "*"):
+		by, err := time.ParseDuration(args[2])
+		if err != nil || by < 0 {
+			return false, fmt.Errorf("%q is no duration such as 20ms", args[2])
+		}
+		do = func(n *labcluster.Node) error { return n.Delay(by) }
+	case match(args, "split", "*", "*"), match(args, "join", "*", "*"):
+		r, err := p.router(args[2])
+		if err != nil {
+			return false, err
+		}
+		do = func(n *labcluster.Node) error { return n.Split(r, args[0] == "split") }
+	default:
+		return false, errUsage
+	}
+	return false, labcluster.InParallel(nodes, do)
+}
+
+func (p *play) deployerCommand(ctx context.Context, args []string) (waits bool, err error) {
+	d := p.c.Deployer
+	if d == nil {
+		return false, errors.New("this cluster runs without a deployer")
+	}
+	switch {
+	case match(args, "kill"):
+		return false, d.Kill()
+	case match(args, "start"):
+		return false, d.Start()
+	case match(args, "says", "*", "*"):
+		nodes, err := p.every(args[1])
+		if err != nil {
+			return true, err
+		}
+		return true, p.eventually(ctx, func() error {
+			for _, n := range nodes {
+				got, err := d.Get(ctx, n.ID)
+				if err != nil {
+					return err
+				}
+				is := string(got.State)
+				if args[2] == string(node.Online) || args[2] == string(node.Offline) || args[2] == string(node.Unknown) {
+					is = string(got.Reachability)
+				}
+				if !strings.EqualFold(is, args[2]) {
+					return fmt.Errorf("%s is %s, not %s", n.ID, is, args[2])
+				}
+			}
+			return nil
+		})
+	}
+	return false, errUsage
+}
+
+func (p *play) phoneHomeCommand(_ context.Context, args []string) (waits bool, err error) {
+	if len(args) != 2 {
+		return false, errUsage
+	}
+	n, err := p.node(args[1])
+	if err != nil {
+		return false, err
+	}
+	return p.signalled(args[0], &n.PhoneHome, n.StartPhoneHome)
+}
+
+func (p *play) waitCommand(ctx context.Context, args []string) (waits bool, err error) {
+	if !match(args, "*") && !match(args, "*", "scaled") {
+		return false, errUsage
+	}
+	d, err := time.ParseDuration(args[0])
+	if err != nil || d < 0 || d > time.Hour {
+		return false, fmt.Errorf("%q is no duration from 0s to 1h", args[0])
+	}
+	if len(args) == 2 {
+		scale := p.stage.Scale
+		if scale == 0 {
+			scale = DefaultScale
+		}
+		d = time.Duration(float64(d) / scale)
+	}
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-time.After(d):
+		return false, nil
+	}
+}
+
+// neverCommand begins to look for what must not be until the end.
+func (p *play) neverCommand(_ context.Context, args []string) (waits bool, err error) {
+	if !match(args, "blackholed") || p.watch != nil {
+		return false, errUsage
+	}
+	p.watch = p.c.Watch(p.c.RouterNames()...)
+	return false, nil
+}

@@ -1,0 +1,278 @@
+// Package scenario plays stories of failures on a cluster in a lab: a file has
+// commands, a line each, that do something or wait until something is so, and
+// below them files in the format txtar.
+//
+// The commands are listed in docs/lab.md. A command that waits is timed from the
+// last one that did something.
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/centra/plasmacloud/vmtests/labcluster"
+)
+
+// Scenario is a file that was read.
+type Scenario struct {
+	Name  string
+	Title string            // the comment that it begins with
+	Files map[string]string // below the commands, by name
+
+	steps []step
+}
+
+// step is one command.
+type step struct {
+	line  int
+	text  string
+	words []string
+}
+
+// ClusterFile is the file of a scenario that has a cluster of its own: a module in
+// the Nix language, in place of the file of this name in the cluster's flake.
+const ClusterFile = "cluster.nix"
+
+// most bounds the commands of a scenario.
+const most = 1000
+
+// Parse reads a scenario.
+func Parse(name string, text []byte) (*Scenario, error) {
+	archive := txtar.Parse(text)
+	s := &Scenario{Name: name, Files: map[string]string{}}
+	for _, f := range archive.Files {
+		if _, twice := s.Files[f.Name]; twice {
+			return nil, fmt.Errorf("scenario %s has the file %s twice", name, f.Name)
+		}
+		s.Files[f.Name] = string(f.Data)
+	}
+	var title []string
+	for i, line := range strings.Split(string(archive.Comment), "\n") {
+		text := strings.TrimSpace(line)
+		if comment, is := strings.CutPrefix(text, "#"); is {
+			if len(s.steps) == 0 {
+				title = append(title, strings.TrimSpace(comment))
+			}
+			continue
+		}
+		words, err := split(text)
+		if err != nil {
+			return nil, fmt.Errorf("scenario %s, line %d: %w", name, i+1, err)
+		}
+		if len(words) == 0 {
+			continue
+		}
+		command := words[0]
+		if command == "each" && len(words) > 1 {
+			command = words[1]
+		}
+		if _, known := commands[command]; !known {
+			return nil, fmt.Errorf("scenario %s, line %d: there is no command %q; the commands are %s", name, i+1, command, strings.Join(Commands(), ", "))
+		}
+		s.steps = append(s.steps, step{i + 1, text, words})
+	}
+	s.Title = strings.Join(title, " ")
+	switch {
+	case len(s.steps) == 0:
+		return nil, fmt.Errorf("scenario %s has no command", name)
+	case len(s.steps) > most:
+		return nil, fmt.Errorf("scenario %s has %d commands, and may have %d", name, len(s.steps), most)
+	}
+	return s, nil
+}
+
+// split takes a line apart at blanks; what is in single quotes is one word.
+func split(line string) (words []string, err error) {
+	var word strings.Builder
+	quoted, open := false, false
+	for _, r := range line {
+		switch {
+		case r == '\'':
+			quoted, open = !quoted, true
+		case !quoted && (r == ' ' || r == '\t'):
+			if open {
+				words = append(words, word.String())
+				word.Reset()
+				open = false
+			}
+		default:
+			word.WriteRune(r)
+			open = true
+		}
+	}
+	if quoted {
+		return nil, errors.New("a quote is not closed")
+	}
+	if open {
+		words = append(words, word.String())
+	}
+	return words, nil
+}
+
+// Stage is where scenarios are played.
+type Stage struct {
+	// Start starts the cluster: that of the stage, with the text of its ClusterFile
+	// replaced if there is one. It is closed by who plays, also after an error.
+	Start func(ctx context.Context, cluster string) (*labcluster.Cluster, error)
+	// Evaluate evaluates the cluster anew, in the same way.
+	Evaluate func(ctx context.Context, cluster string) (*labcluster.Evaluated, error)
+	// Patience is how long to wait for what should happen soon.
+	Patience time.Duration
+	// Scale divides the time of `wait ... scaled`; 0 is DefaultScale.
+	Scale float64
+	// Failed is called with the cluster as it is when a step has failed; it may be nil.
+	Failed func(*labcluster.Cluster)
+}
+
+// DefaultScale makes three seconds of a minute.
+const DefaultScale = 20
+
+// Result is how a scenario went.
+type Result struct {
+	Name    string        `json:"name"`
+	Title   string        `json:"title,omitempty"`
+	Run     int           `json:"run"`
+	Begin   time.Time     `json:"begin"`
+	Took    time.Duration `json:"took_ns"`
+	Steps   []StepResult  `json:"steps"`
+	Clients []ClientView  `json:"clients,omitempty"`
+	Skipped string        `json:"skipped,omitempty"` // why it does not apply to the cluster
+	Error   string        `json:"error,omitempty"`   // of the step that failed
+}
+
+// OK tells whether nothing failed.
+func (r *Result) OK() bool { return r.Error == "" }
+
+// StepResult is how a command went.
+type StepResult struct {
+	Line  int           `json:"line"`
+	Text  string        `json:"text"`
+	Waits bool          `json:"waits"` // until something is so
+	At    time.Duration `json:"at_ns"` // since the beginning
+	Took  time.Duration `json:"took_ns"`
+	// After is, for one that waits, the time from the end of the last command that did something.
+	After time.Duration `json:"after_ns,omitempty"`
+	Error string        `json:"error,omitempty"`
+}
+
+// ClientView is what a client saw of a VIP by a router.
+type ClientView struct {
+	VIP    string           `json:"vip"`
+	Router string           `json:"router"`
+	Tally  labcluster.Tally `json:"tally"`
+
+	requests []labcluster.Request
+}
+
+// errSkip ends a scenario that does not apply to the cluster.
+type errSkip struct{ reason string }
+
+func (e errSkip) Error() string { return e.reason }
+
+// Play plays a scenario on a cluster of its own.
+func (s *Scenario) Play(ctx context.Context, stage Stage) (result *Result) {
+	p := &play{stage: stage, scenario: s, result: &Result{Name: s.Name, Title: s.Title, Begin: time.Now()}}
+	result = p.result
+	defer func() {
+		p.endClients()
+		if p.c == nil {
+			return
+		}
+		if !result.OK() && stage.Failed != nil {
+			stage.Failed(p.c)
+		}
+		if err := p.c.Close(); err != nil && result.OK() {
+			result.Error = "close the lab: " + err.Error()
+		}
+	}()
+	acted := time.Now()
+	for _, step := range s.steps {
+		begin := time.Now()
+		waits, err := p.do(ctx, step)
+		end := time.Now()
+		r := StepResult{Line: step.line, Text: p.readable(step), Waits: waits, At: begin.Sub(result.Begin), Took: end.Sub(begin)}
+		if waits {
+			r.After = end.Sub(acted)
+		} else {
+			acted = end
+			if step.words[0] != "cluster" { // what it does shows from its first moment on
+				acted = begin
+			}
+		}
+		var skip errSkip
+		if errors.As(err, &skip) {
+			result.Skipped = skip.reason
+			break
+		}
+		if err != nil {
+			r.Error = err.Error()
+			result.Error = fmt.Sprintf("line %d: %s: %s", step.line, step.text, err)
+		}
+		result.Steps = append(result.Steps, r)
+		if err != nil {
+			break
+		}
+	}
+	if result.OK() && result.Skipped == "" && p.watch != nil {
+		if err := p.watch.Stop(); err != nil {
+			result.Error = "never blackholed: " + err.Error()
+		}
+		p.watch = nil
+	}
+	result.Took = time.Since(result.Begin)
+	return result
+}
+
+// do runs one command, or by `each` the same for each node with a speaker.
+func (p *play) do(ctx context.Context, s step) (waits bool, err error) {
+	words := s.words
+	if words[0] != "each" {
+		return p.one(ctx, words)
+	}
+	if p.c == nil {
+		return false, errNotStarted
+	}
+	for _, id := range p.speakers() {
+		var own []string
+		for _, word := range words[1:] {
+			own = append(own, strings.ReplaceAll(word, "$EACH", id))
+		}
+		if waits, err = p.one(ctx, own); err != nil {
+			return waits, fmt.Errorf("%s: %w", id, err)
+		}
+	}
+	return waits, nil
+}
+
+// readable is a command with what it means in place of names with a dollar sign.
+func (p *play) readable(s step) string {
+	words := strings.Fields(s.text)
+	for i, word := range words {
+		if value, err := p.expand(word); err == nil {
+			words[i] = value
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func (p *play) one(ctx context.Context, words []string) (waits bool, err error) {
+	c := commands[words[0]]
+	args := slices.Clone(words[1:])
+	for i, word := range args {
+		if args[i], err = p.expand(word); err != nil {
+			return false, err
+		}
+	}
+	if p.c == nil && words[0] != "cluster" {
+		return false, errNotStarted
+	}
+	return c(p, ctx, args)
+}
+
+var errNotStarted = errors.New("the cluster does not run yet: begin with `cluster start`")
