@@ -28,7 +28,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-E4Zzu8Y2f7bHcc2Np3y6QAVXsB2iYQfA6HDb/rGwjTI=";
+  vendorHash = "sha256-XXdd3V5ezL2UuBYuDaES2K8eqyREv7rFNOkBhljmz64=";
 
   subPackages = map (program: "cmd/${program}") programs;
   env.CGO_ENABLED = 0;

@@ -14,9 +14,10 @@ import (
 )
 
 // plasmactlLab runs plasmactl lab with gobgpd v4, and returns its stdout, stderr and status.
-func plasmactlLab(t *testing.T, verb string, args ...string) (stdout, stderr string, status int) {
+func plasmactlLab(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	args = append([]string{"lab", verb}, args...)
+	verb := args[0]
+	args = append([]string{"lab"}, args...)
 	if verb == "run" || verb == "up" {
 		args = append(args, "--lib", "offline", "--gobgpd", filepath.Join(bin, "v4", "gobgpd"))
 	}
@@ -87,7 +88,7 @@ func TestLabRunOfABrokenMachine(t *testing.T) {
       nodeModules.b = { lib, ... }: { services.gobgpd.settings.neighbors = lib.mkForce [ ]; };`))
 	require.NoError(t, os.WriteFile(filepath.Join(flake[1], "flake.nix"), broken, 0o600))
 	artifacts, junit := t.TempDir(), filepath.Join(t.TempDir(), "lab.xml")
-	out, errs, status := plasmactlLab(t, "run", append(flake, "--patience", "3s", "--artifacts", artifacts, "--junit", junit)...)
+	out, errs, status := plasmactlLab(t, append(append([]string{"run"}, flake...), "--patience", "3s", "--artifacts", artifacts, "--junit", junit)...)
 	require.Equal(t, 1, status, "%s%s", out, errs)
 	assert.Regexp(t, `(?m)^FAIL  r +2 BGP sessions are up\n +1 are up$`, out)
 	assert.Regexp(t, `(?m)^FAIL  r +198.51.100.7/32 via a, b: AS path 65001, communities 65001:7\n +no route via b \(192.0.2.6\)$`, out)
@@ -111,7 +112,7 @@ func TestLabRunOfABrokenMachine(t *testing.T) {
 
 func TestLabRunOfAWrongCluster(t *testing.T) {
 	t.Parallel()
-	_, errs, status := plasmactlLab(t, "run", flakeOf(t, `{ plasmacloud.cluster = { name = "mine"; nodes.a = { role = "worker"; ip = "10.0.0.1"; }; }; }`)...)
+	_, errs, status := plasmactlLab(t, append([]string{"run"}, flakeOf(t, `{ plasmacloud.cluster = { name = "mine"; nodes.a = { role = "worker"; ip = "10.0.0.1"; }; }; }`)...)...)
 	assert.Equal(t, 1, status)
 	assert.Contains(t, errs, "fails its assertions")
 	assert.Contains(t, errs, "control-plane")

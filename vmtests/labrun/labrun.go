@@ -208,7 +208,9 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 					report.Artifacts = r.keep(c, name, capture)
 				},
 			})
-			capture.close()
+			if err := capture.close(); err != nil {
+				r.cfg.Say("warning: the captures are not whole: %v", err)
+			}
 			if ctx.Err() != nil {
 				return errors.New("interrupted")
 			}

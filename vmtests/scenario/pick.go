@@ -84,7 +84,8 @@ func (p *play) expand(word string) (string, error) {
 	}
 	k := p.picks
 	const shared = "it needs a VIP that two nodes announce and hold"
-	value, needs := "", shared
+	var value string
+	needs := shared
 	switch word {
 	case "$VIP":
 		value = k.vip
