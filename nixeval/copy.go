@@ -28,7 +28,8 @@ func CopyFlake(ref string, replace map[string]string) (*CopiedFlake, error) {
 	}
 	copied := &CopiedFlake{Dir: dir}
 	if copied.Ref, err = copyFlake(flake.dir, filepath.Join(dir, "source"), true); err == nil {
-		sub, _ := filepath.Rel(sourceRoot(flake.dir), flake.dir)
+		root, _ := sourceRoot(flake.dir)
+		sub, _ := filepath.Rel(root, flake.dir)
 		for name, text := range replace {
 			file := filepath.Join(dir, "source", sub, filepath.Clean("/"+name))
 			if _, statErr := os.Stat(file); statErr != nil {

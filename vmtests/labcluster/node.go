@@ -235,9 +235,13 @@ func (n *Node) StartAnnouncer() (err error) {
 
 // StartPhoneHome starts phone-home, as its unit does, with the deployer's address here.
 func (n *Node) StartPhoneHome() (err error) {
-	n.PhoneHome, err = n.Start("phone-home", filepath.Join(n.cluster.cfg.Programs.Bin, "plasmacloud-phone-home"),
+	args := []string{filepath.Join(n.cluster.cfg.Programs.Bin, "plasmacloud-phone-home"),
 		"--config", n.clusterConfig(), "--phase", "ready", "--heartbeat", "--deployer-url", n.cluster.Deployer.URL,
-		"--machine-id", "lab-machine-"+n.ID, "--secret-file", filepath.Join(n.Dir, "secret"))
+		"--machine-id", "lab-machine-" + n.ID, "--secret-file", filepath.Join(n.Dir, "secret")}
+	if n.Machine.Announcer != nil {
+		args = append(args, "--announcer-socket", n.socket())
+	}
+	n.PhoneHome, err = n.Start("phone-home", args...)
 	return err
 }
 
