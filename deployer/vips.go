@@ -70,11 +70,11 @@ func (r *Registry) VIPs(ctx context.Context) ([]VIP, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.vipsOf(views), nil
+	return r.VIPsOf(views), nil
 }
 
-// vipsOf is all VIPs, as the views have them.
-func (r *Registry) vipsOf(views []View) []VIP {
+// VIPsOf is VIPs of what Nodes returned.
+func (r *Registry) VIPsOf(views []View) []VIP {
 	declared := r.vips.declaredNow()
 	all := make(map[string]*gathered, len(declared))
 	for _, d := range declared {

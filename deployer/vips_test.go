@@ -199,7 +199,7 @@ func TestVIPEvents(t *testing.T) {
 	w.passes(28*time.Second, nil)
 	same(t, "while it may still speak", w.vipEvents(), want)
 	w.passes(10*time.Second, nil)
-	want += "\n203.0.113.10/32 vip_unannounced no node announces it: node01 is offline, node02 is offline"
+	want += "\n203.0.113.10/32 vip_unannounced no node announces it: node01, node02 is offline"
 	same(t, "when it is offline", w.vipEvents(), want)
 }
 

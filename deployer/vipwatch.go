@@ -142,7 +142,7 @@ func (r *Registry) watchVIPs(ctx context.Context, nodes []node.Node) error {
 	for i, n := range nodes {
 		views[i] = r.view(r.refresh(n))
 	}
-	vips := r.vipsOf(views)
+	vips := r.VIPsOf(views)
 	events, untell := r.vips.look(vips, r.cfg.Now(), r.Leading())
 	if len(events) == 0 {
 		return nil
@@ -293,7 +293,7 @@ func vipEvent(v VIP, status node.VIPStatus, now time.Time) store.Event {
 	return e
 }
 
-// How many nodes and bytes the reason of an event has at most.
+// How many nodes and reasons, and bytes of one, the reason of an event has at most.
 const (
 	reasonNodes = 4
 	reasonBytes = 120 // of one node's own reason
@@ -313,13 +313,22 @@ func (v VIP) announcers() string {
 // whyNot says why none of its nodes announces v.
 func (v VIP) whyNot() string {
 	var reasons []string
+	by := map[string][]string{} // the nodes of a reason
 	for _, n := range v.Nodes {
-		if n.Declared || n.State != "" {
-			reasons = append(reasons, n.ID+" "+n.Why())
+		if !n.Declared && n.State == "" {
+			continue
 		}
+		why := n.Why()
+		if by[why] == nil {
+			reasons = append(reasons, why)
+		}
+		by[why] = append(by[why], n.ID)
 	}
 	if len(reasons) == 0 {
 		return "no node announces it, and none may"
+	}
+	for i, why := range reasons {
+		reasons[i] = cutList(by[why]) + " " + why
 	}
 	return "no node announces it: " + cutList(reasons)
 }

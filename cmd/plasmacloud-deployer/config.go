@@ -26,6 +26,7 @@ type config struct {
 		JoinFile      string `json:"join_file"`      // tokens beside those of the store
 		OperatorsFile string `json:"operators_file"` // "": anybody may look
 	} `json:"tokens"`
+	Page                bool          `json:"page"`     // the web page
 	Manifest            string        `json:"manifest"` // "": none, only with AllowUnknownNodes
 	AllowUnknownNodes   bool          `json:"allow_unknown_nodes"`
 	MaxUnknownNodes     int           `json:"max_unknown_nodes"`
@@ -42,6 +43,7 @@ func defaultConfig() config {
 	return config{
 		Listen:              ":8080",
 		Store:               boltStore(defaultStorePath),
+		Page:                true,
 		Manifest:            "/etc/plasmacloud/manifest.json",
 		MaxUnknownNodes:     100,
 		Approval:            node.ApproveNone,

@@ -148,6 +148,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	httpServer := server.NewHTTP(server.New(server.Config{
 		Registry: registry, Logger: log, Version: process.Version(), Metrics: watched, Stop: stopStreams,
 		JoinTokens: files.join, TokensRequired: cfg.Tokens.Required, Operators: files.operators,
+		NoPage: !cfg.Page,
 	}))
 	httpServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	limited, scheme := server.LimitListener(listener), "http"

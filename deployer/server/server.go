@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -19,6 +20,7 @@ import (
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/metrics"
 	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/server/page"
 	"github.com/centra/plasmacloud/deployer/store"
 	"github.com/centra/plasmacloud/deployer/tokens"
 )
@@ -34,6 +36,8 @@ type Config struct {
 	TokensRequired bool             // without one too; else any machine may report as any node
 	Operators      *tokens.File     // nil: anybody may look
 	Now            func() time.Time // for the end of tokens; nil: time.Now
+
+	NoPage bool // no web page
 
 	Stop <-chan struct{} // closed: streams of events end; nil: they never do for that
 
@@ -53,6 +57,7 @@ type server struct {
 	large    chan struct{} // one for each large body in memory
 	lists    lists
 	vips     lists
+	ui       ui
 	failures deployer.LogBudget // of requests that failed
 	watchers chan struct{}      // one for each stream of events
 	feed     feed
@@ -84,6 +89,7 @@ func New(cfg Config) http.Handler {
 		joins: newGuesses(), operators: newGuesses(),
 		watchers: make(chan struct{}, cfg.MaxWatchers),
 	}
+	s.ui.cross = http.NewCrossOriginProtection()
 	return s.recoverPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
 		path, handle := s.route(r.URL.Path)
@@ -102,6 +108,7 @@ type answer struct {
 	body       any // json.RawMessage and metricsText go out as they are
 	allow      string
 	retryAfter string // seconds
+	header     http.Header
 	written    func() // may be nil
 
 	stream func(http.ResponseWriter) // writes the body as it comes, in place of body
@@ -144,9 +151,13 @@ func (s *server) route(path string) (name string, h handler) {
 		return api.PathNodes + "/ID", only(http.MethodGet, s.operator(tokens.Viewer, func(_ http.ResponseWriter, r *http.Request) answer {
 			return s.turnstile(r, func() answer { return s.node(r, id) })
 		}))
-	default:
-		return "other", notFound
 	}
+	if !s.cfg.NoPage {
+		if name, h, ok := s.uiRoute(path); ok {
+			return name, h
+		}
+	}
+	return "other", notFound
 }
 
 // metrics reads nothing from the store.
@@ -376,6 +387,10 @@ func (s *server) write(w http.ResponseWriter, a answer) {
 		body, media = made, metrics.ContentType
 	case api.Problem:
 		body, media = encode(made), api.ProblemContentType
+	case document:
+		body, media = made, "text/html; charset=utf-8"
+	case asset:
+		body, media = made.Body, made.Media
 	default:
 		body = encode(made)
 	}
@@ -388,6 +403,16 @@ func (s *server) write(w http.ResponseWriter, a answer) {
 	header.Set("Content-Type", media)
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
+	switch a.body.(type) {
+	case document:
+		header.Set("Content-Security-Policy", page.Policy)
+		header.Set("Referrer-Policy", "same-origin") // with less, our own forms look like another site's
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
+	case asset:
+		header.Set("Cache-Control", "public, max-age=31536000, immutable") // another version has another address
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
+	}
+	maps.Copy(header, a.header)
 	if a.allow != "" {
 		header.Set("Allow", a.allow)
 	}

@@ -1,0 +1,352 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/centra/plasmacloud/deployer"
+	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/server/page"
+	"github.com/centra/plasmacloud/deployer/store"
+	"github.com/centra/plasmacloud/deployer/tokens"
+)
+
+// ui is the web page: who may see it, and what it shows; what it looks like is in the
+// package page.
+type ui struct {
+	sessions sessions
+	cross    *http.CrossOriginProtection
+
+	mu    sync.Mutex // one fleet is made at a time
+	began time.Time
+	took  time.Duration
+	fleet *page.Fleet
+	drop  *time.Timer
+	log   eventLog
+}
+
+// document is a page, and asset a file of it.
+type (
+	document []byte
+	asset    page.Asset
+)
+
+// keepFleet is how long a fleet that nobody looks at is kept.
+const keepFleet = time.Minute
+
+// uiRoute gives the paths of the page their handlers; ok is false for any other path.
+func (s *server) uiRoute(path string) (name string, h handler, ok bool) {
+	name = path
+	nodeID, oneNode := strings.CutPrefix(path, page.PathNodes+"/")
+	vip, oneVIP := strings.CutPrefix(path, page.PathVIPs+"/")
+	file, isAsset := strings.CutPrefix(path, page.PathAssets)
+	switch {
+	case path == page.PathFleet:
+		h = s.looks(s.fleetPage)
+	case path == page.PathNodes:
+		h = s.looks(func(f page.Frame, r *http.Request) answer {
+			return s.withFleet(r, func(fleet *page.Fleet) answer { return show(page.NodesPage(f, fleet, r.URL.Query())) })
+		})
+	case path == page.PathVIPs:
+		h = s.looks(func(f page.Frame, r *http.Request) answer {
+			return s.withFleet(r, func(fleet *page.Fleet) answer { return show(page.VIPsPage(f, fleet, r.URL.Query())) })
+		})
+	case path == page.PathEvents:
+		h = s.looks(s.eventsPage)
+	case oneNode && nodeID != "" && !strings.Contains(nodeID, "/"):
+		name, h = page.PathNodes+"/ID", s.looks(func(f page.Frame, r *http.Request) answer { return s.nodePage(f, r, nodeID) })
+	case oneVIP && vip != "" && !strings.Contains(vip, "/"):
+		name, h = page.PathVIPs+"/VIP", s.looks(func(f page.Frame, r *http.Request) answer {
+			return s.withFleet(r, func(fleet *page.Fleet) answer {
+				if html, ok := page.VIPPage(f, fleet, vip, r.URL.Query()); ok {
+					return show(html)
+				}
+				return s.message(f, http.StatusNotFound, "No such VIP", "No manifest declares "+clean(vip)+" and no node says anything of it.")
+			})
+		})
+	case path == page.PathStream:
+		h = func(w http.ResponseWriter, r *http.Request) answer {
+			s.signedIn(r)
+			return s.operator(tokens.Viewer, s.events)(w, r)
+		}
+	case path == page.PathLogin:
+		return name, s.login, true
+	case path == page.PathLogout:
+		return name, only(http.MethodPost, s.logout), true
+	case isAsset:
+		name, h = page.PathAssets, func(http.ResponseWriter, *http.Request) answer {
+			if a, ok := page.Assets[file]; ok {
+				return answer{status: http.StatusOK, body: asset(a)}
+			}
+			return s.message(s.frame(""), http.StatusNotFound, "Not found", "There is no such file.")
+		}
+	case strings.HasPrefix(path, "/ui/"):
+		name, h = "other", func(http.ResponseWriter, *http.Request) answer {
+			return s.message(s.frame(""), http.StatusNotFound, "Not found", "There is no such page.")
+		}
+	default:
+		return "", nil, false
+	}
+	return name, only(http.MethodGet, h), true
+}
+
+func show(html []byte) answer { return answer{status: http.StatusOK, body: document(html)} }
+
+// see sends the peer to another page.
+func see(path string) answer {
+	return answer{status: http.StatusSeeOther, body: document(nil), header: http.Header{"Location": {path}}}
+}
+
+func (s *server) frame(operator string) page.Frame {
+	return page.Frame{Version: s.cfg.Version, Operator: operator, Now: s.cfg.Now()}
+}
+
+func (s *server) message(f page.Frame, status int, title, text string) answer {
+	return answer{status: status, body: document(page.Message(f, title, text))}
+}
+
+// signedIn gives a request of the page the token of its session, if it has one.
+func (s *server) signedIn(r *http.Request) {
+	if r.Header.Get("Authorization") != "" {
+		return
+	}
+	if token, ok := s.ui.sessions.token(sessionID(r), s.cfg.Now()); ok {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+}
+
+// looks shows a page to those who may look, and the form to sign in to others.
+func (s *server) looks(h func(page.Frame, *http.Request) answer) handler {
+	return func(_ http.ResponseWriter, r *http.Request) answer {
+		frame := s.frame("")
+		if s.cfg.Operators != nil {
+			s.signedIn(r)
+			who, no := s.who(r, tokens.Viewer)
+			if no != nil {
+				return s.turnedAway(r, *no)
+			}
+			frame.Operator = who.Name
+		}
+		// A page that cannot say what happened is not live.
+		frame.Cursor, _, _ = s.ui.log.newest(r.Context(), s.registry)
+		return h(frame, r)
+	}
+}
+
+// turnedAway is for those who may not look: no is what the API would say.
+func (s *server) turnedAway(r *http.Request, no answer) answer {
+	if no.status == http.StatusUnauthorized {
+		s.ui.sessions.end(sessionID(r))
+		return see(page.PathLogin + "?" + url.Values{"next": {r.URL.RequestURI()}}.Encode())
+	}
+	p, _ := no.body.(api.Problem)
+	a := s.message(s.frame(""), no.status, p.Title, p.Detail)
+	a.retryAfter = no.retryAfter
+	return a
+}
+
+// maxLogin is how long the form to sign in may be, in bytes.
+const maxLogin = 4 << 10
+
+// login shows the form, and takes it.
+func (s *server) login(w http.ResponseWriter, r *http.Request) answer {
+	if r.Method != http.MethodPost {
+		a := only(http.MethodGet, func(_ http.ResponseWriter, r *http.Request) answer {
+			if s.cfg.Operators == nil {
+				return see(page.PathFleet)
+			}
+			return show(page.Login(s.frame(""), localPath(r.URL.Query().Get("next")), "", r.TLS == nil))
+		})(w, r)
+		if a.allow != "" {
+			a.allow += ", POST"
+		}
+		return a
+	}
+	form, problem := s.readForm(w, r)
+	if problem != nil {
+		return s.message(s.frame(""), problem.Status, problem.Title, problem.Detail)
+	}
+	if s.cfg.Operators == nil {
+		return see(page.PathFleet)
+	}
+	next, token := localPath(form.Get("next")), strings.TrimSpace(form.Get("token"))
+	r.Header.Set("Authorization", "Bearer "+token)
+	if _, no := s.who(r, tokens.Viewer); no != nil {
+		p, _ := no.body.(api.Problem)
+		wrong := p.Title + "."
+		if p.Code == api.CodeOperatorTokenExpired || p.Code == api.CodeTooManyAttempts {
+			wrong = p.Title + ": " + p.Detail + "."
+		}
+		a := show(page.Login(s.frame(""), next, wrong, r.TLS == nil))
+		a.status, a.retryAfter = no.status, no.retryAfter
+		return a
+	}
+	a := see(next)
+	a.header.Add("Set-Cookie", sessionCookie(r, s.ui.sessions.begin(token, s.cfg.Now())).String())
+	return a
+}
+
+func (s *server) logout(_ http.ResponseWriter, r *http.Request) answer {
+	if s.ui.cross.Check(r) != nil {
+		return s.fromElsewhere()
+	}
+	s.ui.sessions.end(sessionID(r))
+	a := see(page.PathLogin)
+	a.header.Add("Set-Cookie", sessionCookie(r, "").String())
+	return a
+}
+
+func (s *server) fromElsewhere() answer {
+	return s.message(s.frame(""), http.StatusForbidden, "From another site", "This form was sent by another site's page.")
+}
+
+// readForm reads a form that a page of ours has sent.
+func (s *server) readForm(w http.ResponseWriter, r *http.Request) (url.Values, *api.Problem) {
+	if s.ui.cross.Check(r) != nil {
+		return nil, &api.Problem{Status: http.StatusForbidden, Title: "From another site", Detail: "This form was sent by another site's page."}
+	}
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/x-www-form-urlencoded" {
+		return nil, &api.Problem{Status: http.StatusUnsupportedMediaType, Title: "Not a form", Detail: "Send the form of this page."}
+	}
+	// A recorder in a test has no deadlines.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLogin))
+	var form url.Values
+	if err == nil {
+		form, err = url.ParseQuery(string(body))
+	}
+	if err != nil {
+		return nil, &api.Problem{Status: http.StatusBadRequest, Title: "Not a form", Detail: "Send the form of this page."}
+	}
+	return form, nil
+}
+
+// localPath keeps the way on after signing in among our own pages.
+func localPath(next string) string {
+	at, err := url.Parse(next)
+	if err != nil || at.Host != "" || at.Scheme != "" || at.Path != page.PathFleet && !strings.HasPrefix(at.Path, "/ui/") ||
+		strings.HasPrefix(at.Path, page.PathLogin) || strings.HasPrefix(at.Path, page.PathLogout) || strings.HasPrefix(at.Path, page.PathStream) {
+		return page.PathFleet
+	}
+	return at.RequestURI()
+}
+
+// withFleet shows what is made of a fleet that was read after the request came, or not
+// long before it where reading takes long.
+func (s *server) withFleet(r *http.Request, h func(*page.Fleet) answer) answer {
+	fleet, err := s.readFleet(r.Context())
+	if err != nil {
+		return s.unusable(r, err)
+	}
+	return h(fleet)
+}
+
+func (s *server) readFleet(ctx context.Context) (*page.Fleet, error) {
+	u, asked := &s.ui, time.Now()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	now := time.Now()
+	if u.fleet != nil && (u.began.After(asked) || now.Sub(u.began) < min(10*u.took, keepFleet)) {
+		return u.fleet, nil
+	}
+	views, err := s.registry.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fleet := page.NewFleet(views, s.registry.VIPsOf(views), s.cfg.Now())
+	fleet.Unreadable, fleet.Usable, fleet.Heartbeat = s.registry.Unreadable(), s.registry.StoreUsable(), s.registry.HeartbeatInterval()
+	u.fleet, u.began, u.took = fleet, now, time.Since(now)
+	if u.drop != nil {
+		u.drop.Stop()
+	}
+	u.drop = time.AfterFunc(keepFleet, func() { // it may be tens of megabytes
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.fleet == fleet {
+			u.fleet = nil
+		}
+	})
+	return fleet, nil
+}
+
+func (s *server) unusable(r *http.Request, err error) answer {
+	if r.Context().Err() != nil {
+		return answer{}
+	}
+	s.logFailure(r, err)
+	a := s.message(s.frame(""), http.StatusServiceUnavailable, "The store cannot be used", "The deployer's log has the reason.")
+	a.retryAfter = "5"
+	return a
+}
+
+func (s *server) fleetPage(f page.Frame, r *http.Request) answer {
+	return s.withFleet(r, func(fleet *page.Fleet) answer {
+		_, events, err := s.ui.log.newest(r.Context(), s.registry)
+		if err != nil {
+			return s.unusable(r, err)
+		}
+		return show(page.FleetPage(f, fleet, events))
+	})
+}
+
+func (s *server) eventsPage(f page.Frame, r *http.Request) answer {
+	_, events, err := s.ui.log.newest(r.Context(), s.registry)
+	if err != nil {
+		return s.unusable(r, err)
+	}
+	return show(page.EventsPage(f, events, r.URL.Query()))
+}
+
+func (s *server) nodePage(f page.Frame, r *http.Request, id string) answer {
+	return s.turnstile(r, func() answer {
+		v, err := s.registry.Node(r.Context(), id)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return s.message(f, http.StatusNotFound, "No such node", "The deployer knows no node "+clean(id)+".")
+		case err != nil:
+			return s.unusable(r, err)
+		}
+		return show(page.NodePage(f, v))
+	})
+}
+
+// eventLog keeps the newest events, so that each page reads only what came since the
+// last one.
+type eventLog struct {
+	mu     sync.Mutex
+	cursor string
+	events []store.Event // oldest first, at most page.KeptEvents
+}
+
+// newest are the events, and the cursor behind the last one. They are shared and do
+// not change.
+func (l *eventLog) newest(ctx context.Context, r *deployer.Registry) (cursor string, events []store.Event, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		got, err := r.Events(ctx, l.cursor, 1000)
+		if errors.Is(err, store.ErrCursorGone) && l.cursor != "" {
+			l.cursor, l.events = "", nil
+			continue
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		l.cursor = got.Next
+		if len(got.Events) > 0 {
+			all := make([]store.Event, 0, len(l.events)+len(got.Events))
+			all = append(append(all, l.events...), got.Events...)
+			l.events = all[max(0, len(all)-page.KeptEvents):]
+		}
+		if !got.More {
+			return l.cursor, l.events, nil
+		}
+	}
+}
