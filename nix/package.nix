@@ -28,7 +28,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-XXdd3V5ezL2UuBYuDaES2K8eqyREv7rFNOkBhljmz64=";
+  vendorHash = "sha256-QY1Lyvd6v6oPFCyJJb3wz8bP68jxRf1nVyu6oR5nQeU=";
 
   subPackages = map (program: "cmd/${program}") programs;
   env.CGO_ENABLED = 0;

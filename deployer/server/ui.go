@@ -85,11 +85,11 @@ func (s *server) uiRoute(path string) (name string, h handler, ok bool) {
 			if a, ok := page.Assets[file]; ok {
 				return answer{status: http.StatusOK, body: asset(a)}
 			}
-			return s.message(s.frame(""), http.StatusNotFound, "Not found", "There is no such file.")
+			return s.message(s.frame(), http.StatusNotFound, "Not found", "There is no such file.")
 		}
 	case strings.HasPrefix(path, "/ui/"):
 		name, h = "other", func(http.ResponseWriter, *http.Request) answer {
-			return s.message(s.frame(""), http.StatusNotFound, "Not found", "There is no such page.")
+			return s.message(s.frame(), http.StatusNotFound, "Not found", "There is no such page.")
 		}
 	default:
 		return "", nil, false
@@ -104,8 +104,8 @@ func see(path string) answer {
 	return answer{status: http.StatusSeeOther, body: document(nil), header: http.Header{"Location": {path}}}
 }
 
-func (s *server) frame(operator string) page.Frame {
-	return page.Frame{Version: s.cfg.Version, Operator: operator, Now: s.cfg.Now()}
+func (s *server) frame() page.Frame {
+	return page.Frame{Version: s.cfg.Version, Now: s.cfg.Now()}
 }
 
 func (s *server) message(f page.Frame, status int, title, text string) answer {
@@ -125,7 +125,7 @@ func (s *server) signedIn(r *http.Request) {
 // looks shows a page to those who may look, and the form to sign in to others.
 func (s *server) looks(h func(page.Frame, *http.Request) answer) handler {
 	return func(_ http.ResponseWriter, r *http.Request) answer {
-		frame := s.frame("")
+		frame := s.frame()
 		if s.cfg.Operators != nil {
 			s.signedIn(r)
 			who, no := s.who(r, tokens.Viewer)
@@ -147,7 +147,7 @@ func (s *server) turnedAway(r *http.Request, no answer) answer {
 		return see(page.PathLogin + "?" + url.Values{"next": {r.URL.RequestURI()}}.Encode())
 	}
 	p, _ := no.body.(api.Problem)
-	a := s.message(s.frame(""), no.status, p.Title, p.Detail)
+	a := s.message(s.frame(), no.status, p.Title, p.Detail)
 	a.retryAfter = no.retryAfter
 	return a
 }
@@ -162,7 +162,7 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) answer {
 			if s.cfg.Operators == nil {
 				return see(page.PathFleet)
 			}
-			return show(page.Login(s.frame(""), localPath(r.URL.Query().Get("next")), "", r.TLS == nil))
+			return show(page.Login(s.frame(), localPath(r.URL.Query().Get("next")), "", r.TLS == nil))
 		})(w, r)
 		if a.allow != "" {
 			a.allow += ", POST"
@@ -171,7 +171,7 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) answer {
 	}
 	form, problem := s.readForm(w, r)
 	if problem != nil {
-		return s.message(s.frame(""), problem.Status, problem.Title, problem.Detail)
+		return s.message(s.frame(), problem.Status, problem.Title, problem.Detail)
 	}
 	if s.cfg.Operators == nil {
 		return see(page.PathFleet)
@@ -184,7 +184,7 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) answer {
 		if p.Code == api.CodeOperatorTokenExpired || p.Code == api.CodeTooManyAttempts {
 			wrong = p.Title + ": " + p.Detail + "."
 		}
-		a := show(page.Login(s.frame(""), next, wrong, r.TLS == nil))
+		a := show(page.Login(s.frame(), next, wrong, r.TLS == nil))
 		a.status, a.retryAfter = no.status, no.retryAfter
 		return a
 	}
@@ -204,7 +204,7 @@ func (s *server) logout(_ http.ResponseWriter, r *http.Request) answer {
 }
 
 func (s *server) fromElsewhere() answer {
-	return s.message(s.frame(""), http.StatusForbidden, "From another site", "This form was sent by another site's page.")
+	return s.message(s.frame(), http.StatusForbidden, "From another site", "This form was sent by another site's page.")
 }
 
 // readForm reads a form that a page of ours has sent.
@@ -281,7 +281,7 @@ func (s *server) unusable(r *http.Request, err error) answer {
 		return answer{}
 	}
 	s.logFailure(r, err)
-	a := s.message(s.frame(""), http.StatusServiceUnavailable, "The store cannot be used", "The deployer's log has the reason.")
+	a := s.message(s.frame(), http.StatusServiceUnavailable, "The store cannot be used", "The deployer's log has the reason.")
 	a.retryAfter = "5"
 	return a
 }

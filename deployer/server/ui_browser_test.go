@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,8 +20,7 @@ type tab struct {
 	t        *testing.T
 	ctx      context.Context
 	base     string
-	console  *bytes.Buffer // messages, and requests that left for elsewhere
-	messages chan string
+	messages chan string // of the console, and requests that left for elsewhere
 }
 
 // browser is a headless Chromium. As root it needs NoSandbox; it shows nothing but our
@@ -41,7 +39,7 @@ func browser(t *testing.T) context.Context {
 	return ctx
 }
 
-func open(t *testing.T, browser context.Context, base string) *tab {
+func open(browser context.Context, t *testing.T, base string) *tab {
 	t.Helper()
 	ctx, stop := chromedp.NewContext(browser)
 	t.Cleanup(stop)
@@ -164,7 +162,7 @@ func TestPageInABrowser(t *testing.T) {
 	shared := browser(t)
 
 	t.Run("pages", func(t *testing.T) {
-		b := open(t, shared, web.URL)
+		b := open(shared, t, web.URL)
 		backs := map[string]bool{}
 		for _, scheme := range []string{"light", "dark"} {
 			b.scheme(scheme)
@@ -206,7 +204,7 @@ func TestPageInABrowser(t *testing.T) {
 	})
 
 	t.Run("live", func(t *testing.T) {
-		b := open(t, shared, web.URL)
+		b := open(shared, t, web.URL)
 		b.visit("/ui/nodes?q=node02")
 		b.until("live", "document.getElementById('live').className === 'live on'")
 		eval[bool](b, "window.stays = true; document.getElementById('node-node02').focus(); true")
@@ -224,7 +222,7 @@ func TestPageInABrowser(t *testing.T) {
 	})
 
 	t.Run("keyboard", func(t *testing.T) {
-		b := open(t, shared, web.URL)
+		b := open(shared, t, web.URL)
 		b.visit("/")
 		b.until("live", "document.getElementById('live').className === 'live on'")
 		press := func(keys string) { t.Helper(); b.do(chromedp.KeyEvent(keys)) }
@@ -269,7 +267,7 @@ func TestPageInABrowser(t *testing.T) {
 	})
 
 	t.Run("without JavaScript", func(t *testing.T) {
-		b := open(t, shared, web.URL)
+		b := open(shared, t, web.URL)
 		if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
 			t.Fatal(err)
 		}
@@ -281,16 +279,16 @@ func TestPageInABrowser(t *testing.T) {
 		b.quiet("without JavaScript")
 	})
 
-	t.Run("signing in", func(t *testing.T) { signingIn(t, shared) })
+	t.Run("signing in", func(t *testing.T) { signingIn(shared, t) })
 }
 
 // With operators' tokens: who has none sees the form alone, and what is behind it takes
 // no stranger's request.
-func signingIn(t *testing.T, shared context.Context) {
+func signingIn(shared context.Context, t *testing.T) {
 	w := aFleet(t, func(w *uiWorld) { w.operators = "alice " + viewerToken + " role=viewer" })
 	web := httptest.NewServer(w.handler)
 	t.Cleanup(web.Close)
-	b := open(t, shared, web.URL)
+	b := open(shared, t, web.URL)
 	b.visit("/ui/nodes?q=node0")
 	b.until("asked to sign in", "location.pathname === '/ui/login' && document.activeElement.id === 'token'")
 	b.quiet("the form")

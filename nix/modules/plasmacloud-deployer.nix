@@ -69,6 +69,7 @@ let
           join_file = credential "join-tokens";
           operators_file = credential "operators";
         };
+        inherit (cfg) page;
         manifest = if cfg.manifest == null then "" else "${cfg.manifest}";
         allow_unknown_nodes = cfg.allowUnknownNodes;
         max_unknown_nodes = cfg.maxUnknownNodes;

@@ -176,5 +176,5 @@ func capture(ctx context.Context, url, file string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, picture, 0o600)
+	return os.WriteFile(file, picture, 0o644) //nolint:gosec // a picture for everybody
 }

@@ -102,6 +102,13 @@ in
       };
     };
 
+    page = mkOption {
+      type = types.bool;
+      default = true;
+      example = false;
+      description = "Whether to serve the web page beside the API.";
+    };
+
     manifest = mkOption {
       type = types.nullOr types.path;
       default = if config.plasmacloud.cluster.nodes == { } then null else "/etc/plasmacloud/manifest.json";
