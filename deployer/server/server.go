@@ -61,6 +61,7 @@ type server struct {
 	failures deployer.LogBudget // of requests that failed
 	watchers chan struct{}      // one for each stream of events
 	feed     feed
+	memo     *memo
 
 	// Of joining and of operators, since broken nodes must not shut out who looks after
 	// them from the same address.
@@ -87,7 +88,7 @@ func New(cfg Config) http.Handler {
 		cfg: cfg, registry: cfg.Registry, log: cfg.Logger,
 		slots: make(chan struct{}, cfg.MaxConcurrent), large: make(chan struct{}, largeBodies),
 		joins: newGuesses(), operators: newGuesses(),
-		watchers: make(chan struct{}, cfg.MaxWatchers),
+		watchers: make(chan struct{}, cfg.MaxWatchers), memo: newMemo(),
 	}
 	s.ui.cross = http.NewCrossOriginProtection()
 	return s.recoverPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -183,8 +184,11 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) (a answer) {
 			s.cfg.Metrics.PhoneHome(report.Phase, "")
 		}
 	}()
+	known := false
 	if problem == nil {
-		id, report, problem = readReport(body)
+		if id, report, known = s.memo.find(body); !known {
+			id, report, problem = readReport(body)
+		}
 	}
 	// From an exhausted address no token counts. A right secret does, or one broken node
 	// would shut out all those behind its NAT.
@@ -212,6 +216,9 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) (a answer) {
 				s.joins.failed(r, s.cfg.Now())
 			}
 			return s.fail(r, err)
+		}
+		if !known {
+			s.memo.keep(body, id, report)
 		}
 		return answer{status: http.StatusOK, body: api.PhoneHomeResponse{
 			NodeID:                   told.ID,

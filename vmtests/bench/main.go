@@ -43,7 +43,9 @@ var sections = []section{
 	{"eval", "one nix eval of the whole cluster (PLASMACLOUD_NIXPKGS_LIB: with nixpkgs' own lib)", benchEval},
 	{"announce", fmt.Sprintf("%d VIPs, from the changed configuration to a BIRD router's table", manyVIPs), benchAnnounce},
 	{"flip", "one VIP's health check fails, until a GoBGP router's best path is gone", benchFlip},
-	{"phone-home", "phone-homes over 256 connections, each on disk before its answer", benchPhoneHome},
+	{"phone-home", "reports over 256 connections: registrations, each on disk before its answer, and heartbeats", benchPhoneHome},
+	{"fleet", "a deployer in a process of its own, with many nodes", benchFleet},
+	{"metadata", "what machines ask for when they boot, of a deployer and of matchbox with a group for each", benchMetadata},
 }
 
 func main() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,9 +12,14 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/api"
@@ -29,52 +35,140 @@ const (
 	connections = 256
 )
 
-// benchPhoneHome lets 10,000 machines boot at once: each reports `ready` once,
-// which the deployer has on disk before it answers, in its own file or in an etcd
-// beside it. The peer decodes the same request and answers it from a bare net/http
-// handler with no store.
+// load is what one round of 10,000 requests over 256 connections came to.
+type load struct {
+	rate float64 // a second
+	p99  time.Duration
+}
+
+func (l load) String() string {
+	return fmt.Sprintf("%.0f/s, p99 %.1f ms", l.rate, float64(l.p99.Microseconds())/1000)
+}
+
+// benchPhoneHome lets 10,000 machines boot at once: each reports `ready`, which the
+// deployer has on disk before it answers, in its own file or in an etcd beside it, and
+// then once more, which is a heartbeat. Peers are a bare net/http handler that decodes
+// the same request and has no store, and an etcd that is given values of the same size.
+// All take turns in each run.
 func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
 	endpoint, stop, err := startEtcd(ctx, filepath.Join(b.dir, "etcd"))
 	if err != nil {
 		return nil, err
 	}
 	defer stop()
-	run := 0
-	stores := []struct {
-		name string
-		open func() (store.Store, error)
-	}{
-		{"bbolt", func() (store.Store, error) {
-			run++
-			return bolt.Open(bolt.Config{Path: filepath.Join(b.dir, fmt.Sprintf("state%d.db", run))})
-		}},
-		{"etcd beside it", func() (store.Store, error) {
-			run++
-			return etcd.Open(ctx, etcd.Config{Endpoints: []string{endpoint}, Prefix: fmt.Sprintf("/%d/", run)})
-		}},
-	}
-	bare, err := median(b.runs, func() (float64, error) { return storm(ctx, http.HandlerFunc(answerBare)) })
-	if err != nil {
-		return nil, err
-	}
-	var figures []figure
-	for _, kept := range stores {
-		rate, err := median(b.runs, func() (float64, error) {
-			handler, shut, err := registryHandler(ctx, kept.open)
+	const bare, puts, bbolt, inEtcd, beats, etcdBeats = "bare", "puts", "bbolt", "etcd", "heartbeats", "heartbeats, etcd"
+	all := map[string][]load{}
+	for run := range b.runs {
+		add := func(name string, l load, err error) error {
+			all[name] = append(all[name], l)
 			if err != nil {
-				return 0, err
+				return fmt.Errorf("%s: %w", name, err)
 			}
-			defer shut()
-			return storm(ctx, handler)
-		})
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", kept.name, err)
+			return nil
 		}
-		figures = append(figures, figure{
-			fmt.Sprintf("%d phone-homes, %s", phoneHomes, kept.name), fmt.Sprintf("%.0f/s", rate), "the rate of a bare net/http handler", rate / bare,
+		l, _, err := storms(ctx, http.HandlerFunc(answerBare), 1)
+		if err := add(bare, l, err); err != nil {
+			return nil, err
+		}
+		l, err = etcdPuts(ctx, endpoint, run)
+		if err := add(puts, l, err); err != nil {
+			return nil, err
+		}
+		for _, kept := range []struct {
+			name, beats string
+			open        func() (store.Store, error)
+		}{
+			{bbolt, beats, func() (store.Store, error) {
+				return bolt.Open(bolt.Config{Path: filepath.Join(b.dir, fmt.Sprintf("state%d.db", run))})
+			}},
+			{inEtcd, etcdBeats, func() (store.Store, error) {
+				return etcd.Open(ctx, etcd.Config{Endpoints: []string{endpoint}, Prefix: fmt.Sprintf("/%d/", run)})
+			}},
+		} {
+			handler, writes, shut, err := registryHandler(ctx, kept.open)
+			if err != nil {
+				return nil, err
+			}
+			first, second, err := storms(ctx, handler, 2)
+			shut()
+			if err == nil && writes.Load() != phoneHomes {
+				err = fmt.Errorf("%d writes of %d nodes and as many heartbeats", writes.Load(), phoneHomes)
+			}
+			if err := errors.Join(add(kept.name, first, err), add(kept.beats, second, err)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	median := func(name string) load {
+		loads := all[name]
+		slices.SortFunc(loads, func(a, b load) int { return cmp.Compare(a.rate, b.rate) })
+		return loads[len(loads)/2]
+	}
+	line := func(work, name, peer, than string) figure {
+		f := figure{work: work, value: median(name).String()}
+		if peer != "" {
+			f.peer, f.ratio = than, median(name).rate/median(peer).rate
+		}
+		return f
+	}
+	const handler, plain = "a bare net/http handler", "bare etcd puts"
+	return []figure{
+		line("10000 registrations, bbolt", bbolt, bare, handler),
+		line("the same", bbolt, puts, plain),
+		line("10000 registrations, etcd beside it", inEtcd, bare, handler),
+		line("the same", inEtcd, puts, plain),
+		line("10000 heartbeats, bbolt", beats, bare, handler),
+		line("10000 heartbeats, etcd beside it", etcdBeats, bare, handler),
+		line("a bare net/http handler, no store", bare, "", ""),
+		line("10000 puts of 700 bytes into that etcd", puts, "", ""),
+	}, nil
+}
+
+// etcdPuts puts so many values of a record's size as fast as its clients let it.
+func etcdPuts(ctx context.Context, endpoint string, run int) (load, error) {
+	var clients []*clientv3.Client
+	for range 4 {
+		client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
+		if err != nil {
+			return load{}, err
+		}
+		defer client.Close()
+		clients = append(clients, client)
+	}
+	value := strings.Repeat("x", 700)
+	return round(func(i int) error {
+		_, err := clients[i%len(clients)].Put(ctx, fmt.Sprintf("/puts/%d/%05d", run, i), value)
+		return err
+	})
+}
+
+// round calls work for each node, on 256 goroutines.
+func round(work func(i int) error) (load, error) {
+	var next atomic.Int64
+	took := make([]time.Duration, phoneHomes)
+	failed := make(chan error, connections)
+	var all sync.WaitGroup
+	begin := time.Now()
+	for range connections {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < phoneHomes; i = int(next.Add(1)) - 1 {
+				asked := time.Now()
+				if err := work(i); err != nil {
+					failed <- err
+					return
+				}
+				took[i] = time.Since(asked)
+			}
 		})
 	}
-	return append(figures, figure{"a bare net/http handler, no store", fmt.Sprintf("%.0f/s", bare), "", 0}), nil
+	all.Wait()
+	l := load{rate: phoneHomes / time.Since(begin).Seconds(), p99: percentile(took, 99)}
+	select {
+	case err := <-failed:
+		return load{}, err
+	default:
+		return l, nil
+	}
 }
 
 // startEtcd runs Debian's etcd, alone and with its files in dir.
@@ -113,24 +207,42 @@ func startEtcd(ctx context.Context, dir string) (endpoint string, stop func(), e
 // Logging costs time of its own, which neither side is asked for here.
 var quiet = slog.New(slog.DiscardHandler)
 
-// registryHandler is the deployer without its process: registry, store, HTTP.
-func registryHandler(ctx context.Context, open func() (store.Store, error)) (http.Handler, func(), error) {
+// counted counts the writes of records.
+type counted struct {
+	store.Store
+	writes atomic.Int64
+}
+
+func (c *counted) Update(ctx context.Context, id string, change store.Change) error {
+	c.writes.Add(1)
+	return c.Store.Update(ctx, id, change)
+}
+
+// registryHandler is the deployer without its process: registry, store, HTTP. writes
+// counts from when the nodes are declared.
+func registryHandler(ctx context.Context, open func() (store.Store, error)) (h http.Handler, writes *atomic.Int64, shut func(), err error) {
 	kept, err := open()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	registry, err := deployer.New(ctx, deployer.Config{Store: kept, Logger: quiet})
+	c := &counted{Store: kept}
+	registry, err := deployer.New(ctx, deployer.Config{Store: c, Logger: quiet})
+	if err == nil {
+		_, err = registry.Declare(ctx, declarations(phoneHomes))
+	}
 	if err != nil {
-		return nil, nil, errors.Join(err, kept.Close())
+		return nil, nil, nil, errors.Join(err, kept.Close())
 	}
+	c.writes.Store(0)
+	return server.New(server.Config{Registry: registry, Logger: quiet}), &c.writes, func() { kept.Close() }, nil
+}
+
+func declarations(nodes int) []node.Declaration {
 	var declared []node.Declaration
-	for i := range phoneHomes {
+	for i := range nodes {
 		declared = append(declared, node.Declaration{ID: nodeID(i), Role: "worker", IP: nodeIP(i)})
 	}
-	if _, err := registry.Declare(ctx, declared); err != nil {
-		return nil, nil, errors.Join(err, kept.Close())
-	}
-	return server.New(server.Config{Registry: registry, Logger: quiet}), func() { kept.Close() }, nil
+	return declared
 }
 
 func nodeID(i int) string { return fmt.Sprintf("node%05d", i) }
@@ -148,52 +260,38 @@ func answerBare(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(api.PhoneHomeResponse{NodeID: request.NodeID, State: node.Active, HeartbeatIntervalSeconds: 10})
 }
 
-// storm sends each node's report once and returns reports a second.
-func storm(ctx context.Context, handler http.Handler) (float64, error) {
+// storms sends each node's report, so many times.
+func storms(ctx context.Context, handler http.Handler, times int) (first, last load, err error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return 0, err
+		return first, last, err
 	}
 	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = srv.Serve(listener) }()
 	defer srv.Close()
-
-	client, err := api.NewClient("http://"+listener.Addr().String(), time.Minute,
-		&http.Transport{MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections})
+	transport := &http.Transport{MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections}
+	defer transport.CloseIdleConnections()
+	client, err := api.NewClient("http://"+listener.Addr().String(), time.Minute, transport)
 	if err != nil {
-		return 0, err
+		return first, last, err
 	}
-	var next atomic.Int64
-	failed := make(chan error, connections)
-	var all sync.WaitGroup
-	begin := time.Now()
-	for range connections {
-		all.Go(func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= phoneHomes {
-					return
-				}
-				answer, err := client.PhoneHome(ctx, api.PhoneHomeRequest{
-					NodeID: nodeID(i), MachineID: fmt.Sprintf("4c4c4544-0000-4000-8000-%012d", i),
-					IP: nodeIP(i).String(), Role: "worker", Phase: node.PhaseReady,
-				})
-				if err == nil && answer.State != node.Active {
-					err = fmt.Errorf("%s is %s", nodeID(i), answer.State)
-				}
-				if err != nil {
-					failed <- err
-					return
-				}
+	for time := range times {
+		last, err = round(func(i int) error {
+			answer, err := client.PhoneHome(ctx, api.PhoneHomeRequest{
+				NodeID: nodeID(i), MachineID: fmt.Sprintf("4c4c4544-0000-4000-8000-%012d", i),
+				IP: nodeIP(i).String(), Role: "worker", Phase: node.PhaseReady,
+			})
+			if err == nil && answer.State != node.Active {
+				err = fmt.Errorf("%s is %s", nodeID(i), answer.State)
 			}
+			return err
 		})
+		if err != nil {
+			return first, last, err
+		}
+		if time == 0 {
+			first = last
+		}
 	}
-	all.Wait()
-	took := time.Since(begin)
-	select {
-	case err := <-failed:
-		return 0, err
-	default:
-		return phoneHomes / took.Seconds(), nil
-	}
+	return first, last, nil
 }

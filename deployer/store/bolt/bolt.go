@@ -47,7 +47,7 @@ var (
 type Config struct {
 	Path          string
 	LockTimeout   time.Duration // how long to wait for another process; 0: one second
-	MaxBatchDelay time.Duration // how long a lone write waits for company; 0: one millisecond
+	MaxBatchDelay time.Duration // how long a write waits for more company while there is some; 0: one millisecond
 	KeptEvents    int           // 0: store.KeptEvents
 	KeepSchema    bool          // leave a file of an older version what it is
 }
@@ -55,6 +55,7 @@ type Config struct {
 // Store is a store.Store in one file.
 type Store struct {
 	db    *bbolt.DB
+	write *commits
 	nodes *decoded
 	keep  uint64 // events
 	epoch string // of the events
@@ -81,13 +82,12 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, openError(cfg.Path, err)
 	}
-	db.MaxBatchDelay = cfg.MaxBatchDelay
 	epoch, err := prepare(db, fresh, cfg.KeepSchema)
 	if err != nil {
 		_ = db.Close() // the first error says it all, in one line
 		return nil, fmt.Errorf("store %s: %w", cfg.Path, err)
 	}
-	return &Store{db: db, nodes: newDecoded(), keep: uint64(cmp.Or(cfg.KeptEvents, store.KeptEvents)), epoch: epoch}, nil
+	return &Store{db: db, write: newCommits(db, cfg.MaxBatchDelay), nodes: newDecoded(), keep: uint64(cmp.Or(cfg.KeptEvents, store.KeptEvents)), epoch: epoch}, nil
 }
 
 func openError(path string, err error) error {
@@ -207,10 +207,10 @@ func (s *Store) Join(ctx context.Context, id, token string, change store.JoinCha
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// An error returned to Batch would roll back and run again everybody else's
-	// write, so what concerns this node alone stays in refused.
+	// An error returned would roll back everybody else's write, so what concerns this node
+	// alone stays in refused.
 	var refused error
-	err := s.db.Batch(func(tx *bbolt.Tx) error {
+	err := s.write.do(ctx, func(tx *bbolt.Tx) error {
 		var old, changed node.Node
 		old, refused = s.read(tx, []byte(id))
 		found := refused == nil
@@ -333,7 +333,10 @@ func (s *Store) Check() error {
 }
 
 // Close implements store.Store.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	s.write.close()
+	return s.db.Close()
+}
 
 func (s *Store) read(tx *bbolt.Tx, id []byte) (node.Node, error) {
 	value := tx.Bucket(bucketNodes).Get(id)
