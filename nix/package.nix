@@ -28,7 +28,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-QY1Lyvd6v6oPFCyJJb3wz8bP68jxRf1nVyu6oR5nQeU=";
+  vendorHash = "sha256-hcNzbo+YlpKuNy9Z9QQqpVG+oXYWpFUZQcmdIl6lPVg=";
 
   subPackages = map (program: "cmd/${program}") programs;
   env.CGO_ENABLED = 0;

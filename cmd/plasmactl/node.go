@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +20,8 @@ func nodeCommand() *cobra.Command {
 	var format outputFormat
 	cmd := &cobra.Command{
 		Use:   "node",
-		Short: "Show the nodes as the deployer knows them",
-		Long: `Shows the nodes as the deployer knows them.
+		Short: "Show the nodes as the deployer knows them, and give orders about them",
+		Long: `Shows the nodes as the deployer knows them, and gives orders about them.
 
 A node's state is Pending until its machine phones home, Provisioning until it
 reports ready, and then Active; Failed says that it could not, and why. Two more
@@ -28,27 +31,7 @@ runs the configuration that the cluster declares.`,
 	deployer.register(cmd)
 	format.register(cmd)
 
-	cmd.AddCommand(&cobra.Command{
-		Use:     "list",
-		Aliases: []string{"ls"},
-		Short:   "List all nodes",
-		Example: `  plasmactl node list --deployer-url http://deployer:8080
-  plasmactl node list -o json | jq -r '.nodes[] | select(.state == "Failed").node_id'`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := deployer.client()
-			if err != nil {
-				return err
-			}
-			nodes, err := c.List(cmd.Context())
-			if err != nil {
-				return unreached(err)
-			}
-			if format == outputJSON {
-				return printJSON(cmd.OutOrStdout(), api.NodeList{Nodes: nodes})
-			}
-			return printNodes(cmd.OutOrStdout(), nodes, time.Now())
-		},
-	})
+	cmd.AddCommand(listCommand(&deployer, &format))
 	cmd.AddCommand(&cobra.Command{
 		Use:     "show NODE",
 		Short:   "Show one node with its history",
@@ -75,15 +58,64 @@ runs the configuration that the cluster declares.`,
 			return printNode(cmd.OutOrStdout(), n, time.Now())
 		},
 	})
+	for _, v := range verbs {
+		cmd.AddCommand(verbCommand(v, &deployer, &format))
+	}
+	return cmd
+}
+
+func listCommand(deployer *deployerFlags, format *outputFormat) *cobra.Command {
+	var selected selection
+	var live bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List the nodes",
+		Example: `  plasmactl node list --deployer-url http://deployer:8080
+  plasmactl node list --state Failed --selector rack=a1
+  plasmactl node list --watch
+  plasmactl node list -o json | jq -r '.nodes[] | select(.state == "Failed").node_id'`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := selected.check(); err != nil {
+				return err
+			}
+			c, err := deployer.client()
+			if err != nil {
+				return err
+			}
+			draw := func(ctx context.Context, w io.Writer) (string, error) {
+				nodes, err := c.List(ctx)
+				if err != nil {
+					return "", unreached(err)
+				}
+				nodes = selected.of(nodes)
+				var seen strings.Builder
+				for _, n := range nodes {
+					fmt.Fprintln(&seen, n.ID, n.Role, n.IP, n.State, n.Reachability, n.Config, remark(n))
+				}
+				if *format == outputJSON {
+					return seen.String(), printJSON(w, api.NodeList{Nodes: nodes})
+				}
+				return seen.String(), printNodes(w, nodes, time.Now())
+			}
+			if live {
+				return watch(cmd.Context(), cmd.OutOrStdout(), c, draw)
+			}
+			_, err = draw(cmd.Context(), cmd.OutOrStdout())
+			return err
+		},
+	}
+	selected.register(cmd)
+	cmd.Flags().BoolVarP(&live, "watch", "w", false, "go on, and show what changes, until it is interrupted")
 	return cmd
 }
 
 func printNodes(w io.Writer, nodes []api.Node, now time.Time) error {
 	var rows [][]any
 	for _, n := range nodes {
-		rows = append(rows, []any{n.ID, n.Role, n.IP, n.State, n.Reachability, n.Config, ago(n.LastSeen, now), lastError(n)})
+		rows = append(rows, []any{n.ID, n.Role, n.IP, coloured(n.State), coloured(n.Reachability), coloured(n.Config), ago(n.LastSeen, now), remark(n)})
 	}
-	return printTable(w, "NODE\tROLE\tIP\tSTATE\tREACHABILITY\tCONFIG\tLAST SEEN\tLAST ERROR", rows)
+	return printTable(w, "NODE\tROLE\tIP\tSTATE\tREACHABILITY\tCONFIG\tLAST SEEN\tREMARK", rows)
 }
 
 func printNode(w io.Writer, n api.Node, now time.Time) error {
@@ -93,7 +125,7 @@ func printNode(w io.Writer, n api.Node, now time.Time) error {
 		{"IP:", n.IP},
 		{"State:", fmt.Sprintf("%s since %s (%s)", n.State, n.Since.Local().Format(time.DateTime), ago(&n.Since, now))},
 		{"Reachability:", fmt.Sprintf("%s, last seen %s", n.Reachability, ago(n.LastSeen, now))},
-		{"Config:", n.Config},
+		{"Config:", coloured(n.Config)},
 		{"  expected:", n.ConfigHash},
 		{"  reported:", n.ReportedHash},
 		{"Attempt:", n.Attempt},
@@ -109,8 +141,14 @@ func printNode(w io.Writer, n api.Node, now time.Time) error {
 	if n.Deadline != nil {
 		add("Deadline:", n.Deadline.Local().Format(time.DateTime))
 	}
-	if n.State != node.Active { // there it only says that nobody installs over it
+	add("Labels:", labels(n.Labels))
+	if n.State != node.Active || n.Held != nil { // there it only says that nobody installs over it
 		add("Hold:", n.Hold)
+	}
+	add("Approved:", mark(n.Approved, now))
+	add("Reinstall:", mark(n.Reinstall, now))
+	if n.State == node.Decommissioned {
+		add("Acknowledged:", ago(n.Acknowledged, now))
 	}
 	add("Last error:", lastError(n))
 	add("Machine:", strings.TrimSpace(n.Hostname+" "+n.MachineID))
@@ -128,10 +166,50 @@ func printNode(w io.Writer, n api.Node, now time.Time) error {
 	}
 	rows = nil
 	for _, t := range n.History {
-		rows = append(rows, []any{t.At.Local().Format(time.DateTime), t.From, t.To, t.Reason})
+		rows = append(rows, []any{t.At.Local().Format(time.DateTime), t.From, t.To, t.Event, t.By, t.Reason})
 	}
 	fmt.Fprintln(w)
-	return printTable(w, "WHEN\tFROM\tTO\tREASON", rows)
+	return printTable(w, "WHEN\tFROM\tTO\tEVENT\tBY\tREASON", rows)
+}
+
+// remark is what else is worth knowing of a node in one line.
+func remark(n api.Node) string {
+	var remarks []string
+	add := func(is bool, remark string) {
+		if is {
+			remarks = append(remarks, remark)
+		}
+	}
+	add(n.Waiting, "waits for an approval")
+	if n.Held != nil {
+		remarks = append(remarks, strings.TrimSuffix("held: "+n.Held.Reason, ": "))
+	}
+	add(n.Reinstall != nil, "to be installed once more")
+	add(n.State == node.Decommissioned && n.Acknowledged == nil, "has not acknowledged it")
+	add(n.LastError != nil, lastError(n))
+	return strings.Join(remarks, "; ")
+}
+
+func labels(all map[string]string) string {
+	var list []string
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, key+"="+all[key])
+	}
+	return strings.Join(list, ", ")
+}
+
+func mark(m *node.Mark, now time.Time) string {
+	if m == nil {
+		return ""
+	}
+	text := ago(&m.At, now)
+	if m.By != "" {
+		text = "by " + m.By + ", " + text
+	}
+	if m.Reason != "" {
+		text += ": " + m.Reason
+	}
+	return text
 }
 
 func lastError(n api.Node) string {

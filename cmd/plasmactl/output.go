@@ -4,9 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -44,29 +41,4 @@ func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
-}
-
-// printTable writes rows of cells under a header, columns aligned. A cell is one
-// line whatever is in it: what a node says of itself must not look like a row
-// of another, nor drive the terminal.
-func printTable(w io.Writer, header string, rows [][]any) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, header)
-	for _, row := range rows {
-		for i, cell := range row {
-			if i > 0 {
-				fmt.Fprint(tw, "\t")
-			}
-			fmt.Fprint(tw, strings.Map(printable, fmt.Sprint(cell)))
-		}
-		fmt.Fprintln(tw)
-	}
-	return tw.Flush()
-}
-
-func printable(r rune) rune {
-	if unicode.IsPrint(r) {
-		return r
-	}
-	return '\u00b7' // a middle dot
 }

@@ -119,7 +119,7 @@ func TestMistakes(t *testing.T) {
 	}{
 		"unknown command":    {[]string{"evaluate"}, 64, []string{"evaluate", "--help"}},
 		"unknown subcommand": {[]string{"node", "lst"}, 64, []string{"lst", "plasmactl node --help"}},
-		"no subcommand":      {[]string{"node"}, 64, []string{"name a command: list, show"}},
+		"no subcommand":      {[]string{"node"}, 64, []string{"name a command: approve, decommission, hold, list"}},
 		"unknown flag":       {[]string{"eval", "--flak", "."}, 64, []string{"--flak", "plasmactl eval --help"}},
 		"extra argument":     {[]string{"eval", "x"}, 64, []string{"x"}},
 		"output format":      {[]string{"eval", "-o", "yaml"}, 64, []string{"yaml", "table or json"}},

@@ -17,6 +17,7 @@ const (
 	PathVIPs      = "/api/v1/vips"
 	PathTokens    = "/api/v1/tokens"
 	PathAudit     = "/api/v1/audit"
+	PathStatus    = "/api/v1/status"
 	PathHealth    = "/health"
 	PathMetrics   = "/metrics"
 )
@@ -113,6 +114,22 @@ type Node struct {
 	Services     []node.Service    `json:"services,omitempty"`
 	Facts        map[string]string `json:"facts,omitempty"`
 	History      []node.Transition `json:"history,omitempty"` // oldest first; left out of a NodeList
+}
+
+// Status is GET /api/v1/status: the fleet at a glance.
+type Status struct {
+	Version      string                    `json:"version"` // of the deployer
+	Leader       bool                      `json:"leader"`  // it looks after the deadlines; with bbolt it always does
+	Nodes        int                       `json:"nodes"`
+	States       map[node.State]int        `json:"states"`
+	Reachability map[node.Reachability]int `json:"reachability"`
+	Config       map[node.Config]int       `json:"config"`
+	Held         int                       `json:"held"`       // by an operator
+	Waiting      int                       `json:"waiting"`    // for an operator's approval
+	Undeclared   int                       `json:"undeclared"` // the manifest does not have them
+	Unreadable   int                       `json:"unreadable"` // their record cannot be read; in no other number
+	VIPs         map[node.VIPStatus]int    `json:"vips"`       // the declared ones
+	Warnings     []string                  `json:"warnings"`   // what somebody should look after, the gravest first
 }
 
 // OperateRequest is POST /api/v1/nodes/{id}/{verb}, with one of node.Verbs. All of it may

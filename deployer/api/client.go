@@ -115,6 +115,13 @@ func (c *Client) Get(ctx context.Context, id string) (Node, error) {
 	return n, err
 }
 
+// Status returns the fleet at a glance.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := c.do(ctx, http.MethodGet, PathStatus, "", c.bearer(), nil, maxAnswerBytes, &s)
+	return s, err
+}
+
 // Operate does one of node.Verbs to a node, and returns the node as it is then.
 func (c *Client) Operate(ctx context.Context, id string, verb node.Event, order OperateRequest) (Node, error) {
 	var n Node

@@ -58,6 +58,7 @@ type server struct {
 	lists    lists
 	vips     lists
 	ui       ui
+	statuses lists
 	failures deployer.LogBudget // of requests that failed
 	watchers chan struct{}      // one for each stream of events
 	feed     feed
@@ -132,6 +133,8 @@ func (s *server) route(path string) (name string, h handler) {
 		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.metrics))
 	case path == api.PathEvents:
 		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.events))
+	case path == api.PathStatus:
+		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.status))
 	case path == api.PathVIPs:
 		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.listVIPs))
 	case path == api.PathTokens:
