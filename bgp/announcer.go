@@ -35,13 +35,15 @@ type Announcer struct {
 	events  *Events
 	log     *slog.Logger
 	wake    chan struct{}
-	locks   locks // of Open; none of New
+	fell    chan struct{} // there is something in down
+	locks   locks         // of Open; none of New
 
 	asks chan func() // for Run, between two passes
 
-	mu     sync.Mutex // guards cfg, users, orders and status
+	mu     sync.Mutex // guards cfg, users, down, orders and status
 	cfg    *Config
-	users  map[health.Check][]netip.Addr // by check of cfg
+	users  map[health.Check][]*VIP // by check of cfg
+	down   []health.Check          // that went down since hurry looked
 	orders DrainOrders
 	status Status
 
@@ -56,6 +58,8 @@ type Announcer struct {
 	sent     sentPaths
 	lowered  map[netip.Prefix]lowering // what has the lowest preference, before its withdraw
 	gone     map[netip.Prefix]bool     // withdrawn in the last pass
+	hurried  map[netip.Prefix]bool     // withdrawn since, see hurry
+	fresh    map[netip.Prefix]bool     // announced in the last pass
 	released map[netip.Addr]bool       // in the last pass, after the drain
 	until    time.Time                 // see noteUnheld
 }
@@ -69,9 +73,10 @@ func New(o Options) *Announcer {
 		speaker: o.Speaker, holder: newBoundedHolder(o.Holder), cfg: o.Config, users: checks(o.Config),
 		log:    o.Logger.With("part", "announcer"),
 		wake:   make(chan struct{}, 1),
+		fell:   make(chan struct{}, 1),
 		asks:   make(chan func()),
 		events: newEvents(),
-		drains: drains{}, delays: delays{}, reported: newReports(), sent: sentPaths{}, past: histories{},
+		drains: drains{}, delays: delays{}, reported: newReports(), sent: sentPaths{}, past: histories{}, hurried: map[netip.Prefix]bool{},
 	}
 	a.monitor = health.NewMonitor(health.Config{OnChange: a.noteHealth, Probe: o.Probe, Logger: o.Logger.With("part", "health")})
 	a.health = a.monitor.State
@@ -165,18 +170,19 @@ func needsRestart(what string, from, to any) error {
 }
 
 // checks are those of cfg, each with the VIPs that depend on it.
-func checks(cfg *Config) map[health.Check][]netip.Addr {
-	users := map[health.Check][]netip.Addr{}
-	for _, v := range cfg.VIPs {
+func checks(cfg *Config) map[health.Check][]*VIP {
+	users := map[health.Check][]*VIP{}
+	for i := range cfg.VIPs {
+		v := &cfg.VIPs[i]
 		for _, c := range v.Checks {
-			users[c] = append(users[c], v.Address)
+			users[c] = append(users[c], v)
 		}
 	}
 	return users
 }
 
 // usersOf are the VIPs that depend on c.
-func (a *Announcer) usersOf(c health.Check) []netip.Addr {
+func (a *Announcer) usersOf(c health.Check) []*VIP {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.users[c]
@@ -260,7 +266,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 		if !result.next.IsZero() {
 			wait = min(wait, time.Until(result.next))
 		}
-		a.sleep(ctx, stopping, max(minGap, time.Since(start)), wait)
+		a.sleep(ctx, work, stopping, max(minGap, time.Since(start)), wait)
 	}
 }
 
@@ -274,21 +280,29 @@ func (a *Announcer) interval() time.Duration {
 }
 
 // sleep returns after wait, or earlier for a trigger or the end of ctx, but not before gap.
-func (a *Announcer) sleep(ctx context.Context, stopping bool, gap, wait time.Duration) {
+func (a *Announcer) sleep(ctx, work context.Context, stopping bool, gap, wait time.Duration) {
 	done := ctx.Done()
 	if stopping {
 		done = nil
 	}
 	timer := time.NewTimer(gap)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-done:
-		return
+	for over := false; !over; {
+		select {
+		case <-a.fell:
+			a.hurry(work)
+		case <-timer.C:
+			over = true
+		case <-done:
+			return
+		}
 	}
 	timer.Reset(max(0, wait-gap))
 	for {
 		select {
+		case <-a.fell:
+			a.hurry(work)
+			continue
 		case ask := <-a.asks:
 			ask()
 			continue
@@ -318,7 +332,7 @@ func (a *Announcer) gaveUp(r result) error {
 // watch keeps f running. Its end is news, so it starts a pass, but not again and
 // again while nothing changes.
 func (a *Announcer) watch(ctx context.Context, f func(context.Context, func()) error) {
-	const first, last = 50 * time.Millisecond, 500 * time.Millisecond
+	const first, last = 50 * time.Millisecond, 100 * time.Millisecond
 	pause, before := first, ""
 	for ctx.Err() == nil {
 		var worked atomic.Bool

@@ -41,6 +41,7 @@ type world struct {
 	noInterface bool // nothing is held, and nothing can be
 
 	announced, withdrawn, bound, released int
+	hurrying                              bool // what is withdrawn may not be announced any more
 }
 
 func newWorld(delay time.Duration, complain func(string, ...any)) *world {
@@ -153,7 +154,7 @@ func (w worldSpeaker) Withdraw(_ context.Context, prefixes []netip.Prefix) error
 		return err
 	}
 	for _, p := range prefixes {
-		if _, ok := w.table[p]; !ok {
+		if _, ok := w.table[p]; !ok && !w.hurrying {
 			w.complain("%s withdrawn, which is not announced", p)
 		}
 		since, lowered := w.lowered[p]

@@ -126,11 +126,14 @@ func hostPrefixes(vips []netip.Addr) []netip.Prefix {
 	return prefixes
 }
 
-// noteWishes tells what is wanted of VIPs now and was not before.
-func (a *Announcer) noteWishes(before Status, wishes map[netip.Addr]wish) {
+// noteWishes tells what is wanted of VIPs now and was not before; of hurried it is told already.
+func (a *Announcer) noteWishes(before Status, wishes map[netip.Addr]wish, hurried map[netip.Prefix]bool) {
 	changed := map[EventKind][]netip.Addr{}
 	for addr, w := range wishes {
 		was := before.vip(addr)
+		if hurried[w.path.Prefix] {
+			was.Want = Withdraw
+		}
 		if w.want != was.Want {
 			kind := map[Want]EventKind{Announce: EventWanted, Withdraw: EventUnwanted, Leave: EventUndecided}[w.want]
 			changed[kind] = append(changed[kind], addr)
@@ -150,13 +153,18 @@ func (a *Announcer) noteWishes(before Status, wishes map[netip.Addr]wish) {
 	for _, kind := range slices.Sorted(maps.Keys(changed)) {
 		vips := changed[kind]
 		slices.SortFunc(vips, netip.Addr.Compare)
-		for _, g := range groundsOf(vips, wishFor(wishes)) {
-			if kind == EventUndamped {
-				g.why = "its penalty has decayed; " + g.why
-			}
-			a.note(a.log, slog.LevelDebug, "want", Event{Kind: kind, Cause: g.cause, Reason: g.why}, g.vips,
-				"event", string(kind), "count", len(g.vips), "vips", some(g.vips), "why", g.why)
+		a.noteWant(kind, vips, wishFor(wishes))
+	}
+}
+
+// noteWant tells what is wanted of VIPs now.
+func (a *Announcer) noteWant(kind EventKind, vips []netip.Addr, of func(netip.Addr) wish) {
+	for _, g := range groundsOf(vips, of) {
+		if kind == EventUndamped {
+			g.why = "its penalty has decayed; " + g.why
 		}
+		a.note(a.log, slog.LevelDebug, "want", Event{Kind: kind, Cause: g.cause, Reason: g.why}, g.vips,
+			"event", string(kind), "count", len(g.vips), "vips", some(g.vips), "why", g.why)
 	}
 }
 
@@ -170,7 +178,14 @@ func (a *Announcer) noteGone(what string, vips []netip.Addr) {
 
 // noteHealth takes the news of a check.
 func (a *Announcer) noteHealth(c health.Check, s health.State) {
-	vips := a.usersOf(c)
+	users := a.usersOf(c)
+	vips := make([]netip.Addr, len(users))
+	for i, v := range users {
+		vips[i] = v.Address
+	}
+	if s.Status == health.Down {
+		defer a.hasFallen(c)
+	}
 	kind, level := EventCheckUp, slog.LevelInfo
 	if s.Status == health.Down {
 		kind, level = EventCheckDown, slog.LevelWarn

@@ -29,14 +29,13 @@ const confirmPause = 20 * time.Millisecond
 // pass reads the live state once, and does what it lacks of the desired state.
 func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	began := time.Now()
-	a.steps = nil
 	cfg := a.config()
-	now, speakerErr, addrsErr := a.read(ctx)
+	now, speakerErr, addrsErr := a.readOn(ctx)
 	wishes := desired(cfg, a.DrainOrders(), a.health, a.past, began, now.internalPeer(cfg.ASN), stopping)
 	last := a.lastStatus()
 	a.reportSpeaker(speakerErr)
 	a.reportSessions(now)
-	a.noteWishes(last, wishes)
+	a.noteWishes(last, wishes, a.hurried)
 	a.reportPrepend(cfg, now)
 	a.reportForeign(wishes, now)
 
@@ -46,8 +45,10 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		todo.announce = nil
 	}
 	before, released := a.gone, a.released
-	a.gone, a.released = map[netip.Prefix]bool{}, map[netip.Addr]bool{}
-	a.noteGone("the path is out of the speaker's table", lostPaths(todo.announce, last, now, before))
+	a.gone, a.released = a.hurried, map[netip.Addr]bool{}
+	a.hurried = map[netip.Prefix]bool{}
+	a.noteGone("the path is out of the speaker's table", lostPaths(todo.announce, last, now, before, a.gone))
+	todo.withdraw = slices.DeleteFunc(todo.withdraw, func(p netip.Prefix) bool { return a.gone[p] }) // read before it was gone
 	for _, addrs := range todo.bind {
 		a.noteGone("the host does not hold it", lostHolds(addrs, last, now, released))
 	}
@@ -200,6 +201,7 @@ func (a *Announcer) letGo(ctx context.Context, surplus map[vip.How][]netip.Addr)
 
 // announce announces what is held; did says whether anything changed.
 func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes map[netip.Addr]wish, failed map[netip.Addr]bool, now live) (did bool, err error) {
+	a.fresh = map[netip.Prefix]bool{}
 	if !now.tableKnown {
 		clear(a.sent) // the speaker that comes back may know nothing of it
 		return false, nil
@@ -224,6 +226,9 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes m
 		paths = slices.DeleteFunc(paths, func(p speaker.Path) bool { return refused.ByPrefix[p.Prefix] != nil })
 	}
 	a.sent.sent(paths)
+	for _, p := range paths {
+		a.fresh[p.Prefix] = true
+	}
 	a.did("announce", addrsOf(prefixesOf(paths, dropped)), wishFor(wishes))
 	return len(paths) > 0, errors.Join(err, noEffect("announce", dropped, "does an import policy drop it?"))
 }
@@ -264,12 +269,12 @@ func unbound(err error, all []netip.Addr) []netip.Addr {
 }
 
 // lostPaths are the VIPs of paths that were in the table in the pass before, are not now,
-// and were not withdrawn in it.
-func lostPaths(paths []speaker.Path, last Status, now live, withdrawn map[netip.Prefix]bool) []netip.Addr {
+// and were not withdrawn in it, nor in a hurry since.
+func lostPaths(paths []speaker.Path, last Status, now live, withdrawn, hurried map[netip.Prefix]bool) []netip.Addr {
 	var lost []netip.Addr
 	for _, p := range paths {
 		addr := p.Prefix.Addr()
-		if _, there := now.table.Own[p.Prefix]; there || withdrawn[p.Prefix] {
+		if _, there := now.table.Own[p.Prefix]; there || withdrawn[p.Prefix] || hurried[p.Prefix] {
 			continue
 		}
 		if was := last.vip(addr); was.Announced {
@@ -304,6 +309,7 @@ func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr err
 	a.mu.Lock()
 	a.status = s
 	a.mu.Unlock()
+	a.steps = nil
 	for _, f := range a.onPass {
 		f(s)
 	}

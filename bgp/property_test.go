@@ -104,6 +104,15 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			c := checkOf(rapid.IntRange(0, modelVIPs-1).Draw(t, "check"))
 			m.health[c] = rapid.SampledFrom([]health.Status{health.Unknown, health.Up, health.Down}).Draw(t, "status")
 		},
+		"fall": func(t *rapid.T) {
+			c := checkOf(rapid.IntRange(0, modelVIPs-1).Draw(t, "check"))
+			m.health[c] = health.Down
+			m.announcer.hasFallen(c)
+			m.configured(false)
+			m.world.hurrying = true
+			m.announcer.hurry(t.Context())
+			m.world.hurrying = false
+		},
 		"reload": func(t *rapid.T) {
 			cfg := testConfig(modelVIPs)
 			cfg.GracefulShutdown = drawGraceful(t)
@@ -125,7 +134,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 				}
 			}
 			m.cfg = cfg
-			m.announcer.cfg = cfg // as Reload does, without its runners
+			m.announcer.cfg, m.announcer.users = cfg, checks(cfg) // as Reload does, without its runners
 		},
 		"drain order": func(t *rapid.T) {
 			orders := m.announcer.DrainOrders()

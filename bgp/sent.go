@@ -46,7 +46,12 @@ func (s sentPaths) keep(wishes map[netip.Addr]wish) {
 // observe notes what the daemon made of the paths sent before.
 func (s sentPaths) observe(own map[netip.Prefix]speaker.Path) {
 	for prefix, sent := range s {
-		if live, ok := own[prefix]; ok && sent.seen == nil {
+		if sent.seen != nil {
+			continue
+		}
+		if live, ok := own[prefix]; ok && live.Equal(sent.path) {
+			sent.seen = &sent.path
+		} else if ok {
 			sent.seen = &live
 		}
 	}
@@ -113,7 +118,10 @@ func (a *Announcer) checkOffered(ctx context.Context) error {
 	}
 	var none []netip.Prefix
 	for _, p := range prefixes {
-		a.sent[p].offered = true
+		sent := a.sent[p]
+		if sent.offered = true; sent.seen == &sent.path {
+			delete(a.sent, p) // nothing more to say of it
+		}
 		if len(got.To[p]) == 0 {
 			none = append(none, p)
 		}

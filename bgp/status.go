@@ -108,22 +108,8 @@ func (a *Announcer) lastStatus() Status {
 
 // report builds the VIPs of a Status.
 func report(wishes map[netip.Addr]wish, now live, leaving map[netip.Prefix]lowering, waiting drains) []VIPStatus {
-	all := make(map[netip.Addr]wish, len(wishes))
-	for addr, w := range wishes {
-		all[addr] = w
-	}
-	for prefix := range now.table.Own {
-		if _, ok := all[prefix.Addr()]; !ok {
-			all[prefix.Addr()] = notConfigured
-		}
-	}
-	for addr := range now.addrs.Own {
-		if _, ok := all[addr]; !ok {
-			all[addr] = notConfigured
-		}
-	}
-	list := make([]VIPStatus, 0, len(all))
-	for addr, w := range all {
+	list := make([]VIPStatus, 0, len(wishes))
+	add := func(addr netip.Addr, w wish) {
 		prefix := speaker.HostPrefix(addr)
 		_, announced := now.table.Own[prefix]
 		_, isLowered := leaving[prefix]
@@ -134,6 +120,20 @@ func report(wishes map[netip.Addr]wish, now live, leaving map[netip.Prefix]lower
 			Foreign:  now.addrs.Foreign[addr] || now.table.Foreign[prefix] > 0,
 			Draining: draining, Damping: w.damping,
 		})
+	}
+	for addr, w := range wishes {
+		add(addr, w)
+	}
+	for prefix := range now.table.Own {
+		if _, ok := wishes[prefix.Addr()]; !ok {
+			add(prefix.Addr(), notConfigured)
+		}
+	}
+	for addr := range now.addrs.Own {
+		_, ok := wishes[addr]
+		if _, announced := now.table.Own[speaker.HostPrefix(addr)]; !ok && !announced {
+			add(addr, notConfigured)
+		}
 	}
 	slices.SortFunc(list, func(a, b VIPStatus) int { return a.Address.Compare(b.Address) })
 	return list
