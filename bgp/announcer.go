@@ -249,7 +249,8 @@ func (a *Announcer) Run(ctx context.Context) error {
 			// A drain that is under way without trouble may end, and what a pass did
 			// late is looked at once more.
 			late := start.Sub(deadline)
-			if late > 0 && (result.err != nil || result.next.IsZero()) || late > a.longestDrain(a.config()) {
+			idle := len(a.lastStatus().Steps) == 0
+			if late > 0 && (result.err != nil || result.next.IsZero()) || late > a.longestDrain(a.config()) && idle {
 				return a.gaveUp(result)
 			}
 		}
