@@ -180,7 +180,7 @@ func (n *Node) StartSpeaker() (err error) {
 	case "frr":
 		n.Speaker, err = n.StartFRRFrom(n.Dir, bgp.Options...)
 	default:
-		n.Speaker, err = n.Start("gobgpd", "env", "GODEBUG=multipathtcp=0", n.cluster.cfg.Programs.GoBGPD, "-t", "json", "-f", n.settings(), "--api-hosts", bgp.APIAddress)
+		n.Speaker, err = n.Start("gobgpd", "env", "GODEBUG=multipathtcp=0", n.cluster.cfg.Programs.GoBGPD, "-t", "json", "-f", n.settings(), "--graceful-restart", "--api-hosts", bgp.APIAddress)
 		if err == nil && bgp.Injects {
 			err = n.inject()
 		}

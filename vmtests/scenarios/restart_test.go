@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -25,6 +24,7 @@ func restarting(more string) string {
 			bootstrap.initialPeers = [ "node01" ];
 			bgp.asn = 65001;
 			bgp.peers.bird1 = { address = "10.0.0.1"; asn = 65000; ` + more + ` };
+			bgp.peers.frr3 = { address = "10.0.0.3"; asn = 65000; ` + more + ` };
 			bgp.peers.gobgp2 = { address = "10.0.0.2"; asn = 65000; ` + more + ` };
 		};
 		plasmacloud.network.fiberlbBgp = { enable = true; vips = [ "203.0.113.1" "2001:db8:2::1" ]; };
@@ -37,7 +37,6 @@ type gaps struct {
 	done sync.WaitGroup
 
 	samples, missing int
-	first            time.Time // that was missing
 	err              error
 }
 
@@ -52,9 +51,6 @@ func sample(router lab.Router, prefix netip.Prefix) *gaps {
 			}
 			var hops []netip.Addr
 			if hops, g.err = router.Lookup(prefix); len(hops) == 0 {
-				if g.missing == 0 {
-					g.first = time.Now()
-				}
 				g.missing++
 			}
 			g.samples++
@@ -68,15 +64,12 @@ func (g *gaps) end(t *testing.T) {
 	close(g.stop)
 	g.done.Wait()
 	require.NoError(t, g.err)
-	require.Greater(t, g.samples, 10)
+	require.Greater(t, g.samples, 2) // of FRR, which is slow to tell; of BIRD there are thousands
 }
 
-// Routers that agreed on graceful restart keep the routes of a gobgpd that is killed
-// for as long as it is away; those that did not lose them, and get them back.
-//
-// Once it is back, BIRD forgets them for the moment until they are sent again:
-// gobgpd without -r does not say that it has kept what it forwards (the F bit of RFC
-// 4724, section 4.2).
+// Routers that agreed on graceful restart keep the routes of a gobgpd that is killed, for
+// as long as it is away and when it comes back, without a gap; those that did not lose
+// them, and get them back.
 func TestSpeakerKilled(t *testing.T) {
 	t.Parallel()
 	evaluated, err := labcluster.Evaluate(t.Context(), repo, map[string]string{
@@ -123,14 +116,13 @@ func testSpeakerKilled(t *testing.T, c *labcluster.Cluster, graceful bool) {
 			return nil
 		}))
 	}
-	back := time.Now()
 	require.NoError(t, node.StartSpeaker())
 	sessions(1)
 	expectAll(t, c)
 	for name, g := range sampled {
 		g.end(t)
 		if graceful {
-			assert.True(t, g.missing == 0 || g.first.After(back), "%s had no route at %s, before gobgpd was back at %s", name, g.first, back)
+			assert.Zero(t, g.missing, "%s had no route in so many of %d samples", name, g.samples)
 		} else {
 			assert.NotZero(t, g.missing, "%s had a route all the while", name)
 		}

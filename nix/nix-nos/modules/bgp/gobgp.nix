@@ -59,6 +59,9 @@ let
     graceful-restart.config = {
       enabled = true;
       restart-time = bgp.gracefulRestart.restartTime;
+      # After a start gobgpd waits for all peers before it sends routes, so for one
+      # that is away it must not wait long. Its own default is 360; 0 counts as none.
+      deferral-time = 1;
     };
   }
   # In microseconds.
@@ -262,6 +265,13 @@ let
       // lib.optionalAttrs (sets "prefixSets" != [ ]) { prefix-sets = sets "prefixSets"; };
     };
 
+  # Says at each start that routes are still forwarded as before (the F bit of RFC 4724,
+  # section 4.2); else peers forget them as the session comes back, until they are sent
+  # again.
+  restarting = lib.optionalString (lib.any (p: p.gracefulRestart.enable) (
+    lib.attrValues bgp.peers
+  )) " --graceful-restart";
+
   hardening = import ../../lib/hardening.nix;
   families = [
     "AF_INET"
@@ -426,8 +436,8 @@ in
         RestrictAddressFamilies = families ++ [ "AF_NETLINK" ];
         UMask = "0077";
         ExecStartPre = lib.mkForce (render ++ [ "${pkgs.gobgpd}/bin/gobgpd -f ${file} --dry-run" ]);
-        ExecStart = lib.mkForce "${pkgs.gobgpd}/bin/gobgpd -f ${file} --sdnotify --api-hosts=${cfg.apiAddress}";
-        # gobgpd -r means graceful restart; the file is read again at SIGHUP.
+        ExecStart = lib.mkForce "${pkgs.gobgpd}/bin/gobgpd -f ${file} --sdnotify --api-hosts=${cfg.apiAddress}${restarting}";
+        # The file is read again at SIGHUP; nixpkgs' unit runs `gobgpd -r`, which does not.
         ExecReload = lib.mkForce (render ++ [ "${pkgs.coreutils}/bin/kill -HUP $MAINPID" ]);
         Restart = "always";
         RestartSec = "1s";
