@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/node"
+)
+
+// mount mounts a small file system of its own for the test.
+func mount(t *testing.T, options string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Fatalf("mount a tmpfs (needs root, or a user namespace): %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}
+
+func (p *proc) unavailable(t *testing.T, id string, phase node.Phase) {
+	t.Helper()
+	_, err := p.client.PhoneHome(t.Context(), ready(id, phase))
+	var answered *api.Error
+	if !errors.As(err, &answered) || answered.Code != api.CodeUnavailable || answered.RetryAfter == 0 {
+		t.Errorf("%s reports %s: %v, want %s", id, phase, err, api.CodeUnavailable)
+	}
+}
+
+// TestDiskFull: what cannot be written is not acknowledged, what was is kept, and
+// nodes that have nothing new to say notice nothing. With room again all goes on.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	disk := mount(t, "size=4m")
+	var ids []string
+	for i := range 200 {
+		ids = append(ids, fmt.Sprintf("node%03d", i))
+	}
+	args := []string{"--store", filepath.Join(disk, "state.db"), "--manifest", write(t, filepath.Join(t.TempDir(), "m.json"), manifest(ids...))}
+	p := serveProc(t, nil, args...)
+	for _, id := range ids[:100] {
+		if _, err := p.client.PhoneHome(t.Context(), ready(id, node.PhaseReady)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	filler, err := os.Create(filepath.Join(disk, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = filler.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	filler.Close()
+	// The file has free pages of its own; when they are used up nothing more fits.
+	full := 100
+	for ; full < len(ids); full++ {
+		report := ready(ids[full], node.PhaseFailed)
+		report.Error = strings.Repeat("x", api.MaxErrorBytes)
+		if _, err := p.client.PhoneHome(t.Context(), report); err != nil {
+			break
+		}
+	}
+	if full == len(ids) {
+		t.Fatal("the disk is not full")
+	}
+	report := ready(ids[full], node.PhaseFailed)
+	report.Error = strings.Repeat("x", api.MaxErrorBytes)
+	_, err = p.client.PhoneHome(t.Context(), report)
+	var answered *api.Error
+	if !errors.As(err, &answered) || answered.Code != api.CodeUnavailable {
+		t.Errorf("a report on a full disk: %v", err)
+	}
+	if answer, err := p.client.PhoneHome(t.Context(), ready(ids[0], node.PhaseReady)); err != nil || answer.State != node.Active {
+		t.Errorf("a heartbeat on a full disk: %+v, %v", answer, err)
+	}
+	if health, err := p.client.Health(t.Context()); err != nil || health.Status != "failing" {
+		t.Errorf("health on a full disk: %+v, %v", health, err)
+	}
+	check := func(when string) {
+		t.Helper()
+		list, err := p.client.List(t.Context())
+		if err != nil || len(list) != len(ids) {
+			t.Fatalf("%s: %d nodes, %v", when, len(list), err)
+		}
+		for i, n := range list {
+			want := node.Pending
+			if i < 100 {
+				want = node.Active
+			} else if i < full {
+				want = node.Failed
+			}
+			if n.State != want {
+				t.Errorf("%s: %s is %s, want %s", when, n.ID, n.State, want)
+			}
+		}
+	}
+	check("full")
+	if err := p.end(syscall.SIGKILL); err == nil {
+		t.Error("killed and ended well")
+	}
+	if err := os.Remove(filler.Name()); err != nil {
+		t.Fatal(err)
+	}
+	p = serveProc(t, nil, args...)
+	check("killed, and with room again")
+	for _, id := range ids[full:] {
+		if _, err := p.client.PhoneHome(t.Context(), ready(id, node.PhaseReady)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if health, err := p.client.Health(t.Context()); err != nil || health.Status != "ok" {
+		t.Errorf("health with room again: %+v, %v", health, err)
+	}
+}
+
+// TestRoomAgain: the deployer need not be started anew once there is room.
+func TestRoomAgain(t *testing.T) {
+	t.Parallel()
+	disk := mount(t, "size=1m")
+	p := serveProc(t, nil, "--store", filepath.Join(disk, "state.db"), "--manifest", write(t, filepath.Join(t.TempDir(), "m.json"), manifest("node01", "node02")))
+	filler := filepath.Join(disk, "filler")
+	_ = os.WriteFile(filler, make([]byte, 1<<20), 0o600) // until it is full
+	// A page is not written in place, so that free ones of the file do for a few changes.
+	report := ready("node01", node.PhaseFailed)
+	report.Error = strings.Repeat("x", api.MaxErrorBytes)
+	var err error
+	for i := 0; i < 200 && err == nil; i++ {
+		report.BootID = fmt.Sprint(i)
+		_, err = p.client.PhoneHome(t.Context(), report)
+	}
+	if err == nil {
+		t.Fatal("the disk is not full")
+	}
+	p.unavailable(t, "node02", node.PhaseBooted)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"node01", "node02"} {
+		if answer, err := p.client.PhoneHome(t.Context(), ready(id, node.PhaseReady)); err != nil || answer.State != node.Active {
+			t.Errorf("%s: %+v, %v", id, answer, err)
+		}
+	}
+	if health, err := p.client.Health(t.Context()); err != nil || health.Status != "ok" {
+		t.Errorf("%+v, %v", health, err)
+	}
+}
+
+// TestReadOnlyDisk: the deployer says so, and ends.
+func TestReadOnlyDisk(t *testing.T) {
+	t.Parallel()
+	disk := mount(t, "size=1m")
+	path := filepath.Join(disk, "state.db")
+	m := write(t, filepath.Join(t.TempDir(), "m.json"), manifest("node01"))
+	if err := serveProc(t, nil, "--store", path, "--manifest", m).end(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("", disk, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	err := run(t.Context(), []string{"serve", "--listen", "127.0.0.1:0", "--store", path, "--manifest", m}, new(strings.Builder), new(strings.Builder))
+	if err == nil || !strings.Contains(err.Error(), path+" is on a filesystem that is mounted read-only; mount it for writing") {
+		t.Error(err)
+	}
+}
