@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,7 +107,7 @@ func printEvent(w io.Writer, format outputFormat, e api.Event) error {
 		case e.From != e.To:
 			state = fmt.Sprintf("%s -> %s", e.From, e.To)
 		}
-		line := fmt.Sprintf("%s  %-12s  %-12s  %-26s  %s", e.At.Local().Format(time.DateTime), e.NodeID, e.Event, state, e.Reason)
+		line := fmt.Sprintf("%s  %-12s  %-12s  %-26s  %s", e.At.Local().Format(time.DateTime), cmp.Or(e.NodeID, e.VIP), e.Event, state, e.Reason)
 		_, err = fmt.Fprintln(w, strings.Map(printable, strings.TrimRight(line, " ")))
 	}
 	if err != nil {

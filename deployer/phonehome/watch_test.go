@@ -131,19 +131,23 @@ func TestChangesAreReportedSoon(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- Run(ctx, cfg) }()
-		time.Sleep(30 * time.Second)
+		passes := func(d time.Duration) {
+			time.Sleep(d)
+			synctest.Wait()
+		}
+		passes(30 * time.Second)
 		if len(s.at) != 1 || fmt.Sprint(s.last.VIPs) != "[203.0.113.10/32]" || len(s.last.VIPStates) != 0 {
 			t.Fatalf("%d requests, %+v", len(s.at), s.last)
 		}
 		state.Store(down)
-		time.Sleep(6 * time.Second)
+		passes(6 * time.Second)
 		if len(s.at) != 2 || fmt.Sprint(s.last.VIPStates) != "[{203.0.113.10/32 withdrawn down}]" || len(s.last.VIPs) != 0 {
 			t.Fatalf("%d requests, %+v", len(s.at), s.last)
 		}
 		before := len(s.at)
 		for i := range 300 { // ten minutes
 			state.Store([]string{up, down}[i%2])
-			time.Sleep(2 * time.Second)
+			passes(2 * time.Second)
 		}
 		if n := len(s.at) - before; n < 20 || n > 45 {
 			t.Errorf("%d reports in ten intervals of a flap", n)

@@ -218,6 +218,10 @@ func TestPageInABrowser(t *testing.T) {
 			t.Error("the page was loaded anew, or lost the focus")
 		}
 		b.until("it is said", "document.getElementById('said').textContent.includes('node02: ready')")
+		b.visit("/ui/nodes/node03")
+		b.until("live", "document.getElementById('live').className === 'live on'")
+		w.phoneHome("node03", map[string]any{"services": []any{map[string]string{"name": "etcd.service", "state": "activating"}}})
+		b.until("what was not there before is", b.has("etcd.service"))
 		b.quiet("live")
 	})
 

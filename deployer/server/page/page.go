@@ -87,6 +87,7 @@ var funcs = template.FuncMap{
 	"words":   func(what any) string { return words(fmt.Sprint(what)) },
 	"count":   count,
 	"address": address,
+	"hash":    shortHash,
 }
 
 var templates = func() map[string]*template.Template {
@@ -176,4 +177,13 @@ func count(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// shortHash is the beginning of a configuration's hash: enough to tell one from another.
+func shortHash(hash string) string {
+	const kept = len("sha256:") + 16
+	if len(hash) <= kept {
+		return hash
+	}
+	return hash[:kept] + "…"
 }

@@ -8,7 +8,7 @@
   const said = document.getElementById("said");
   const soon = 250, least = 1500, often = 10000; // milliseconds
   let cursor = document.body.dataset.cursor;
-  let stream, timer, last = 0, loading = false, news = [];
+  let stream, timer, last = 0, until = 0, loading = false, news = [];
 
   function state(on) {
     live.className = "live " + (on ? "on" : "off");
@@ -26,6 +26,7 @@
       cursor = e.lastEventId;
       const event = JSON.parse(e.data);
       news.push((event.node_id || event.vip || "fleet") + ": " + event.event.replaceAll("_", " "));
+      until = Date.now() + 4000; // of a large fleet the deployer may show what it read a moment ago
       renew(soon);
     };
     stream.addEventListener("problem", () => { // the cursor is too old, or the token is
@@ -43,7 +44,7 @@
 
   function load() {
     clearTimeout(timer);
-    timer = setTimeout(load, often);
+    timer = setTimeout(load, Date.now() < until ? least : often);
     // Whoever marks text wants to keep it for a moment, and nobody sees a hidden page.
     if (loading || document.hidden || String(getSelection())) return;
     loading = true;
