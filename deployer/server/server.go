@@ -91,7 +91,7 @@ func New(cfg Config) http.Handler {
 		joins: newGuesses(), operators: newGuesses(),
 		watchers: make(chan struct{}, cfg.MaxWatchers), memo: newMemo(),
 	}
-	s.ui.cross = http.NewCrossOriginProtection()
+	s.ui.cross, s.ui.slots = http.NewCrossOriginProtection(), make(chan struct{}, pagesAtOnce)
 	return s.recoverPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
 		path, handle := s.route(r.URL.Path)

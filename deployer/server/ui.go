@@ -23,6 +23,7 @@ import (
 type ui struct {
 	sessions sessions
 	cross    *http.CrossOriginProtection
+	slots    chan struct{} // one for each page that is being made
 
 	mu    sync.Mutex // one fleet is made at a time
 	began time.Time
@@ -37,6 +38,10 @@ type (
 	document []byte
 	asset    page.Asset
 )
+
+// pagesAtOnce are made at most. They have places of their own: whoever looks keeps no
+// report out.
+const pagesAtOnce = 16
 
 // keepFleet is how long a fleet that nobody looks at is kept.
 const keepFleet = time.Minute
@@ -136,6 +141,12 @@ func (s *server) looks(h func(page.Frame, *http.Request) answer) handler {
 		}
 		// A page that cannot say what happened is not live.
 		frame.Cursor, _, _ = s.ui.log.newest(r.Context(), s.registry)
+		if !s.enter(r, s.ui.slots) {
+			a := s.message(s.frame(), http.StatusServiceUnavailable, "The deployer is busy", "Too many pages are asked for. Try again in two seconds.")
+			a.retryAfter = "2"
+			return a
+		}
+		defer func() { <-s.ui.slots }()
 		return h(frame, r)
 	}
 }
@@ -305,16 +316,14 @@ func (s *server) eventsPage(f page.Frame, r *http.Request) answer {
 }
 
 func (s *server) nodePage(f page.Frame, r *http.Request, id string) answer {
-	return s.turnstile(r, func() answer {
-		v, err := s.registry.Node(r.Context(), id)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			return s.message(f, http.StatusNotFound, "No such node", "The deployer knows no node "+clean(id)+".")
-		case err != nil:
-			return s.unusable(r, err)
-		}
-		return show(page.NodePage(f, v))
-	})
+	v, err := s.registry.Node(r.Context(), id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return s.message(f, http.StatusNotFound, "No such node", "The deployer knows no node "+clean(id)+".")
+	case err != nil:
+		return s.unusable(r, err)
+	}
+	return show(page.NodePage(f, v))
 }
 
 // eventLog keeps the newest events, so that each page reads only what came since the

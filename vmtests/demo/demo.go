@@ -266,6 +266,9 @@ func (d *demo) startDeployer(ctx context.Context) error {
 	return nil
 }
 
+// control is where the announcer says how its VIPs stand.
+func (d *demo) control() string { return filepath.Join(d.dir, "announcer.sock") }
+
 func (d *demo) bootNodes(ctx context.Context) error {
 	for i, id := range d.manifest.NodeIDs() {
 		config := filepath.Join(d.dir, id+"-cluster-config.json")
@@ -273,9 +276,11 @@ func (d *demo) bootNodes(ctx context.Context) error {
 		if err := os.WriteFile(config, []byte(d.manifest.Nodes[id].ClusterConfig), 0o600); err != nil {
 			return err
 		}
-		_, err := d.start("phone-home-"+id, "plasmacloud-phone-home", "--config", config, "--deployer-url", d.url,
-			"--machine-id", fmt.Sprintf("demo-machine-%d", i+1), "--heartbeat")
-		if err != nil {
+		args := []string{"--config", config, "--deployer-url", d.url, "--machine-id", fmt.Sprintf("demo-machine-%d", i+1), "--heartbeat"}
+		if id == d.speakerID {
+			args = append(args, "--announcer-socket", d.control())
+		}
+		if _, err := d.start("phone-home-"+id, "plasmacloud-phone-home", args...); err != nil {
 			return err
 		}
 	}
@@ -313,7 +318,7 @@ func (d *demo) announce(ctx context.Context) error {
 		return err
 	}
 	d.announcer, err = d.start("plasmacloud-announcer", "plasmacloud-announcer", "run", "--config", config,
-		"--control", filepath.Join(d.dir, "announcer.sock"), "--drains", filepath.Join(d.dir, "drains.json"))
+		"--control", d.control(), "--drains", filepath.Join(d.dir, "drains.json"))
 	if err != nil {
 		return err
 	}
@@ -384,6 +389,7 @@ func (d *demo) serve(ctx context.Context) error {
 		d.say("   from outside of its user namespace: %s", d.Enter)
 	}
 	d.say("   nodes:     %s node list --deployer-url %s", filepath.Join(d.Bin, "plasmactl"), d.url)
+	d.say("   page:      %s/", d.url)
 	if d.speakerID != "" {
 		_, port, _ := strings.Cut(d.routerAPI, ":")
 		d.say("   routes:    go tool gobgp -p %s global rib       the router's; without -p, the speaker's", port)

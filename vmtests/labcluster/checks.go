@@ -280,6 +280,29 @@ func (c *Cluster) checkDeployer(ctx context.Context) []Check {
 	for id := range byID {
 		list = append(list, check("deployer", "no other node", "it has "+id))
 	}
+	return append(list, c.checkVIPs(ctx)...)
+}
+
+// checkVIPs compares who announces each VIP, as the nodes told the deployer, with who
+// is to.
+func (c *Cluster) checkVIPs(ctx context.Context) []Check {
+	got, err := c.Deployer.VIPs(ctx)
+	if err != nil {
+		return []Check{check("deployer", "it lists the VIPs", err.Error())}
+	}
+	var list []Check
+	for _, vip := range got.VIPs {
+		var problems []string
+		if !vip.Declared {
+			problems = append(problems, "the manifest does not have it")
+		}
+		for _, n := range vip.Nodes {
+			if n.State != node.VIPAnnounced {
+				problems = append(problems, fmt.Sprintf("%s says %q %s", n.ID, n.State, n.Reason))
+			}
+		}
+		list = append(list, check("deployer", "all nodes of "+vip.VIP+" announce it", problems...))
+	}
 	return list
 }
 
