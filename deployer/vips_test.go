@@ -1,8 +1,10 @@
 package deployer_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -230,4 +232,51 @@ func TestVIPEventsAreBounded(t *testing.T) {
 	if len(lines) != 101 || lines[100] != "vip_announced 200 more VIPs within a minute; the list of VIPs has them" {
 		t.Errorf("%d events, the last is %s", len(lines), lines[len(lines)-1])
 	}
+}
+
+// Of two registries over one store the leader tells, and the next leader goes on where
+// it ended: nothing is told twice, and what happened in between is not lost.
+func TestVIPEventsOfSeveralDeployers(t *testing.T) {
+	var leads atomic.Int32
+	leads.Store(1)
+	w := newWorld(t, func(c *deployer.Config) { c.Lead = func() bool { return leads.Load() == 1 } })
+	other := w.second(func(c *deployer.Config) { c.Lead = func() bool { return leads.Load() == 2 } })
+	vips := []deployer.VIPDeclaration{{VIP: vip1, Nodes: []string{"node01"}}}
+	w.declare(declared("node01")...)
+	w.declareVIPs(vips...)
+	if err := other.DeclareVIPs(vips); err != nil {
+		t.Fatal(err)
+	}
+	up, down := announces(machineA, vip1), announces(machineA)
+	passes := func(d time.Duration, says *node.Report) {
+		t.Helper()
+		for ; d > 0; d -= 2 * time.Second {
+			w.clock.add(2 * time.Second)
+			if says != nil {
+				w.says("node01", *says)
+			}
+			w.tick()
+			if err := errors.Join(w.Flush(t.Context()), other.Tick(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	passes(40*time.Second, nil)
+	passes(10*time.Second, &up)
+	want := "203.0.113.10/32 vip_announced announced by node01"
+	same(t, "by the first leader", w.vipEvents(), want)
+	leads.Store(2)
+	passes(10*time.Second, &up)
+	same(t, "by the second, of what is told", w.vipEvents(), want)
+	leads.Store(0) // nobody for a while
+	passes(20*time.Second, &down)
+	same(t, "by nobody", w.vipEvents(), want)
+	leads.Store(1)
+	passes(4*time.Second, &down)
+	want += "\n203.0.113.10/32 vip_unannounced no node announces it: node01 says nothing of it"
+	same(t, "by the first again", w.vipEvents(), want)
+	leads.Store(2)
+	passes(10*time.Second, &up)
+	want += "\n203.0.113.10/32 vip_announced announced by node01"
+	same(t, "by the second again", w.vipEvents(), want)
 }

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -242,11 +243,11 @@ func (s *server) readForm(w http.ResponseWriter, r *http.Request) (url.Values, *
 // localPath keeps the way on after signing in among our own pages.
 func localPath(next string) string {
 	at, err := url.Parse(next)
-	if err != nil || at.Host != "" || at.Scheme != "" || at.Path != page.PathFleet && !strings.HasPrefix(at.Path, "/ui/") ||
+	if err != nil || at.Host != "" || at.Scheme != "" || path.Clean(at.Path) != at.Path || at.Path != page.PathFleet && !strings.HasPrefix(at.Path, "/ui/") ||
 		strings.HasPrefix(at.Path, page.PathLogin) || strings.HasPrefix(at.Path, page.PathLogout) || strings.HasPrefix(at.Path, page.PathStream) {
 		return page.PathFleet
 	}
-	return at.RequestURI()
+	return (&url.URL{Path: at.Path, RawQuery: at.Query().Encode()}).String()
 }
 
 // withFleet shows what is made of a fleet that was read after the request came, or not

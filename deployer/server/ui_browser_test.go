@@ -203,6 +203,18 @@ func TestPageInABrowser(t *testing.T) {
 		}
 	})
 
+	// Nothing is cut off on a narrow screen, or at 400 % (WCAG 2.2, 1.4.10).
+	t.Run("narrow", func(t *testing.T) {
+		b := open(shared, t, web.URL)
+		b.do(chromedp.EmulateViewport(320, 640))
+		for _, path := range []string{"/", "/ui/nodes", "/ui/nodes/hostile", "/ui/vips", "/ui/vips/203.0.113.11", "/ui/events", "/ui/nothing"} {
+			b.visit(path)
+			if wide := eval[int](b, "document.documentElement.scrollWidth"); wide > 320 {
+				t.Errorf("%s is %d wide", path, wide)
+			}
+		}
+	})
+
 	t.Run("live", func(t *testing.T) {
 		b := open(shared, t, web.URL)
 		b.visit("/ui/nodes?q=node02")
