@@ -13,6 +13,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/centra/plasmacloud/deployer/api"
 )
 
 // tab is one of a real browser, with what went wrong in it.
@@ -230,6 +232,21 @@ func TestPageInABrowser(t *testing.T) {
 			t.Error("the page was loaded anew, or lost the focus")
 		}
 		b.until("it is said", "document.getElementById('said').textContent.includes('node02: ready')")
+		hide := func(hidden bool) {
+			eval[bool](b, fmt.Sprintf("Object.defineProperty(document, 'hidden', {value: %v, configurable: true}); document.dispatchEvent(new Event('visibilitychange'))", hidden))
+			for want := fmt.Sprintf("event_watchers %d\n", map[bool]int{false: 1}[hidden]); ; time.Sleep(20 * time.Millisecond) {
+				if strings.Contains(w.get(api.PathMetrics).Body.String(), want) {
+					break
+				} else if b.ctx.Err() != nil {
+					t.Fatalf("hidden %v: never %s", hidden, want)
+				}
+			}
+		}
+		hide(true)
+		w.phoneHome("node02", map[string]any{"boot_id": "another", "hostname": "renamed"})
+		eval[bool](b, "document.getElementById('said').textContent = ''; true")
+		hide(false)
+		b.until("what happened meanwhile is said", "document.getElementById('said').textContent.includes('node02: ready')")
 		b.visit("/ui/nodes/node03")
 		b.until("live", "document.getElementById('live').className === 'live on'")
 		w.phoneHome("node03", map[string]any{"services": []any{map[string]string{"name": "etcd.service", "state": "activating"}}})

@@ -15,10 +15,15 @@
     live.textContent = on ? "Live" : "Not connected";
   }
 
+  // One that nobody sees holds no stream: of HTTP/1.1 a browser gives a host six
+  // connections, for all of its tabs.
   function watch() {
+    if (stream) stream.close();
+    if (document.hidden) return;
     stream = new EventSource("/ui/stream?after=" + encodeURIComponent(cursor));
     stream.onopen = () => state(true);
-    stream.onerror = () => {
+    stream.onerror = (e) => {
+      if (e.target !== stream) return;
       state(false);
       if (stream.readyState === EventSource.CLOSED) setTimeout(watch, often); // it does not come again by itself
     };
@@ -86,7 +91,10 @@
     }
   }
 
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) renew(0); });
+  document.addEventListener("visibilitychange", () => {
+    watch();
+    if (!document.hidden) renew(0);
+  });
   watch();
   timer = setTimeout(load, often);
 })();
