@@ -22,7 +22,7 @@ func CopyFlake(ref string, replace map[string]string) (*CopiedFlake, error) {
 	if flake.dir == "" {
 		return nil, errors.New("only a flake in a local folder can be changed for a while")
 	}
-	dir, err := os.MkdirTemp("", "plasmacloud-flake-")
+	dir, err := scratchDir("flake")
 	if err != nil {
 		return nil, err
 	}

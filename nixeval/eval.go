@@ -121,7 +121,7 @@ func (e *Evaluator) eval(ctx context.Context, flake flakeRef, attr string, args 
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.Timeout)
 	defer cancel()
 
-	scratch, err := os.MkdirTemp("", "plasmacloud-eval-")
+	scratch, err := scratchDir("eval")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,6 +1,7 @@
 package vmtests
 
 import (
+	"context"
 	"encoding/json"
 	"encoding/xml"
 	"os"
@@ -21,7 +22,7 @@ func plasmactlLab(t *testing.T, args ...string) (stdout, stderr string, status i
 	if verb == "run" || verb == "up" {
 		args = append(args, "--lib", "offline", "--gobgpd", filepath.Join(bin, "v4", "gobgpd"))
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "plasmactl"), args...)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(bin, "plasmactl"), args...)
 	var out, errs = new(tail), new(tail)
 	cmd.Stdout, cmd.Stderr = out, errs
 	err := cmd.Run()

@@ -38,7 +38,7 @@ behind the routers.
 Root is needed. For anybody else it runs in a user namespace, where the kernel
 gives one; FRR then needs Debian's package uidmap.`,
 	}
-	cmd.AddCommand(labRunCommand(), labScenariosCommand())
+	cmd.AddCommand(labRunCommand(), labUpCommand(), labStatusCommand(), labExecCommand(), labCaptureCommand(), labDownCommand(), labScenariosCommand())
 	return cmd
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +18,9 @@ var ErrBusy = errors.New("a lab of this name runs already")
 
 // Name is what a lab may be called: it is part of paths of sockets.
 var Name = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,23}$`)
+
+// pidFile is in the folder of a lab that claims its name, and has its process.
+const pidFile = "pid"
 
 // claimed is the number of a lab that is alone in having its name.
 const claimed = "-0"
@@ -34,7 +38,7 @@ func Claim(name string) (*Lab, error) {
 	making, lock, err := newDir(name)
 	if err == nil {
 		// A folder takes the place of another one only if that is empty.
-		err = os.WriteFile(filepath.Join(making, "name"), []byte(name+"\n"), 0o600)
+		err = os.WriteFile(filepath.Join(making, pidFile), fmt.Appendln(nil, os.Getpid()), 0o600)
 	}
 	if err != nil {
 		return nil, err
@@ -54,7 +58,11 @@ func folderOf(name string) string { return filepath.Join(os.TempDir(), prefix+na
 // Find is the folder of the lab that claims the name, and whether its process runs.
 // Without one, the error is [os.ErrNotExist].
 func Find(name string) (dir string, running bool, err error) {
-	dir = folderOf(name)
+	return FindDir(folderOf(name))
+}
+
+// FindDir is Find for a folder that was found before.
+func FindDir(dir string) (string, bool, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return "", false, err
 	}
@@ -63,6 +71,19 @@ func Find(name string) (dir string, running bool, err error) {
 		lock.Close()
 	}
 	return dir, running, nil
+}
+
+// PID is the process of a lab that claims its name.
+func PID(dir string) (int, error) {
+	text, err := os.ReadFile(filepath.Join(dir, pidFile))
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid < 2 {
+		return 0, fmt.Errorf("%s: %q is no process", filepath.Join(dir, pidFile), text)
+	}
+	return pid, nil
 }
 
 // Claims are the names of all labs that claim theirs, running or left behind.

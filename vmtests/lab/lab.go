@@ -78,7 +78,8 @@ const prefix = "plasmacloud-lab-"
 // making comes before it until the folder is locked.
 const making = ".making-"
 
-func labID(dir string) string { return strings.TrimPrefix(filepath.Base(dir), "plasmacloud-") + "-" }
+// labID begins the names of the namespaces of the lab in this folder, and of no other one.
+func labID(dir string) string { return strings.TrimPrefix(filepath.Base(dir), "plasmacloud-") + "." }
 
 // folders are those of labs of this name, running or left behind; the name may be a pattern.
 func folders(name string) ([]string, error) {
@@ -221,6 +222,12 @@ func (l *Lab) Host(name string) (*Host, error) {
 	_, err := h.IP("link", "set", "lo", "up")
 	return h, err
 }
+
+// Hosts are all hosts of the lab, switches too.
+func (l *Lab) Hosts() []*Host { return slices.Clone(l.hosts) }
+
+// HostAt is a host of a lab of another process, to look into.
+func HostAt(name, namespace string) *Host { return &Host{Name: name, Namespace: namespace} }
 
 // Path is the namespace as a file, for programs that open one.
 func (h *Host) Path() string { return "/run/netns/" + h.Namespace }

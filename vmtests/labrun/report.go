@@ -138,8 +138,8 @@ func (r *Report) PrintHead(w io.Writer) {
 	}
 }
 
-// PrintChecks writes a line for each check, and the reason of each that failed.
-func (r *Report) PrintChecks(w io.Writer) {
+// PrintLines writes a line for each check, and the reason of each that failed.
+func (r *Report) PrintLines(w io.Writer) {
 	wide := 0
 	for _, c := range r.Checks {
 		wide = max(wide, len(c.Where))
@@ -156,6 +156,11 @@ func (r *Report) PrintChecks(w io.Writer) {
 			}
 		}
 	}
+}
+
+// PrintChecks writes the checks, and how many failed after how long.
+func (r *Report) PrintChecks(w io.Writer) {
+	r.PrintLines(w)
 	failed := len(labcluster.Failed(r.Checks))
 	if failed == 0 {
 		fmt.Fprintf(w, "All %d checks are ok, %.2f s after the start of the lab.\n", len(r.Checks), r.Settled.Seconds())
