@@ -38,7 +38,10 @@
       threeNodes = mkCluster { modules = [ ./nix/examples/three-nodes/cluster.nix ]; };
     in
     {
-      lib = { inherit mkCluster; };
+      lib = {
+        inherit mkCluster;
+        labCheck = import ./nix/lib/lab-check.nix;
+      };
 
       nixosModules = {
         default = module [
@@ -159,6 +162,11 @@
           vm-iso = vmTest ./vmtests/iso.nix;
           vm-deployer = vmTest ./vmtests/deployer.nix;
           vm-vip = vmTest ./vmtests/vip.nix;
+          vm-lab = self.lib.labCheck {
+            inherit pkgs;
+            cluster = threeNodes;
+            scenarios = [ "vip-drains" ];
+          };
         }
       );
 

@@ -21,6 +21,7 @@ buildGoModule rec {
       ../bgp
       ../cmd
       ../deployer
+      ../nix/machines
       ../nix/offline
       ../nixeval
       ../vmtests

@@ -3,12 +3,13 @@ package nixeval
 import (
 	"bytes"
 	"context"
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/centra/plasmacloud/nix/machines"
 )
 
 // Machine is what NixOS makes of one node: the configuration of its BGP daemon
@@ -74,13 +75,6 @@ type MachinesResult struct {
 	Machines map[string]Machine
 }
 
-// MachinesFunction is the Nix function that EvalMachines applies: to the name of
-// a cluster, or "", and to the flake's nixosConfigurations. [DecodeMachines] reads
-// what it returns.
-//
-//go:embed machines.nix
-var MachinesFunction string
-
 // EvalMachines evaluates the cluster as [Evaluator.Eval] does, and the NixOS
 // configuration of each of its nodes with it, in one evaluation. That takes
 // more time a node than the cluster's data alone. A machine that fails its own
@@ -93,7 +87,7 @@ func (e *Evaluator) EvalMachines(ctx context.Context, ref string) (*MachinesResu
 	if !clusterName.MatchString(flake.fragment) {
 		return nil, fmt.Errorf("%q after '#' is no cluster name: want letters, digits, '-' and '_'", flake.fragment)
 	}
-	raw, result, err := e.eval(ctx, flake, "nixosConfigurations", "--apply", fmt.Sprintf("(%s) %q", MachinesFunction, flake.fragment))
+	raw, result, err := e.eval(ctx, flake, "nixosConfigurations", "--apply", fmt.Sprintf("(%s) %q", machines.Function, flake.fragment))
 	var evalErr *EvalError
 	if errors.As(err, &evalErr) {
 		// What is wrong with the cluster is said better without its machines.
@@ -112,7 +106,7 @@ func (e *Evaluator) EvalMachines(ctx context.Context, ref string) (*MachinesResu
 	return out, nil
 }
 
-// DecodeMachines reads the JSON of what [MachinesFunction] returns.
+// DecodeMachines reads the JSON of what [machines.Function] returns.
 func DecodeMachines(raw []byte) (*MachinesResult, error) {
 	var whole struct {
 		Manifest json.RawMessage `json:"manifest"`

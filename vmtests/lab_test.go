@@ -132,3 +132,32 @@ func replaceOnce(t *testing.T, text, old, replacement string) string {
 	require.Contains(t, text, old)
 	return strings.Replace(text, old, replacement, 1)
 }
+
+// In CI: what the daemons say of their files too, with what was evaluated before, as
+// lib.labCheck does in a virtual machine without Nix.
+func TestLabOfWhatWasEvaluated(t *testing.T) {
+	t.Parallel()
+	var evaluated json.RawMessage
+	nix(t, `
+		let
+		  bare = import ../nix/offline/lib;
+		  lib = bare // { nixosSystem = import ../nix/offline/nixos.nix { lib = bare; }; };
+		  cluster = import ../nix/lib/mk-cluster.nix {
+		    inherit lib;
+		    nixosModule.imports = [ ../nix/nix-nos/modules ../nix/modules/plasmacloud-cluster.nix ../nix/modules/plasmacloud-deployer.nix
+		      ../nix/modules/plasmacloud-network.nix ../nix/modules/plasmacloud-phone-home.nix ];
+		  } { modules = [ ../nix/examples/three-nodes/cluster.nix ]; };
+		in import ../nix/machines/machines.nix "" cluster.nixosConfigurations`, &evaluated)
+	file := filepath.Join(t.TempDir(), "machines.json")
+	require.NoError(t, os.WriteFile(file, evaluated, 0o600))
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "plasmactl"), "test", "--evaluated", file, "--name", "t-evaluated",
+		"--gobgpd", filepath.Join(bin, "v4", "gobgpd"), "-o", "json")
+	cmd.Env = append(os.Environ(), "NIX_REMOTE=", "HOME=/nonexistent")
+	out, err := cmd.Output()
+	require.NoError(t, err, string(out))
+	var report labReport
+	require.NoError(t, json.Unmarshal(out, &report))
+	assert.True(t, report.OK)
+	assert.Equal(t, "gobgpd takes its configuration", report.Checks[0].What)
+	assert.Equal(t, "plasmacloud-announcer takes its configuration", report.Checks[1].What)
+}

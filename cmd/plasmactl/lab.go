@@ -45,6 +45,7 @@ gives one; FRR then needs Debian's package uidmap.`,
 // labFlags are the flags of every command that builds a lab.
 type labFlags struct {
 	eval     evalFlags
+	file     string
 	name     string
 	gobgpd   string
 	routers  []string
@@ -54,6 +55,7 @@ type labFlags struct {
 func (f *labFlags) register(cmd *cobra.Command) {
 	f.eval.register(cmd)
 	flags := cmd.Flags()
+	flags.StringVar(&f.file, "evaluated", "", "take what was evaluated before from `FILE`, in place of --flake; lib.labCheck makes one")
 	flags.StringVar(&f.name, "name", "", "the lab's `NAME`, of which there is one at a time (default: the cluster's)")
 	flags.StringVar(&f.gobgpd, "gobgpd", "", "the gobgpd of the nodes, a `PROGRAM` (default: the one beside plasmactl, or in PATH)")
 	flags.StringSliceVar(&f.routers, "routers", nil, "`KINDS` of routers: bird, frr or gobgp, or several by turns (default: bird, unless a router's name says another, as frr1 does)")
@@ -83,7 +85,7 @@ func (f *labFlags) config(cmd *cobra.Command) (labrun.Config, error) {
 		return labrun.Config{}, err
 	}
 	return labrun.Config{
-		Flake: f.eval.flake, Eval: eval, Bin: filepath.Dir(self), GoBGPD: f.gobgpd, Routers: f.routers, Name: f.name, Patience: f.patience,
+		Flake: f.eval.flake, Eval: eval, Evaluated: f.file, Bin: filepath.Dir(self), GoBGPD: f.gobgpd, Routers: f.routers, Name: f.name, Patience: f.patience,
 		Say: func(format string, args ...any) { fmt.Fprintf(cmd.OutOrStdout(), format+"\n", args...) },
 	}, nil
 }
@@ -183,8 +185,7 @@ docs/lab.md has the commands.
 			if os.Geteuid() != 0 {
 				return inUserNamespace(cmd, "the lab")
 			}
-			_, err = runLab(cmd, cfg, result, play, scenarios)
-			return err
+			return runLab(cmd, cfg, result, play, scenarios)
 		},
 	}
 	flags.register(cmd)
@@ -197,7 +198,7 @@ docs/lab.md has the commands.
 var errNotAsDeclared = errors.New("the cluster does not do what its definition says")
 
 // runLab evaluates, builds, checks and plays, and tells of it.
-func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play playFlags, scenarios []*scenario.Scenario) (*labrun.Report, error) {
+func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play playFlags, scenarios []*scenario.Scenario) error {
 	out := cmd.OutOrStdout()
 	if result.format == outputJSON {
 		cfg.Say = func(format string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", args...) }
@@ -206,14 +207,14 @@ func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play play
 	cfg.Artifacts = result.artifacts
 	runner, err := labrun.New(cmd.Context(), cfg)
 	if err != nil {
-		return nil, unavailable(err)
+		return unavailable(err)
 	}
 	for _, warning := range runner.Manifest().Warnings {
 		cfg.Eval.Warn(warning)
 	}
 	report, err := runner.Check(cmd.Context())
 	if err != nil {
-		return nil, unavailable(err)
+		return unavailable(err)
 	}
 	report.PrintHead(out)
 	fmt.Fprintln(out)
@@ -221,24 +222,24 @@ func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play play
 	if report.OK() && len(scenarios) > 0 {
 		fmt.Fprintln(out)
 		if err := runner.Play(cmd.Context(), report, scenarios, play.runs, play.scale); err != nil {
-			return nil, err
+			return err
 		}
 		report.Measure()
 		fmt.Fprintln(out)
 		if err := printTable(out, labrun.TimesHeader, report.Rows()); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if report.Artifacts != "" {
 		fmt.Fprintf(out, "What is left of the failure is in %s.\n", report.Artifacts)
 	}
 	if err := result.write(cmd, report); err != nil {
-		return nil, err
+		return err
 	}
 	if !report.OK() {
-		return report, errNotAsDeclared
+		return errNotAsDeclared
 	}
-	return report, nil
+	return nil
 }
 
 func (f *resultFlags) write(cmd *cobra.Command, report *labrun.Report) error {

@@ -51,7 +51,7 @@ at a time; several with names of their own stand side by side.
 				return inUserNamespace(cmd, "the lab")
 			}
 			if !foreground && os.Getenv(readyVariable) == "" {
-				return inBackground(cmd)
+				return inBackground()
 			}
 			if os.Getenv(readyVariable) != "" {
 				syscall.CloseOnExec(readyFile) // no daemon is to keep our starter waiting
@@ -90,7 +90,7 @@ at a time; several with names of their own stand side by side.
 
 // inBackground starts the same command in a session of its own, and stays until it
 // says that the lab stands.
-func inBackground(cmd *cobra.Command) error {
+func inBackground() error {
 	self, err := os.Executable()
 	if err != nil {
 		return err

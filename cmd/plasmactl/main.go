@@ -33,8 +33,9 @@ checks what every router and node does.`,
   plasmactl vip events --follow           what happens to its VIPs
   plasmactl demo                          all of it, here, in half a minute
   plasmactl lab run --flake ./my-cluster  every node and router of it, here, and checked
+  plasmactl test --flake ./my-cluster     the same in CI, and what the daemons say of their files
   source <(plasmactl completion bash)     completion for this shell`,
 	}
-	root.AddCommand(evalCommand(), nodeCommand(), vipCommand(), planCommand(), eventsCommand(), statusCommand(), tokenCommand(), auditCommand(), simulateCommand(), demoCommand(), labCommand())
+	root.AddCommand(evalCommand(), nodeCommand(), vipCommand(), planCommand(), eventsCommand(), statusCommand(), tokenCommand(), auditCommand(), simulateCommand(), demoCommand(), labCommand(), testCommand())
 	return command.Prepare(root)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/centra/plasmacloud/nix/machines"
 	"github.com/centra/plasmacloud/nixeval"
 )
 
@@ -42,7 +43,7 @@ func Evaluate(ctx context.Context, repo string, clusters map[string]string) (map
 		  machines = %[3]s;
 		in
 		lib.mapAttrs (_: module: machines "" (mkCluster { modules = [ module ]; }).nixosConfigurations) { %[2]s }`,
-		nix, modules.String(), nixeval.MachinesFunction))
+		nix, modules.String(), machines.Function))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -24,13 +24,16 @@ import (
 
 // Config says what to run.
 type Config struct {
-	Flake    string
-	Eval     nixeval.Config
-	Bin      string   // folder of PlasmaCloud's programs
-	GoBGPD   string   // the speaker of nodes with the gobgp backend; "": beside the programs, or in PATH
-	Routers  []string // kinds, see labcluster.Config
-	Name     string   // of the lab; "": the cluster's
-	Patience time.Duration
+	Flake string
+	Eval  nixeval.Config
+	// Evaluated is a file with what the flake was evaluated to, in place of Flake.
+	Evaluated string
+	Bin       string   // folder of PlasmaCloud's programs
+	GoBGPD    string   // the speaker of nodes with the gobgp backend; "": beside the programs, or in PATH
+	Routers   []string // kinds, see labcluster.Config
+	Name      string   // of the lab; "": the cluster's
+	Checkers  bool     // let each daemon check its own configuration too
+	Patience  time.Duration
 	// Artifacts is the folder for what a failure leaves: logs, tables, captures. "": none.
 	Artifacts string
 	// Say takes a line about what is being done; nil discards.
@@ -57,7 +60,7 @@ func New(ctx context.Context, cfg Config) (*Runner, error) {
 		cfg.Say = func(string, ...any) {}
 	}
 	cfg.Patience = cmp.Or(cfg.Patience, DefaultPatience)
-	evaluated, err := nixeval.New(cfg.Eval).EvalMachines(ctx, cfg.Flake)
+	evaluated, err := evaluate(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +69,21 @@ func New(ctx context.Context, cfg Config) (*Runner, error) {
 		r.cfg.Name = nameFor(evaluated.Manifest.Cluster.Name)
 	}
 	return r, r.findPrograms(ctx)
+}
+
+func evaluate(ctx context.Context, cfg Config) (*nixeval.MachinesResult, error) {
+	if cfg.Evaluated == "" {
+		return nixeval.New(cfg.Eval).EvalMachines(ctx, cfg.Flake)
+	}
+	text, err := os.ReadFile(cfg.Evaluated)
+	if err != nil {
+		return nil, err
+	}
+	result, err := nixeval.DecodeMachines(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", cfg.Evaluated, err)
+	}
+	return result, nil
 }
 
 // nameFor makes a lab's name of a cluster's.
@@ -170,7 +188,10 @@ func (r *Runner) Check(ctx context.Context) (report *Report, err error) {
 		return nil, err
 	}
 	report.Up = time.Since(begin)
-	report.Checks = c.Settle(ctx, r.patience())
+	if r.cfg.Checkers {
+		report.Files = c.CheckFiles()
+	}
+	report.Checks = append(report.Files, c.Settle(ctx, r.patience())...)
 	report.Settled = time.Since(begin)
 	report.Instead = c.Instead
 	report.routers(c)
@@ -235,6 +256,16 @@ func (r *Runner) evaluate(ctx context.Context, cluster string) (*labcluster.Eval
 
 func (r *Runner) evaluateAnew(ctx context.Context, cluster string) (*labcluster.Evaluated, error) {
 	flake := r.cfg.Flake
+	if r.cfg.Evaluated != "" {
+		if cluster != "" {
+			return nil, errors.New("a scenario with a cluster of its own needs a flake, and not one that was evaluated before")
+		}
+		result, err := evaluate(ctx, r.cfg)
+		if err != nil {
+			return nil, err
+		}
+		return &labcluster.Evaluated{Manifest: result.Manifest, Machines: result.Machines}, nil
+	}
 	if cluster != "" {
 		copied, err := nixeval.CopyFlake(flake, map[string]string{scenario.ClusterFile: cluster})
 		if err != nil {

@@ -28,6 +28,7 @@ type Report struct {
 	Settled   time.Duration      `json:"settled_ns"` // until all was as declared, or was given up
 	Instead   []string           `json:"instead"`    // what is not as in the data centre
 	Checks    []labcluster.Check `json:"checks"`
+	Files     []labcluster.Check `json:"-"` // those of Checks that daemons made of their own configuration
 	Scenarios []*scenario.Result `json:"scenarios,omitempty"`
 	Times     []Times            `json:"times,omitempty"`
 	Artifacts string             `json:"artifacts,omitempty"` // the folder with what a failure left
@@ -114,8 +115,11 @@ func (r *Report) PrintHead(w io.Writer) {
 	if r.Lib == nixeval.LibOffline {
 		lib = "the stand-in for nixpkgs' lib"
 	}
-	fmt.Fprintf(w, "cluster %s: %d nodes, %d routers, %d VIPs; evaluated in %.2f s by Nix %s with %s\n",
-		r.Cluster, r.Nodes, len(r.Routers), r.VIPs, r.Evaluated.Seconds(), r.Nix, lib)
+	evaluated := "evaluated before"
+	if r.Nix != "" {
+		evaluated = fmt.Sprintf("evaluated in %.2f s by Nix %s with %s", r.Evaluated.Seconds(), r.Nix, lib)
+	}
+	fmt.Fprintf(w, "cluster %s: %d nodes, %d routers, %d VIPs; %s\n", r.Cluster, r.Nodes, len(r.Routers), r.VIPs, evaluated)
 	var kinds []string
 	for _, kind := range labcluster.Kinds {
 		for _, k := range r.Routers {

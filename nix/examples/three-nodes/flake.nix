@@ -8,8 +8,20 @@
   };
 
   outputs =
-    { plasmacloud, ... }:
-    plasmacloud.lib.mkCluster {
-      modules = [ ./cluster.nix ];
+    { nixpkgs, plasmacloud, ... }:
+    let
+      cluster = plasmacloud.lib.mkCluster {
+        modules = [ ./cluster.nix ];
+      };
+    in
+    cluster
+    // {
+      # `nix flake check` runs the cluster in a virtual machine, and looks whether every
+      # router and node does what cluster.nix says.
+      checks.x86_64-linux.lab = plasmacloud.lib.labCheck {
+        pkgs = nixpkgs.legacyPackages.x86_64-linux;
+        inherit cluster;
+        scenarios = [ "vip-drains" ];
+      };
     };
 }

@@ -48,6 +48,10 @@ in
       timers = taken;
     };
     time = taken;
-    virtualisation.vlans = taken;
+    virtualisation = {
+      cores = taken;
+      memorySize = taken;
+      vlans = taken;
+    };
   };
 }

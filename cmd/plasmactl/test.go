@@ -1,0 +1,54 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/centra/plasmacloud/cmd/internal/daemon"
+)
+
+func testCommand() *cobra.Command {
+	var flags labFlags
+	var result resultFlags
+	var play playFlags
+	cmd := &cobra.Command{
+		Use:   "test [SCENARIO...]",
+		Short: "Test a cluster: evaluate it, check its daemons' files, run it in a lab, play scenarios",
+		Long: `Tests a cluster's definition with one command, for CI:
+
+  the evaluation, with the assertions of the cluster and of each machine's NixOS;
+  what each daemon's own checker says of the file that Nix made for it;
+  the lab: all that "plasmactl lab run" checks;
+  the scenarios that are named, or "all".
+
+` + exitStatuses,
+		Example: `  plasmactl test --flake .
+  plasmactl test --flake . vip-drains rolling-reload --junit test.xml --artifacts out
+  plasmactl test --flake . all --runs 3 -o json > test.json`,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: completeScenarios,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := flags.config(cmd)
+			if err != nil {
+				return err
+			}
+			if err := play.check(); err != nil {
+				return err
+			}
+			scenarios, err := readScenarios(args)
+			if err != nil {
+				return daemon.UsageError(err)
+			}
+			if os.Geteuid() != 0 {
+				return inUserNamespace(cmd, "the lab")
+			}
+			cfg.Checkers = true
+			return runLab(cmd, cfg, result, play, scenarios)
+		},
+	}
+	flags.register(cmd)
+	result.register(cmd)
+	play.register(cmd)
+	return cmd
+}

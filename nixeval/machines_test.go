@@ -1,0 +1,96 @@
+package nixeval
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestEvalMachines(t *testing.T) {
+	eval := New(Config{Lib: LibOffline})
+	result, err := eval.EvalMachines(t.Context(), "..#three-nodes")
+	require.NoError(t, err)
+	plain, err := eval.Eval(t.Context(), "..#three-nodes")
+	require.NoError(t, err)
+	assert.Equal(t, plain.Manifest.Nodes, result.Manifest.Nodes)
+	require.Len(t, result.Machines, 3)
+
+	machine := result.Machines["node02"]
+	announcer, err := plain.Manifest.Nodes["node02"].AnnouncerJSON()
+	require.NoError(t, err)
+	assert.JSONEq(t, string(announcer), string(machine.Announcer))
+	require.NotNil(t, machine.BGP)
+	assert.Equal(t, "gobgp", machine.BGP.Backend)
+	assert.Contains(t, machine.BGP.Config, `"router-id":"10.0.0.12"`)
+	assert.Equal(t, 90, machine.BGP.Peers["router1"].Hold)
+	assert.False(t, machine.BGP.Injects)
+
+	_, err = eval.EvalMachines(t.Context(), "..#four-nodes")
+	assert.ErrorContains(t, err, "the flake has no cluster four-nodes; it has: three-nodes")
+}
+
+// What NixOS says of one machine is the cluster's concern too.
+func TestEvalMachinesWithFailedAssertions(t *testing.T) {
+	repo, err := filepath.Abs("..")
+	require.NoError(t, err)
+	flake := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(flake, "flake.nix"), []byte(`{
+		inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+		inputs.plasmacloud.url = "github:centra/plasmacloud";
+		outputs = { plasmacloud, ... }: plasmacloud.lib.mkCluster {
+			modules = [ {
+				plasmacloud.cluster = {
+					name = "mine";
+					nodes.a = { role = "control-plane"; ip = "192.0.2.5"; };
+					nodes.b = { role = "worker"; ip = "192.0.2.6"; };
+					bootstrap.initialPeers = [ "a" ];
+				};
+			} ];
+			nodeModules.b.assertions = [ { assertion = false; message = "b has no disk"; } ];
+		};
+	}`), 0o600))
+	_, err = New(Config{Lib: LibOffline, OverrideInputs: map[string]string{"plasmacloud": "path:" + repo}}).EvalMachines(t.Context(), flake)
+	var failed *AssertionError
+	require.ErrorAs(t, err, &failed)
+	assert.Equal(t, []string{"b: b has no disk"}, failed.Messages)
+}
+
+func TestCopyFlakeWithOtherFiles(t *testing.T) {
+	flake := t.TempDir()
+	for _, name := range []string{"flake.nix", "cluster.nix"} {
+		require.NoError(t, os.WriteFile(filepath.Join(flake, name), []byte("old"), 0o600))
+	}
+	copied, err := CopyFlake(flake+"#mine", map[string]string{"cluster.nix": "new"})
+	require.NoError(t, err)
+	defer os.RemoveAll(copied.Dir)
+	assert.Equal(t, "path:"+copied.Dir+"/source#mine", copied.Ref)
+	text, err := os.ReadFile(filepath.Join(copied.Dir, "source", "cluster.nix"))
+	require.NoError(t, err)
+	assert.Equal(t, "new", string(text))
+	text, err = os.ReadFile(filepath.Join(flake, "cluster.nix"))
+	require.NoError(t, err)
+	assert.Equal(t, "old", string(text))
+
+	_, err = CopyFlake(flake, map[string]string{"none.nix": ""})
+	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = CopyFlake("github:centra/plasmacloud", nil)
+	assert.ErrorContains(t, err, "local folder")
+}
+
+func TestRemoveScratch(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	own, err := scratchDir("eval")
+	require.NoError(t, err)
+	stale := filepath.Join(os.TempDir(), "plasmacloud-eval-999999999-1")
+	other := filepath.Join(os.TempDir(), "plasmacloud-else-999999999-1")
+	for _, dir := range []string{stale, other} {
+		require.NoError(t, os.Mkdir(dir, 0o700))
+	}
+	require.NoError(t, RemoveScratch())
+	assert.DirExists(t, own)
+	assert.DirExists(t, other)
+	assert.NoDirExists(t, stale)
+}
