@@ -49,8 +49,12 @@ update-golden: ## record anew what nix/tests compares with, and docs/options (PL
 	@.ci/install nix=nix-bin
 	PLASMACLOUD_NIXPKGS_LIB=$(PLASMACLOUD_NIXPKGS_LIB) NIX=$(or $(NIX),nix) nix/tests/run --update
 
+.PHONY: bench-deps
+bench-deps: # the peers that the tests have no use for
+	@.ci/install exabgp=exabgp
+
 .PHONY: bench
-bench: test-deps build ## measure, with peers side by side
+bench: test-deps bench-deps build ## measure, with peers side by side
 	.ci/as-root go run ./vmtests/bench $(ARGS)
 
 .PHONY: soak

@@ -2,218 +2,208 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
+	"math/rand/v2"
 	"net/netip"
-	"sync/atomic"
+	"os"
+	"path/filepath"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/centra/plasmacloud/bgp"
-	"github.com/centra/plasmacloud/bgp/speaker"
 	"github.com/centra/plasmacloud/vmtests/lab"
 )
 
+// flips is how often one of so many VIPs goes away.
+func flips(vips int) int {
+	switch {
+	case vips < 1000:
+		return 100
+	case vips <= 10_000:
+		return 50
+	default:
+		return 20
+	}
+}
+
 // benchFlip measures from the failing answer of a health check to the moment a
-// GoBGP router's best path is gone. The peer is the bare withdraw over GoBGP's API.
-func benchFlip(ctx context.Context, _ *bench) ([]figure, error) {
-	const flips = 50
-	var failing atomic.Bool
-	answered := make(chan time.Time, 1)
-	backend, err := serveChecks(ctx, &failing, answered)
-	if err != nil {
-		return nil, err
+// GoBGP router's best path is gone, alone and among many VIPs. The peers are told to
+// withdraw, with no check: ExaBGP by a line to its API, FRR by a command, or by an
+// address that is removed.
+func benchFlip(ctx context.Context, b *bench) ([]figure, error) {
+	var figures []figure
+	for _, vips := range append([]int{1}, b.vips...) {
+		peers := []contestant{exaBGP, frrNetworks, frrAddresses}
+		if vips > 10_000 {
+			peers = peers[:2] // FRR's peer takes minutes to have so many addresses
+		}
+		var base []time.Duration
+		for _, c := range append([]contestant{ours("v4", "none"), ours("v3", "none")}, peers...) {
+			took, err := b.flipOne(ctx, c, vips)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			if base == nil {
+				base = took
+			}
+			f := figure{work: fmt.Sprintf("one of %d, %s", vips, c.name), value: latency(took)}
+			if !c.ours {
+				f.peer, f.ratio = "the announcer's p50, with gobgpd v4", float64(percentile(took, 50))/float64(percentile(base, 50))
+			}
+			figures = append(figures, f)
+		}
 	}
-	defer backend.Close()
+	return figures, nil
+}
 
-	pair, err := startPair(ctx)
+// latency is p50, p99 and the worst of all.
+func latency(all []time.Duration) string {
+	ms := func(p int) float64 { return float64(percentile(all, p)) / 1e6 }
+	return fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, worst %.2f ms", ms(50), ms(99), ms(100))
+}
+
+func (b *bench) flipOne(ctx context.Context, c contestant, vips int) (took []time.Duration, err error) {
+	s, err := newSite()
 	if err != nil {
 		return nil, err
 	}
-	defer pair.stop()
-	config := map[string]any{}
-	if err := json.Unmarshal(announcerConfig(&lab.Host{}, 1), &config); err != nil {
-		return nil, err
-	}
-	config["speaker"] = map[string]any{"address": pair.speaker.APIAddress(), "timeout": "2s"}
-	config["vips"].([]any)[0].(map[string]any)["checks"] = []any{map[string]any{
-		"type": "http", "url": "http://" + backend.Addr + "/", "interval": "50ms", "timeout": "50ms", "rise": 1, "fall": 1}}
-	text, err := json.Marshal(config)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := bgp.ParseConfig(text)
-	if err != nil {
-		return nil, err
-	}
-	client, err := speaker.Dial(speaker.Config{Address: pair.speaker.APIAddress(), ASN: 65001, Timeout: 2 * time.Second})
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	a := bgp.New(bgp.Options{Config: cfg, Speaker: client, Holder: newMemory(), Logger: quiet})
-	run, cancel := context.WithCancel(ctx)
+	defer func() { err = errors.Join(err, s.lab.Close()) }()
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { _ = a.Run(run) }()
-
-	var ours, bare []time.Duration
-	for range flips {
-		if err := pair.await(true); err != nil {
-			return nil, err
-		}
-		failing.Store(true)
-		begin := <-answered
-		if err := pair.await(false); err != nil {
-			return nil, err
-		}
-		ours = append(ours, pair.at.Sub(begin))
-		failing.Store(false)
-	}
-	cancel()
-	path := speaker.Path{Prefix: speaker.HostPrefix(netip.MustParseAddr("198.19.0.1"))}
-	if err := pair.await(false); err != nil {
+	if err := b.build(); err != nil {
 		return nil, err
 	}
-	for range flips {
-		if err := client.Announce(ctx, []speaker.Path{path}); err != nil {
-			return nil, err
-		}
-		if err := pair.await(true); err != nil {
-			return nil, err
-		}
-		begin := time.Now()
-		if err := client.Withdraw(ctx, []netip.Prefix{path.Prefix}); err != nil {
-			return nil, err
-		}
-		if err := pair.await(false); err != nil {
-			return nil, err
-		}
-		bare = append(bare, pair.at.Sub(begin))
-	}
-	ms := func(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/1e6) }
-	p50, p99 := percentile(ours, 50), percentile(ours, 99)
-	bare50, bare99 := percentile(bare, 50), percentile(bare, 99)
-	return []figure{
-		{"check fails to route gone, p50", ms(p50), "the time of a bare withdraw", float64(p50) / float64(bare50)},
-		{"check fails to route gone, p99", ms(p99), "the time of a bare withdraw", float64(p99) / float64(bare99)},
-		{"a bare withdraw over the API, p50", ms(bare50), "", 0},
-		{"a bare withdraw over the API, p99", ms(bare99), "", 0},
-	}, nil
-}
-
-// serveChecks answers health checks, and tells when it first gave a bad answer.
-func serveChecks(ctx context.Context, failing *atomic.Bool, answered chan<- time.Time) (*http.Server, error) {
-	listener, err := listenLoopback(ctx)
+	router, err := b.startWatched(ctx, s.router)
 	if err != nil {
 		return nil, err
 	}
-	var told atomic.Bool
-	server := &http.Server{
-		Addr: listener.Addr().String(), ReadHeaderTimeout: time.Second,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			if !failing.Load() {
-				told.Store(false)
-				return
-			}
-			if told.CompareAndSwap(false, true) {
-				answered <- time.Now()
-			}
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}),
+	running, err := c.start(b, s.node, vips)
+	if err != nil {
+		return nil, err
 	}
-	go func() { _ = server.Serve(listener) }()
-	return server, nil
+	if err := router.awaitAll(vips); err != nil {
+		return nil, err
+	}
+	// A check fails whenever it likes: also while the announcer looks at everything.
+	pause := func() { time.Sleep(rand.N(100*time.Millisecond + time.Duration(vips)*50*time.Microsecond)) }
+	time.Sleep(time.Duration(vips) * 50 * time.Microsecond)
+	for range flips(vips) {
+		if c.ours {
+			pause()
+		}
+		began, err := running.flip(false)
+		if err != nil {
+			return nil, err
+		}
+		gone, err := router.await(false)
+		if err != nil {
+			return nil, err
+		}
+		took = append(took, gone.Sub(began))
+		if _, err := running.flip(true); err != nil {
+			return nil, err
+		}
+		if _, err := router.await(true); err != nil {
+			return nil, err
+		}
+	}
+	return took, nil
 }
 
-func listenLoopback(ctx context.Context) (net.Listener, error) {
-	return new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-}
-
-// pair is a speaker and a router, both GoBGP in this process, that have one
-// prefix or none.
-type pair struct {
-	speaker *speaker.InProcess
-	events  chan event
-	has     bool
-	at      time.Time // of the last change
-	stop    func()
-}
+// watched is a GoBGP router whose best paths are followed.
+type watched struct{ events chan event }
 
 type event struct {
-	has bool
-	at  time.Time
+	first, has bool // whether it is about the first VIP
+	at         time.Time
 }
 
-func startPair(ctx context.Context) (*pair, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	p := &pair{events: make(chan event, 1024), stop: cancel}
-	nodeAddr, routerAddr := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
-	router, err := speaker.StartInProcess(ctx, speaker.InProcessConfig{
-		APIAddress: "127.0.0.1:0", ASN: 65000, RouterID: routerAddress, ListenAddresses: []netip.Addr{routerAddr},
-		Peers: []speaker.InProcessPeer{{Address: nodeAddr, ASN: 65001, Passive: true}},
-	})
-	if err == nil {
-		p.speaker, err = speaker.StartInProcess(ctx, speaker.InProcessConfig{
-			APIAddress: "127.0.0.1:0", ASN: 65001, RouterID: nodeAddress, ListenPort: -1,
-			Peers: []speaker.InProcessPeer{{Address: routerAddr, Port: uint16(router.ListenPort()), ASN: 65000, LocalAddress: nodeAddr}},
-		})
-	}
-	if err == nil {
-		err = p.watch(ctx, router.APIAddress())
-	}
-	if err != nil {
-		cancel()
+func (b *bench) startWatched(ctx context.Context, h *lab.Host) (*watched, error) {
+	file, socket := filepath.Join(h.Dir, "router.toml"), "unix://"+filepath.Join(h.Dir, "api")
+	text := fmt.Sprintf("[global.config]\nas = %d\nrouter-id = %q\n[[neighbors]]\n[neighbors.config]\nneighbor-address = %q\npeer-as = %d\n[neighbors.transport.config]\npassive-mode = true\n",
+		routerASN, routerAddress, nodeAddress, nodeASN)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return p, nil
-}
-
-// watch follows the router's best paths.
-func (p *pair) watch(ctx context.Context, address string) error {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if _, err := h.Start("router", filepath.Join(b.dir, "v3", "gobgpd"), "-f", file, "--api-hosts", socket, "--pprof-disable"); err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	context.AfterFunc(ctx, func() { conn.Close() })
-	stream, err := api.NewGobgpApiClient(conn).WatchEvent(ctx, &api.WatchEventRequest{Table: &api.WatchEventRequest_Table{
+	client := api.NewGobgpApiClient(conn)
+	if err := lab.Eventually(10*time.Second, func() error {
+		answer, err := client.GetBgp(ctx, &api.GetBgpRequest{})
+		if err == nil && answer.GetGlobal().GetAsn() == 0 {
+			err = errors.New("the router is not configured yet")
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	stream, err := client.WatchEvent(ctx, &api.WatchEventRequest{Table: &api.WatchEventRequest_Table{
 		Filters: []*api.WatchEventRequest_Table_Filter{{Type: api.WatchEventRequest_Table_Filter_BEST, Init: true}}}})
 	if err != nil {
-		return err
+		return nil, err
 	}
+	w := &watched{events: make(chan event, 1024)}
+	first := netip.PrefixFrom(vipAddress(0), 32).String()
 	go func() {
+		defer close(w.events)
 		for {
 			message, err := stream.Recv()
 			if err != nil {
-				close(p.events)
 				return
 			}
+			now := time.Now()
 			for _, path := range message.GetTable().GetPaths() {
-				p.events <- event{!path.IsWithdraw, time.Now()}
+				var nlri api.IPAddressPrefix
+				if path.GetNlri().UnmarshalTo(&nlri) != nil {
+					continue
+				}
+				w.events <- event{fmt.Sprintf("%s/%d", nlri.Prefix, nlri.PrefixLen) == first, !path.IsWithdraw, now}
 			}
 		}
 	}()
-	return nil
+	return w, nil
 }
 
-// await waits until the router has the prefix, or has it no more.
-func (p *pair) await(has bool) error {
-	late := time.After(30 * time.Second)
-	for p.has != has {
-		select {
-		case e, ok := <-p.events:
-			if !ok {
-				return errors.New("the router's events ended")
-			}
-			p.has, p.at = e.has, e.at
-		case <-late:
-			return fmt.Errorf("route present: %t, waited for %t", p.has, has)
+// awaitAll waits until the router has learned so many.
+func (w *watched) awaitAll(want int) error {
+	for got := 0; got < want; got++ {
+		if _, err := w.next(); err != nil {
+			return fmt.Errorf("%d of %d routes: %w", got, want, err)
 		}
 	}
 	return nil
+}
+
+// await waits until the router has the first VIP, or has it no more.
+func (w *watched) await(has bool) (time.Time, error) {
+	for {
+		e, err := w.next()
+		if err != nil {
+			return time.Time{}, fmt.Errorf("waited for the route to be there: %t: %w", has, err)
+		}
+		if e.first && e.has == has {
+			return e.at, nil
+		}
+	}
+}
+
+func (w *watched) next() (event, error) {
+	select {
+	case e, ok := <-w.events:
+		if !ok {
+			return e, errors.New("the router's events ended")
+		}
+		return e, nil
+	case <-time.After(2 * time.Minute):
+		return event{}, errors.New("the router heard nothing more")
+	}
 }

@@ -37,12 +37,18 @@ type bench struct {
 	repo string // the checkout
 	dir  string // temporary
 	runs int
+	vips []int // how many, each measured
+
+	built bool // the programs of build are there
 }
 
 var sections = []section{
 	{"eval", "one nix eval of the whole cluster (PLASMACLOUD_NIXPKGS_LIB: with nixpkgs' own lib)", benchEval},
-	{"announce", fmt.Sprintf("%d VIPs, from the changed configuration to a BIRD router's table", manyVIPs), benchAnnounce},
-	{"flip", "one VIP's health check fails, until a GoBGP router's best path is gone", benchFlip},
+	{"announce", "from the changed configuration to a BIRD router's table, from one VIP to many", benchAnnounce},
+	{"flip", "the health check of one VIP fails, until a GoBGP router's best path is gone; peers are told to withdraw", benchFlip},
+	{"restart", "from SIGKILL of what speaks BGP, which starts again at once, to a BIRD router that has all routes again", benchRestart},
+	{"rest", "many VIPs and nothing to do: memory, and processor time in parts of one processor", benchRest},
+	{"hold", "many VIPs in the kernel", benchHold},
 	{"phone-home", "reports over 256 connections: registrations, each on disk before its answer, and heartbeats", benchPhoneHome},
 	{"fleet", "a deployer in a process of its own, with many nodes", benchFleet},
 	{"metadata", "what machines ask for when they boot, of a deployer and of matchbox with a group for each", benchMetadata},
@@ -51,16 +57,17 @@ var sections = []section{
 func main() {
 	only := pflag.StringSlice("only", nil, "measure these `SECTIONS` only")
 	runs := pflag.Int("runs", 3, "`N` runs of each, the median is printed")
+	vips := pflag.IntSlice("vips", []int{10_000, 100_000}, "measure the announcer with so `MANY` VIPs, at most 100000")
 	pflag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := report(ctx, *only, *runs); err != nil {
+	if err := report(ctx, *only, *runs, *vips); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func report(ctx context.Context, only []string, runs int) error {
+func report(ctx context.Context, only []string, runs int, vips []int) error {
 	for _, name := range only {
 		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
 			return fmt.Errorf("--only %s: there is no such section", name)
@@ -68,6 +75,9 @@ func report(ctx context.Context, only []string, runs int) error {
 	}
 	if runs < 1 {
 		return errors.New("--runs: want at least 1")
+	}
+	if len(vips) == 0 || slices.Min(vips) < 2 || slices.Max(vips) > 100_000 {
+		return errors.New("--vips: want numbers from 2 to 100000")
 	}
 	repo, err := os.Getwd()
 	if err != nil {
@@ -79,12 +89,13 @@ func report(ctx context.Context, only []string, runs int) error {
 	}
 	defer os.RemoveAll(dir)
 
+	b := &bench{repo: repo, dir: dir, runs: runs, vips: vips}
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	for _, s := range sections {
 		if len(only) > 0 && !slices.Contains(only, s.name) {
 			continue
 		}
-		figures, err := s.run(ctx, &bench{repo: repo, dir: dir, runs: runs})
+		figures, err := s.run(ctx, b)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}

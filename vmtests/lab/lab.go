@@ -459,6 +459,9 @@ func (p *Process) Err() error {
 	return p.err
 }
 
+// PID is its process id, and that of its process group.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Signal sends sig to the process.
 func (p *Process) Signal(sig syscall.Signal) error { return p.cmd.Process.Signal(sig) }
 

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/centra/plasmacloud/vmtests/lab"
+)
+
+// build builds the announcer, and the gobgpd of both generations into v3 and v4.
+func (b *bench) build() error {
+	if b.built {
+		return nil
+	}
+	for to, what := range map[string]string{"": "./cmd/plasmacloud-announcer", "v3": "github.com/osrg/gobgp/v3/cmd/gobgpd", "v4": "github.com/osrg/gobgp/v4/cmd/gobgpd"} {
+		if out, err := command("go", "build", "-o", filepath.Join(b.dir, to)+"/", what).CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w: %s", what, err, out)
+		}
+	}
+	b.built = true
+	return nil
+}
+
+// ours is the announcer beside a gobgpd of its generation.
+func ours(generation, hold string) contestant {
+	name := "announcer and gobgpd " + generation
+	if hold != "none" {
+		name += ", held as " + hold
+	}
+	return contestant{name, true, func(b *bench, node *lab.Host, vips int) (announcing, error) {
+		o := &oursRuns{b: b, node: node, generation: generation, hold: hold, asked: make(chan time.Time, 1)}
+		return o, o.begin(vips)
+	}}
+}
+
+type oursRuns struct {
+	b                *bench
+	node             *lab.Host
+	generation, hold string
+
+	gobgpd, announcer *lab.Process
+	failing, told     atomic.Bool
+	asked             chan time.Time // when the check got its first bad, or good, answer
+}
+
+func (o *oursRuns) begin(vips int) error {
+	if err := o.b.build(); err != nil {
+		return err
+	}
+	listener, err := o.node.Listen("tcp", "127.0.0.1:8080")
+	if err != nil {
+		return err
+	}
+	o.told.Store(true)
+	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(o.check)}
+	go func(l net.Listener) { _ = server.Serve(l) }(listener) // as long as the bench runs
+	if err := errors.Join(o.start(), o.write(vips)); err != nil {
+		return err
+	}
+	return o.startAnnouncer()
+}
+
+// check answers the health check of the first VIP.
+func (o *oursRuns) check(w http.ResponseWriter, _ *http.Request) {
+	if o.told.CompareAndSwap(false, true) {
+		o.asked <- time.Now()
+	}
+	if o.failing.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+}
+
+func (o *oursRuns) api() string  { return "unix://" + filepath.Join(o.node.Dir, "api") }
+func (o *oursRuns) file() string { return filepath.Join(o.node.Dir, "announcer.json") }
+
+func (o *oursRuns) start() error {
+	file := filepath.Join(o.node.Dir, "gobgpd.toml")
+	text := fmt.Sprintf("[global.config]\nas = %d\nrouter-id = %q\nport = -1\n[[neighbors]]\n[neighbors.config]\nneighbor-address = %q\npeer-as = %d\n[neighbors.timers.config]\nconnect-retry = 1\n",
+		nodeASN, nodeAddress, routerAddress, routerASN)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return err
+	}
+	_ = os.Remove(filepath.Join(o.node.Dir, "api")) // a gobgpd that was killed leaves it
+	var err error
+	o.gobgpd, err = o.node.Start("gobgpd", filepath.Join(o.b.dir, o.generation, "gobgpd"), "-f", file, "--api-hosts", o.api(), "--pprof-disable")
+	return err
+}
+
+func (o *oursRuns) startAnnouncer() (err error) {
+	o.announcer, err = o.node.Start("announcer", filepath.Join(o.b.dir, "plasmacloud-announcer"), "run", "--config", o.file(),
+		"--control", filepath.Join(o.node.Dir, "control.sock"), "--drains", filepath.Join(o.node.Dir, "drains.json"), "--log-level", "debug", "--log-format", "json")
+	return err
+}
+
+func (o *oursRuns) write(vips int) error {
+	list := make([]map[string]any, vips)
+	for i := range list {
+		list[i] = map[string]any{"address": vipAddress(i).String(), "hold": o.hold}
+	}
+	list[0]["checks"] = []any{map[string]any{"type": "http", "url": "http://127.0.0.1:8080/", "interval": "50ms", "timeout": "50ms", "rise": 1, "fall": 1}}
+	text, err := json.Marshal(map[string]any{
+		"schema_version": 1, "node_id": "node01", "asn": nodeASN, "speaker": map[string]any{"address": o.api(), "timeout": "5s"},
+		"drain_delay": "1s", "vips": list,
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.file(), text, 0o600)
+}
+
+func (o *oursRuns) set(vips int) error {
+	return errors.Join(o.write(vips), o.announcer.Signal(syscall.SIGHUP))
+}
+
+func (o *oursRuns) flip(up bool) (time.Time, error) {
+	o.failing.Store(!up)
+	o.told.Store(false)
+	select {
+	case at := <-o.asked:
+		return at, nil
+	case <-time.After(10 * time.Second):
+		return time.Time{}, errors.New("nobody asks the check")
+	}
+}
+
+func (o *oursRuns) kill() error { return o.gobgpd.Kill() }
+
+// passes are the times that the announcer's passes took so far.
+func (o *oursRuns) passes() (all []time.Duration) {
+	for line := range strings.Lines(o.announcer.Output()) {
+		var record struct {
+			Msg  string        `json:"msg"`
+			Took time.Duration `json:"took"`
+		}
+		if json.Unmarshal([]byte(line), &record) == nil && record.Msg == "pass" {
+			all = append(all, record.Took)
+		}
+	}
+	return all
+}
+
+func (o *oursRuns) parts() []part {
+	return []part{{"the announcer alone", o.announcer}, {"gobgpd", o.gobgpd}}
+}
