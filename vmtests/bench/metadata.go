@@ -46,7 +46,7 @@ func benchMetadata(ctx context.Context, b *bench) ([]figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		joined, _, err := storms(ctx, handler, 1)
+		joined, _, err := storms(ctx, handler, 1, 0)
 		shut()
 		if err != nil {
 			return nil, err

@@ -10,12 +10,15 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -39,10 +42,11 @@ const (
 type load struct {
 	rate float64 // a second
 	p99  time.Duration
+	cpu  time.Duration // of a request, of both ends and an etcd: what else runs on the machine counts less in it
 }
 
 func (l load) String() string {
-	return fmt.Sprintf("%.0f/s, p99 %.1f ms", l.rate, float64(l.p99.Microseconds())/1000)
+	return fmt.Sprintf("%.0f/s, p99 %.1f ms, %d µs of CPU", l.rate, float64(l.p99.Microseconds())/1000, l.cpu.Microseconds())
 }
 
 // benchPhoneHome lets 10,000 machines boot at once: each reports `ready`, which the
@@ -51,7 +55,7 @@ func (l load) String() string {
 // the same request and has no store, and an etcd that is given values of the same size.
 // All take turns in each run.
 func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
-	endpoint, stop, err := startEtcd(ctx, filepath.Join(b.dir, "etcd"))
+	endpoint, pid, stop, err := startEtcd(ctx, filepath.Join(b.dir, "etcd"))
 	if err != nil {
 		return nil, err
 	}
@@ -66,11 +70,11 @@ func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
 			}
 			return nil
 		}
-		l, _, err := storms(ctx, http.HandlerFunc(answerBare), 1)
+		l, _, err := storms(ctx, http.HandlerFunc(answerBare), 1, pid)
 		if err := add(bare, l, err); err != nil {
 			return nil, err
 		}
-		l, err = etcdPuts(ctx, endpoint, run)
+		l, err = etcdPuts(ctx, endpoint, run, pid)
 		if err := add(puts, l, err); err != nil {
 			return nil, err
 		}
@@ -89,7 +93,7 @@ func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
 			if err != nil {
 				return nil, err
 			}
-			first, second, err := storms(ctx, handler, 2)
+			first, second, err := storms(ctx, handler, 2, pid)
 			shut()
 			if err == nil && writes.Load() != phoneHomes {
 				err = fmt.Errorf("%d writes of %d nodes and as many heartbeats", writes.Load(), phoneHomes)
@@ -125,7 +129,7 @@ func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
 }
 
 // etcdPuts puts so many values of a record's size as fast as its clients let it.
-func etcdPuts(ctx context.Context, endpoint string, run int) (load, error) {
+func etcdPuts(ctx context.Context, endpoint string, run, pid int) (load, error) {
 	var clients []*clientv3.Client
 	for range 4 {
 		client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
@@ -136,18 +140,48 @@ func etcdPuts(ctx context.Context, endpoint string, run int) (load, error) {
 		clients = append(clients, client)
 	}
 	value := strings.Repeat("x", 700)
-	return round(func(i int) error {
+	return round(pid, func(i int) error {
 		_, err := clients[i%len(clients)].Put(ctx, fmt.Sprintf("/puts/%d/%05d", run, i), value)
 		return err
 	})
 }
 
+// cpu is what this process has taken, and the one that pid names; 0 is none.
+func cpu(pid int) (time.Duration, error) {
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		return 0, err
+	}
+	took := time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	if pid == 0 {
+		return took, nil
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	for _, field := range fields[11:13] { // utime and stime, in hundredths (proc_pid_stat(5))
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		took += time.Duration(ticks) * 10 * time.Millisecond
+	}
+	return took, nil
+}
+
 // round calls work for each node, on 256 goroutines.
-func round(work func(i int) error) (load, error) {
+func round(pid int, work func(i int) error) (load, error) {
 	var next atomic.Int64
 	took := make([]time.Duration, phoneHomes)
 	failed := make(chan error, connections)
 	var all sync.WaitGroup
+	before, err := cpu(pid)
+	if err != nil {
+		return load{}, err
+	}
 	begin := time.Now()
 	for range connections {
 		all.Go(func() {
@@ -163,6 +197,11 @@ func round(work func(i int) error) (load, error) {
 	}
 	all.Wait()
 	l := load{rate: phoneHomes / time.Since(begin).Seconds(), p99: percentile(took, 99)}
+	after, err := cpu(pid)
+	if err != nil {
+		return load{}, err
+	}
+	l.cpu = (after - before) / phoneHomes
 	select {
 	case err := <-failed:
 		return load{}, err
@@ -172,12 +211,12 @@ func round(work func(i int) error) (load, error) {
 }
 
 // startEtcd runs Debian's etcd, alone and with its files in dir.
-func startEtcd(ctx context.Context, dir string) (endpoint string, stop func(), err error) {
+func startEtcd(ctx context.Context, dir string) (endpoint string, pid int, stop func(), err error) {
 	var urls [2]string // for clients, and for peers that there are not
 	for i := range urls {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
-			return "", nil, err
+			return "", 0, nil, err
 		}
 		urls[i] = "http://" + l.Addr().String()
 		l.Close()
@@ -186,7 +225,7 @@ func startEtcd(ctx context.Context, dir string) (endpoint string, stop func(), e
 		"--listen-client-urls="+urls[0], "--advertise-client-urls="+urls[0], "--listen-peer-urls="+urls[1],
 		"--initial-advertise-peer-urls="+urls[1], "--initial-cluster=bench="+urls[1])
 	if err := cmd.Start(); err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	stop = func() {
 		_ = cmd.Process.Kill()
@@ -195,11 +234,11 @@ func startEtcd(ctx context.Context, dir string) (endpoint string, stop func(), e
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		s, err := etcd.Open(ctx, etcd.Config{Endpoints: urls[:1], Prefix: "/ready/", Timeout: time.Second})
 		if err == nil {
-			return urls[0], stop, s.Close()
+			return urls[0], cmd.Process.Pid, stop, s.Close()
 		}
 		if time.Now().After(end) || ctx.Err() != nil {
 			stop()
-			return "", nil, err
+			return "", 0, nil, err
 		}
 	}
 }
@@ -261,7 +300,7 @@ func answerBare(w http.ResponseWriter, r *http.Request) {
 }
 
 // storms sends each node's report, so many times.
-func storms(ctx context.Context, handler http.Handler, times int) (first, last load, err error) {
+func storms(ctx context.Context, handler http.Handler, times, pid int) (first, last load, err error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return first, last, err
@@ -276,7 +315,7 @@ func storms(ctx context.Context, handler http.Handler, times int) (first, last l
 		return first, last, err
 	}
 	for time := range times {
-		last, err = round(func(i int) error {
+		last, err = round(pid, func(i int) error {
 			answer, err := client.PhoneHome(ctx, api.PhoneHomeRequest{
 				NodeID: nodeID(i), MachineID: fmt.Sprintf("4c4c4544-0000-4000-8000-%012d", i),
 				IP: nodeIP(i).String(), Role: "worker", Phase: node.PhaseReady,
