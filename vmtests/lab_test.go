@@ -63,8 +63,8 @@ func TestLabRun(t *testing.T) {
 			assert.True(t, report.OK)
 			assert.Equal(t, map[string]string{"router1": kind, "router2": kind}, report.Routers)
 			// Of each router its links, three VIPs and nothing else; of each node what it
-			// holds, and two things that the deployer says.
-			assert.Len(t, report.Checks, 2*(1+3+1)+3*(1+2))
+			// holds, and what the deployer says of the nodes and of the VIPs.
+			assert.Len(t, report.Checks, 2*(1+3+1)+3*(1+2)+3)
 		})
 	}
 }
@@ -94,7 +94,7 @@ func TestLabRunOfABrokenMachine(t *testing.T) {
 	assert.Regexp(t, `(?m)^FAIL  r +2 BGP sessions are up\n +1 are up$`, out)
 	assert.Regexp(t, `(?m)^FAIL  r +198.51.100.7/32 via a, b: AS path 65001, communities 65001:7\n +no route via b \(192.0.2.6\)$`, out)
 	assert.Regexp(t, `(?m)^ok    r +no other route$`, out)
-	assert.Contains(t, out, "2 of 9 checks failed")
+	assert.Contains(t, out, "2 of 10 checks failed")
 	assert.Contains(t, errs, "the cluster does not do what its definition says")
 	for _, file := range []string{"a/gobgpd.json", "a/announcer.log", "b/network.txt", "r/table.txt", "r/bird.conf"} {
 		assert.FileExists(t, filepath.Join(artifacts, "lab", file))
@@ -107,7 +107,7 @@ func TestLabRunOfABrokenMachine(t *testing.T) {
 	text, err = os.ReadFile(junit)
 	require.NoError(t, err)
 	require.NoError(t, xml.Unmarshal(text, &suites))
-	assert.Equal(t, 9, suites.Tests)
+	assert.Equal(t, 10, suites.Tests)
 	assert.Equal(t, 2, suites.Failures)
 }
 
