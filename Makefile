@@ -49,6 +49,11 @@ update-golden: ## record anew what nix/tests compares with, and docs/options (PL
 	@.ci/install nix=nix-bin
 	PLASMACLOUD_NIXPKGS_LIB=$(PLASMACLOUD_NIXPKGS_LIB) NIX=$(or $(NIX),nix) nix/tests/run --update
 
+.PHONY: generate
+generate: ## make anew what comes out of deployer/api/v1/deployer.proto
+	@.ci/install jq=jq
+	.ci/generate
+
 .PHONY: bench-deps
 bench-deps: # the peers that the tests have no use for
 	@.ci/install exabgp=exabgp
@@ -67,11 +72,12 @@ screenshot: ## make the picture of the web page that the documents show
 	go run ./vmtests/screenshot docs/images/page.png
 
 .PHONY: lint
-lint: ## gofmt, go vet, golangci-lint, checks of the Nix and shell files and of the package
-	@.ci/install nix=nix-bin shellcheck=shellcheck
+lint: ## gofmt, go vet, golangci-lint, checks of generated code, of the Nix and shell files and of the package
+	@.ci/install nix=nix-bin shellcheck=shellcheck jq=jq
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these"; exit 1; }
 	go vet ./...
 	go tool -modfile=.ci/lint/go.mod golangci-lint run
+	.ci/generate --check
 	nix/tests/lint
 	nix/update-vendor-hash --check
 	nix/tests/package

@@ -29,7 +29,7 @@ buildGoModule rec {
   };
 
   # Recomputed by nix/update-vendor-hash.
-  vendorHash = "sha256-hcNzbo+YlpKuNy9Z9QQqpVG+oXYWpFUZQcmdIl6lPVg=";
+  vendorHash = "sha256-ebhs9MheNFhvYiln60YiNd4XdudCnf8zZl+f6Ira1DI=";
 
   subPackages = map (program: "cmd/${program}") programs;
   env.CGO_ENABLED = 0;

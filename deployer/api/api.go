@@ -18,6 +18,7 @@ const (
 	PathTokens    = "/api/v1/tokens"
 	PathAudit     = "/api/v1/audit"
 	PathStatus    = "/api/v1/status"
+	PathOpenAPI   = "/api/v1/openapi.json"
 	PathHealth    = "/health"
 	PathMetrics   = "/metrics"
 )
@@ -139,9 +140,11 @@ type OperateRequest struct {
 	Machine string `json:"machine,omitempty"` // with approve: the Machine that is meant, so that no other one gets in
 }
 
-// NodeList is GET /api/v1/nodes: all nodes by ascending id, without their history.
+// NodeList is GET /api/v1/nodes: all nodes by ascending id, without their history. With
+// after or limit it is a page of them.
 type NodeList struct {
 	Nodes []Node `json:"nodes"`
+	Next  string `json:"next,omitempty"` // what to send as after for those behind; none at the end
 }
 
 // Event is one thing that happened.
@@ -223,8 +226,9 @@ type NewToken struct {
 // EventStreamType is what a watcher of GET /api/v1/events accepts.
 const EventStreamType = "text/event-stream"
 
-// MaxEvents is how many an EventList has at most.
-const MaxEvents = 1000
+// MaxList is how many events an EventList has at most, and nodes a NodeList that was
+// asked for with a limit.
+const MaxList = 1000
 
 // Health is GET /health. Its status code is 503 when Status is "failing", else 200.
 type Health struct {

@@ -17,7 +17,8 @@ const (
 	CodeBodyTooSlow      = "body_too_slow" // try again
 	CodeNotFound         = "not_found"
 	CodeMethodNotAllowed = "method_not_allowed"
-	CodeBusy             = "busy" // try again after Retry-After
+	CodeUnknownMethod    = "unknown_method" // of gRPC or Connect
+	CodeBusy             = "busy"           // try again after Retry-After
 	CodeUnavailable      = "store_unavailable"
 	CodeInternal         = "internal"
 	CodeCursorGone       = "cursor_gone" // begin anew without a cursor

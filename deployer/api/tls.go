@@ -23,10 +23,13 @@ type TLSFiles struct {
 var shared = direct(nil)
 
 // direct is a transport that goes through a proxy of the environment for https
-// alone: over plain HTTP the proxy would read tokens and secrets.
+// alone: over plain HTTP the proxy would read tokens and secrets. It speaks HTTP/1.1: over
+// HTTP/2, Go does not tell why a server broke off a handshake.
 func direct(config *tls.Config) *http.Transport {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = config
+	transport.ForceAttemptHTTP2, transport.Protocols = false, new(http.Protocols)
+	transport.Protocols.SetHTTP1(true)
 	transport.Proxy = func(r *http.Request) (*url.URL, error) {
 		if r.URL.Scheme == "http" {
 			return nil, nil

@@ -28,10 +28,11 @@ type VIPNode struct {
 }
 
 // VIPList is GET /api/v1/vips: all declared VIPs and those that nodes announce
-// otherwise, by address.
+// otherwise, by address. With after or limit it is a page of them.
 type VIPList struct {
-	VIPs    []VIP `json:"vips"`
-	LeftOut int   `json:"left_out,omitempty"` // VIPs that are not declared, over the first MaxUndeclaredVIPs
+	VIPs    []VIP  `json:"vips"`
+	LeftOut int    `json:"left_out,omitempty"` // VIPs that are not declared, over the first MaxUndeclaredVIPs
+	Next    string `json:"next,omitempty"`     // what to send as after for those behind; none at the end
 }
 
 // MaxUndeclaredVIPs is how many VIPs a VIPList has that no manifest declares.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,34 +27,57 @@ const (
 
 // events answers with a list, or a stream to those who accept that.
 func (s *server) events(_ http.ResponseWriter, r *http.Request) answer {
-	after, limit, problem := eventQuery(r)
+	after, limit, problem := listQuery(r)
 	if problem != nil {
 		return refused(*problem)
 	}
-	stream := r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), api.EventStreamType)
-	if stream {
-		limit = streamPage
+	if last := r.Header.Get("Last-Event-ID"); last != "" { // of a browser that comes again
+		after = last
 	}
-	return s.turnstile(r, func() answer {
-		page, err := s.registry.Events(r.Context(), after, limit)
-		switch {
-		case err != nil:
-			return s.noEvents(r, err)
-		case !stream:
-			return answer{status: http.StatusOK, body: api.EventList{Events: wireEvents(page), Next: page.Next, More: page.More}}
-		case !s.watch():
-			return busy()
-		default:
-			return answer{status: http.StatusOK, stream: func(w http.ResponseWriter) {
-				defer s.unwatch()
-				s.stream(w, r, page)
-			}}
+	if r.Method != http.MethodGet || !strings.Contains(r.Header.Get("Accept"), api.EventStreamType) {
+		return s.eventList(r, after, limit)
+	}
+	page, a := s.watchEvents(r, after)
+	if a.status == http.StatusOK {
+		a.stream = func(w http.ResponseWriter) {
+			defer s.unwatch()
+			s.stream(w, r, page)
 		}
+	}
+	return a
+}
+
+func (s *server) eventList(r *http.Request, after string, limit int) answer {
+	return s.turnstile(r, func() answer {
+		page, err := s.registry.Events(r.Context(), after, cmp.Or(limit, api.MaxList))
+		if err != nil {
+			return s.noEvents(r, err)
+		}
+		return answer{status: http.StatusOK, body: api.EventList{Events: wireEvents(page), Next: page.Next, More: page.More}}
 	})
 }
 
-func eventQuery(r *http.Request) (after string, limit int, problem *api.Problem) {
-	limit = api.MaxEvents
+// watchEvents begins a stream of events: with the first page of them, and a place among
+// the watchers where the status is 200.
+func (s *server) watchEvents(r *http.Request, after string) (page store.Page, a answer) {
+	a = s.turnstile(r, func() answer {
+		var err error
+		page, err = s.registry.Events(r.Context(), after, streamPage)
+		switch {
+		case err != nil:
+			return s.noEvents(r, err)
+		case !s.watch():
+			return busy()
+		default:
+			return answer{status: http.StatusOK}
+		}
+	})
+	return page, a
+}
+
+// listQuery reads what a list takes: where to begin, and how many. limit is 0 where it
+// is left out.
+func listQuery(r *http.Request) (after string, limit int, problem *api.Problem) {
 	for key, values := range r.URL.Query() {
 		value := values[0]
 		switch {
@@ -63,19 +87,18 @@ func eventQuery(r *http.Request) (after string, limit int, problem *api.Problem)
 			after = value
 		case key == "limit":
 			n, err := strconv.Atoi(value)
-			if err != nil || n < 1 || n > api.MaxEvents {
-				return "", 0, badQuery(key, fmt.Sprintf("want 1 to %d", api.MaxEvents))
+			if err != nil || n < 1 || n > api.MaxList {
+				return "", 0, badLimit()
 			}
 			limit = n
 		default:
 			return "", 0, badQuery(key, "unknown; known are after, limit")
 		}
 	}
-	if last := r.Header.Get("Last-Event-ID"); last != "" { // of a browser that comes again
-		after = last
-	}
 	return after, limit, nil
 }
+
+func badLimit() *api.Problem { return badQuery("limit", fmt.Sprintf("want 1 to %d", api.MaxList)) }
 
 func badQuery(key, detail string) *api.Problem {
 	return &api.Problem{
@@ -114,8 +137,7 @@ func (s *server) unwatch() {
 	s.cfg.Metrics.Watchers(len(s.watchers))
 }
 
-// stream writes server-sent events, page and what comes after it, until the peer goes
-// or is too slow, or it has lasted long enough.
+// stream writes server-sent events.
 func (s *server) stream(w http.ResponseWriter, r *http.Request, page store.Page) {
 	conn := http.NewResponseController(w)
 	_ = conn.SetReadDeadline(time.Time{}) // one that passes would look like a peer that left
@@ -127,41 +149,55 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, page store.Page)
 		return err == nil && conn.Flush() == nil
 	}
 	text.WriteString(": events\n\n") // so that the header goes out at once
+	a := s.follow(r, page, func(events []api.Event, _ string) bool {
+		for _, e := range events {
+			fmt.Fprintf(&text, "id: %s\ndata: %s\n", e.Cursor, encode(e)) // encode ends the line
+		}
+		if text.Len() == 0 {
+			text.WriteString(": heartbeat\n\n")
+		}
+		return send()
+	})
+	if a.status != 0 {
+		fmt.Fprintf(&text, "event: problem\ndata: %s\n", encode(a.body))
+		send()
+	}
+}
+
+// follow gives send the events of page at once, then those that come after it, and none
+// for a heartbeat, until send says that the peer is gone or too slow, or it has lasted
+// long enough. What it answers with is the problem that ended it, if any.
+func (s *server) follow(r *http.Request, page store.Page, send func(events []api.Event, cursor string) bool) answer {
 	end := time.NewTimer(streamLife)
 	defer end.Stop()
 	silence := time.NewTicker(s.cfg.Heartbeat)
 	defer silence.Stop()
 	poll := time.NewTicker(streamPoll)
 	defer poll.Stop()
-	for {
-		for _, e := range wireEvents(page) {
-			fmt.Fprintf(&text, "id: %s\ndata: %s\n", e.Cursor, encode(e)) // encode ends the line
-		}
-		if text.Len() > 0 && !send() {
-			return
+	for first := true; ; first = false {
+		if (first || len(page.Events) > 0) && !send(wireEvents(page), page.Next) {
+			return answer{}
 		}
 		if !page.More {
 			select {
 			case <-poll.C:
 			case <-silence.C:
-				text.WriteString(": heartbeat\n\n")
+				if !send(nil, page.Next) {
+					return answer{}
+				}
 			case <-end.C:
-				return
+				return answer{}
 			case <-r.Context().Done():
-				return
+				return answer{}
 			case <-s.cfg.Stop:
-				return
+				return answer{}
 			}
 		}
 		next, err := s.feed.after(page.Next, func(ctx context.Context) (store.Page, error) {
 			return s.registry.Events(ctx, page.Next, streamPage)
 		})
 		if err != nil {
-			if a := s.noEvents(r, err); a.status != 0 {
-				fmt.Fprintf(&text, "event: problem\ndata: %s\n", encode(a.body))
-				send()
-			}
-			return
+			return s.noEvents(r, err)
 		}
 		page = next
 	}

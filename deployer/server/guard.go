@@ -24,8 +24,25 @@ const maxConnections = 16384
 
 // NewHTTP is the http.Server around h with the limits that a service on an open
 // network needs.
+//
+// Without TLS it takes HTTP/2 of those who begin with it (RFC 9113 section 3.3), as gRPC
+// does. A connection of it has many requests at once, which the limits on it keep few and
+// small; Config.MaxConcurrent bounds them over all connections.
 func NewHTTP(h http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
+		Protocols: protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          100,
+			MaxReceiveBufferPerConnection: 128 << 10,
+			MaxReceiveBufferPerStream:     api.MaxRequestBytes,
+			SendPingTimeout:               30 * time.Second, // to a peer that says nothing
+			PingTimeout:                   15 * time.Second,
+			WriteByteTimeout:              30 * time.Second,
+		},
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
@@ -110,19 +127,24 @@ const (
 	largeBodies = 256
 )
 
-// readBody reads the body of a report, at most api.MaxRequestBytes within
-// BodyTimeout. The caller is done with the body when it calls done.
+// readBody reads a body of JSON, at most api.MaxRequestBytes within BodyTimeout. The
+// caller is done with it when it calls done.
 func (s *server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, done func(), problem *api.Problem) {
-	done = func() {}
 	if problem := checkMedia(r.Header); problem != nil {
-		return nil, done, problem
+		return nil, func() {}, problem
 	}
+	return s.readBytes(w, r, api.MaxRequestBytes)
+}
+
+// readBytes is readBody of any kind of body, with a limit of its own.
+func (s *server) readBytes(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, done func(), problem *api.Problem) {
+	done = func() {}
 	conn := http.NewResponseController(w)
 	within := func(d time.Duration) { // a recorder in a test has no deadlines
 		_ = conn.SetReadDeadline(time.Now().Add(d))
 	}
 	within(s.cfg.BodyTimeout)
-	in := http.MaxBytesReader(w, r.Body, api.MaxRequestBytes)
+	in := http.MaxBytesReader(w, r.Body, limit)
 	body, err := readSmall(in, r.ContentLength)
 	if err == nil && len(body) == smallBody {
 		if !s.enter(r, s.large) {
@@ -144,12 +166,12 @@ func (s *server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 	case errors.As(err, &tooLarge):
 		problem = &api.Problem{
 			Status: http.StatusRequestEntityTooLarge, Code: api.CodeBodyTooLarge, Title: "The body is too large",
-			Detail: fmt.Sprintf("a report has at most %d bytes; send fewer facts or vips", tooLarge.Limit),
+			Detail: fmt.Sprintf("it has at most %d bytes; in a report, send fewer facts or vips", tooLarge.Limit),
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		problem = &api.Problem{
 			Status: http.StatusRequestTimeout, Code: api.CodeBodyTooSlow, Title: "The body is too slow",
-			Detail: fmt.Sprintf("the whole report must arrive within %s; try again", s.cfg.BodyTimeout),
+			Detail: fmt.Sprintf("all of it must arrive within %s; try again", s.cfg.BodyTimeout),
 		}
 	default:
 		problem = badRequest("", "the body ended before its announced length")
@@ -194,12 +216,16 @@ func (s *server) recoverPanics(h http.Handler) http.Handler {
 			default:
 				s.log.ErrorContext(r.Context(), "request panicked", "method", r.Method, "path", r.URL.Path,
 					"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-				s.write(w, refused(api.Problem{
-					Status: http.StatusInternalServerError, Code: api.CodeInternal, Title: "Internal error",
-					Detail: "the deployer's log has the reason",
-				}))
+				s.write(w, internalError())
 			}
 		}()
 		h.ServeHTTP(w, r)
+	})
+}
+
+func internalError() answer {
+	return refused(api.Problem{
+		Status: http.StatusInternalServerError, Code: api.CodeInternal, Title: "Internal error",
+		Detail: "the deployer's log has the reason",
 	})
 }

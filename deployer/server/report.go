@@ -18,16 +18,28 @@ import (
 // readReport checks the body of a phone-home request. What it returns is safe to
 // store, to log and to show.
 func readReport(body []byte) (id string, report node.Report, problem *api.Problem) {
-	id, report, err := parseReport(body)
-	var field *strictjson.FieldError
-	switch {
-	case err == nil:
-		return id, report, nil
-	case errors.As(err, &field):
-		return "", report, badRequest(clean(field.Field), clean(field.Error()))
-	default:
-		return "", report, badRequest("", clean(err.Error()))
+	var request api.PhoneHomeRequest
+	if err := strictjson.Decode(body, &request); err != nil {
+		return "", report, wrong(err)
 	}
+	return readRequest(request)
+}
+
+// readRequest is readReport of what is decoded already.
+func readRequest(request api.PhoneHomeRequest) (id string, report node.Report, problem *api.Problem) {
+	id, report, err := parseReport(request)
+	if err != nil {
+		return "", node.Report{}, wrong(err)
+	}
+	return id, report, nil
+}
+
+func wrong(err error) *api.Problem {
+	var field *strictjson.FieldError
+	if errors.As(err, &field) {
+		return badRequest(clean(field.Field), clean(field.Error()))
+	}
+	return badRequest("", clean(err.Error()))
 }
 
 func badRequest(field, detail string) *api.Problem {
@@ -42,12 +54,8 @@ var (
 	roleRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 )
 
-// parseReport decodes and validates a body. Its errors are *strictjson.FieldError.
-func parseReport(body []byte) (string, node.Report, error) {
-	var request api.PhoneHomeRequest
-	if err := strictjson.Decode(body, &request); err != nil {
-		return "", node.Report{}, err
-	}
+// parseReport validates a request. Its errors are *strictjson.FieldError.
+func parseReport(request api.PhoneHomeRequest) (string, node.Report, error) {
 	report := node.Report{
 		BootID: request.BootID, Role: request.Role, Hostname: request.Hostname, Hash: request.ConfigHash,
 		Phase: request.Phase, Facts: request.Facts, Acknowledges: request.Acknowledges != "",

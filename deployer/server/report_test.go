@@ -2,14 +2,12 @@ package server
 
 import (
 	"encoding/json"
-	"errors"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
-	"github.com/centra/plasmacloud/deployer/strictjson"
 )
 
 // FuzzParseReport: whatever a stranger sends is either refused with a reason or
@@ -26,11 +24,10 @@ func FuzzParseReport(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		id, report, err := parseReport(body)
-		if err != nil {
-			var field *strictjson.FieldError
-			if !errors.As(err, &field) || field.Reason == "" {
-				t.Fatalf("error without a reason: %v", err)
+		id, report, problem := readReport(body)
+		if problem != nil {
+			if problem.Detail == "" || problem.Code != api.CodeBadRequest {
+				t.Fatalf("refused without a reason: %+v", problem)
 			}
 			return
 		}

@@ -1,5 +1,6 @@
-// Package server is the deployer's HTTP API: thin layers over deployer.Registry.
-// Every answer is JSON, and every error a problem (RFC 9457) with a stable code.
+// Package server is the deployer's API on one port: thin layers over deployer.Registry.
+// REST comes first: every answer is JSON, and every error a problem (RFC 9457) with a
+// stable code. gRPC, gRPC-Web and Connect ask the same functions, and say it in protobuf.
 package server
 
 import (
@@ -18,6 +19,7 @@ import (
 
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/api"
+	deployerv1 "github.com/centra/plasmacloud/deployer/api/v1"
 	"github.com/centra/plasmacloud/deployer/metrics"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server/page"
@@ -50,19 +52,23 @@ type Config struct {
 }
 
 type server struct {
-	cfg      Config
-	registry *deployer.Registry
-	log      *slog.Logger
-	slots    chan struct{} // one for each request at work
-	large    chan struct{} // one for each large body in memory
-	lists    lists
-	vips     lists
-	ui       ui
-	statuses lists
-	failures deployer.LogBudget // of requests that failed
-	watchers chan struct{}      // one for each stream of events
-	feed     feed
-	memo     *memo
+	cfg       Config
+	registry  *deployer.Registry
+	log       *slog.Logger
+	slots     chan struct{} // one for each request at work
+	large     chan struct{} // one for each large body in memory
+	lists     lists
+	vips      lists
+	ui        ui
+	statuses  lists
+	fleet     fleet
+	listPages chan struct{} // one for each page of nodes in memory
+	calls     chan struct{} // one for each call over gRPC and Connect
+	rpc       http.Handler
+	failures  deployer.LogBudget // of requests that failed
+	watchers  chan struct{}      // one for each stream of events
+	feed      feed
+	memo      *memo
 
 	// Of joining and of operators, since broken nodes must not shut out who looks after
 	// them from the same address.
@@ -90,9 +96,16 @@ func New(cfg Config) http.Handler {
 		slots: make(chan struct{}, cfg.MaxConcurrent), large: make(chan struct{}, largeBodies),
 		joins: newGuesses(), operators: newGuesses(),
 		watchers: make(chan struct{}, cfg.MaxWatchers), memo: newMemo(),
+		listPages: make(chan struct{}, listPagesAtOnce),
+		calls:     make(chan struct{}, 4*cfg.MaxConcurrent),
 	}
 	s.ui.cross, s.ui.slots = http.NewCrossOriginProtection(), make(chan struct{}, pagesAtOnce)
+	s.rpc = newRPC(s)
 	return s.recoverPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isRPC(r.URL.Path) {
+			s.rpc.ServeHTTP(w, r)
+			return
+		}
 		begin := time.Now()
 		path, handle := s.route(r.URL.Path)
 		a := handle(w, r)
@@ -145,6 +158,8 @@ func (s *server) route(path string) (name string, h handler) {
 		})
 	case path == api.PathAudit:
 		return path, only(http.MethodGet, s.audit)
+	case path == api.PathOpenAPI: // it is the same for all, and tells of no node
+		return path, only(http.MethodGet, openAPI)
 	case path == api.PathPhoneHome:
 		return path, only(http.MethodPost, s.phoneHome)
 	case path == api.PathNodes:
@@ -175,11 +190,26 @@ func (s *server) metrics(_ http.ResponseWriter, r *http.Request) answer {
 
 // phoneHome takes its turn only when it has the report: bytes that trickle in
 // would keep others out.
-func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) (a answer) {
+func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) answer {
 	body, done, problem := s.readBody(w, r)
 	defer done()
 	var id string
 	var report node.Report
+	known := false
+	if problem == nil {
+		if id, report, known = s.memo.find(body); !known {
+			id, report, problem = readReport(body)
+		}
+	}
+	a := s.report(r, id, report, problem)
+	if a.status == http.StatusOK && !known {
+		s.memo.keep(body, id, report)
+	}
+	return a
+}
+
+// report answers a report, or what is wrong with it already. r has its credentials.
+func (s *server) report(r *http.Request, id string, report node.Report, problem *api.Problem) (a answer) {
 	defer func() {
 		if p, no := a.body.(api.Problem); no {
 			s.cfg.Metrics.PhoneHome(report.Phase, p.Code)
@@ -187,12 +217,6 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) (a answer) {
 			s.cfg.Metrics.PhoneHome(report.Phase, "")
 		}
 	}()
-	known := false
-	if problem == nil {
-		if id, report, known = s.memo.find(body); !known {
-			id, report, problem = readReport(body)
-		}
-	}
 	// From an exhausted address no token counts. A right secret does, or one broken node
 	// would shut out all those behind its NAT.
 	exhausted := s.wantsTokens() && s.joins.exhausted(r, s.cfg.Now())
@@ -220,9 +244,6 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) (a answer) {
 			}
 			return s.fail(r, err)
 		}
-		if !known {
-			s.memo.keep(body, id, report)
-		}
 		return answer{status: http.StatusOK, body: api.PhoneHomeResponse{
 			NodeID:                   told.ID,
 			State:                    told.State,
@@ -234,9 +255,20 @@ func (s *server) phoneHome(w http.ResponseWriter, r *http.Request) (a answer) {
 	})
 }
 
+func openAPI(http.ResponseWriter, *http.Request) answer {
+	return answer{status: http.StatusOK, body: deployerv1.OpenAPI}
+}
+
 // nodes has no turnstile: lists have a bound of their own, and those who wait for
 // one keep no report out.
 func (s *server) nodes(_ http.ResponseWriter, r *http.Request) answer {
+	after, limit, problem := listQuery(r)
+	switch {
+	case problem != nil:
+		return refused(*problem)
+	case after != "" || limit != 0:
+		return s.nodesAfter(r, after, limit)
+	}
 	list, done, err := s.lists.get(r.Context(), s.encodeNodes)
 	if err != nil {
 		return s.fail(r, err)

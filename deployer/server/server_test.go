@@ -186,7 +186,7 @@ func TestRequestsThatAreNoReports(t *testing.T) {
 		"delete":       {"DELETE", api.PathNodes + "/node01", "", "", 405, api.CodeMethodNotAllowed},
 		"post health":  {"POST", api.PathHealth, "", "", 405, api.CodeMethodNotAllowed},
 		"nowhere":      {"GET", "/api/v2/nodes", "", "", 404, api.CodeNotFound},
-		"root":         {"GET", "/", "", "", 404, api.CodeNotFound},
+		"elsewhere":    {"GET", "/nothing", "", "", 404, api.CodeNotFound},
 		"double slash": {"GET", "/" + api.PathNodes, "", "", 404, api.CodeNotFound},
 		"inner slash":  {"GET", api.PathNodes + "//node01", "", "", 404, api.CodeNotFound},
 		"dots":         {"GET", "/api/../api/v1/nodes", "", "", 404, api.CodeNotFound},

@@ -75,8 +75,7 @@ func (c *Certificate) Reload() error {
 	return c.load()
 }
 
-// Config is what a TLS listener needs. HTTP/1.1 only: the limits of this package
-// are per connection.
+// Config is what a TLS listener needs.
 func (c *Certificate) Config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -133,7 +132,7 @@ func (c *Certificate) load() error {
 	}
 	next := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"http/1.1"},
+		NextProtos:   []string{"h2", "http/1.1"},
 		Certificates: []tls.Certificate{pair},
 	}
 	if c.files.ClientCA != "" {

@@ -81,7 +81,7 @@ func wantError(t *testing.T, what string, err error, want string) {
 	}
 }
 
-// TestTLS: who believes the CA is served, in TLS 1.2 or later, and HTTP/1.1.
+// TestTLS: who believes the CA is served, in TLS 1.2 or later.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	ca := certtest.New(t)
@@ -101,7 +101,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if state := conn.(*tls.Conn).ConnectionState(); state.NegotiatedProtocol != "http/1.1" || state.Version != tls.VersionTLS13 {
+	if state := conn.(*tls.Conn).ConnectionState(); state.NegotiatedProtocol != "h2" || state.Version != tls.VersionTLS13 {
 		t.Errorf("%+v", state)
 	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 
@@ -49,24 +50,26 @@ func (s *server) createToken(w http.ResponseWriter, r *http.Request) answer {
 		}
 		return *no
 	}
-	return s.turnstile(r, func() answer {
-		t, token, err := s.registry.CreateToken(r.Context(), node.Token{
-			Name: wanted.Name, Node: wanted.Node, Role: wanted.Role, Expires: wanted.Expires, Uses: wanted.Uses,
-		}, by)
-		var field *node.FieldError
-		switch {
-		case errors.As(err, &field):
-			return refused(*badOrder(field.Field, field.Error()))
-		case errors.Is(err, store.ErrTokenExists):
-			return refused(api.Problem{
-				Status: http.StatusConflict, Code: api.CodeTokenExists, Title: "There is a token of that name",
-				Detail: "take another name, or revoke the token " + wanted.Name + " first",
-			})
-		case err != nil:
-			return s.fail(r, err)
-		}
-		return answer{status: http.StatusOK, body: api.NewToken{Token: wireToken(t), Secret: token}}
-	})
+	return s.turnstile(r, func() answer { return s.makeToken(r, wanted, by) })
+}
+
+func (s *server) makeToken(r *http.Request, wanted api.TokenRequest, by deployer.Operator) answer {
+	t, token, err := s.registry.CreateToken(r.Context(), node.Token{
+		Name: wanted.Name, Node: wanted.Node, Role: wanted.Role, Expires: wanted.Expires, Uses: wanted.Uses,
+	}, by)
+	var field *node.FieldError
+	switch {
+	case errors.As(err, &field):
+		return refused(*badOrder(field.Field, field.Error()))
+	case errors.Is(err, store.ErrTokenExists):
+		return refused(api.Problem{
+			Status: http.StatusConflict, Code: api.CodeTokenExists, Title: "There is a token of that name",
+			Detail: "take another name, or revoke the token " + wanted.Name + " first",
+		})
+	case err != nil:
+		return s.fail(r, err)
+	}
+	return answer{status: http.StatusOK, body: api.NewToken{Token: wireToken(t), Secret: token}}
 }
 
 func (s *server) revokeToken(r *http.Request, name string) answer {
@@ -92,12 +95,16 @@ func wireToken(t node.Token) api.Token {
 }
 
 func (s *server) audit(_ http.ResponseWriter, r *http.Request) answer {
-	after, limit, problem := eventQuery(r)
+	after, limit, problem := listQuery(r)
 	if problem != nil {
 		return refused(*problem)
 	}
+	return s.auditLog(r, after, limit)
+}
+
+func (s *server) auditLog(r *http.Request, after string, limit int) answer {
 	return s.admin(r, "", func(deployer.Operator) answer {
-		page, err := s.registry.Audit(r.Context(), after, limit)
+		page, err := s.registry.Audit(r.Context(), after, cmp.Or(limit, api.MaxList))
 		if err != nil {
 			return s.noEvents(r, err)
 		}

@@ -26,6 +26,11 @@ func (s *server) verbRoute(path string) (name string, h handler) {
 }
 
 func (s *server) operate(w http.ResponseWriter, r *http.Request, id string, verb node.Event) answer {
+	return s.order(r, id, verb, func(order *api.OperateRequest) *answer { return s.readOrder(w, r, order) })
+}
+
+// order does what an operator orders, which read says or refuses.
+func (s *server) order(r *http.Request, id string, verb node.Event, read func(*api.OperateRequest) *answer) answer {
 	by, no := s.who(r, deployer.RoleFor(verb))
 	if no != nil {
 		if by.Name != "" && node.ValidID(id) {
@@ -34,7 +39,7 @@ func (s *server) operate(w http.ResponseWriter, r *http.Request, id string, verb
 		return *no
 	}
 	var order api.OperateRequest
-	if no := s.readOrder(w, r, &order); no != nil {
+	if no := read(&order); no != nil {
 		return *no
 	}
 	switch {
