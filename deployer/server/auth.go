@@ -90,21 +90,27 @@ func (s *server) who(r *http.Request, role tokens.Role) (deployer.Operator, *ans
 		return deployer.Operator{}, no(http.StatusForbidden, api.CodeOperatorsUnknown, "The deployer knows no operators",
 			"it takes no orders over the API before tokens.operators_file in its configuration says who may give them")
 	}
-	if s.operators.exhausted(r, s.cfg.Now()) {
-		a := tooManyAttempts()
-		return deployer.Operator{}, &a
-	}
 	var by deployer.Operator
 	logged := func(status int, code, title, detail string) (deployer.Operator, *answer) {
 		s.log.WarnContext(r.Context(), "operator refused", "remote", r.RemoteAddr, "code", code)
 		return by, no(status, code, title, detail)
 	}
 	given, sent := bearer(r)
-	token, found := s.cfg.Operators.Find(given)
+	var token tokens.Token
+	var found bool
 	switch {
 	case !sent:
-		return by, no(http.StatusUnauthorized, api.CodeOperatorTokenRequired, "An operator's token is needed",
-			"send one of the deployer's operators' tokens as Authorization: Bearer TOKEN; plasmactl has --token-file")
+		if token, found = s.certified(r); !found {
+			return by, no(http.StatusUnauthorized, api.CodeOperatorTokenRequired, "An operator's token is needed",
+				"send one of the deployer's operators' tokens as Authorization: Bearer TOKEN; plasmactl has --token-file, or --cert-file for an operator's certificate")
+		}
+	case s.operators.exhausted(r, s.cfg.Now()):
+		a := tooManyAttempts()
+		return by, &a
+	default:
+		token, found = s.cfg.Operators.Find(given)
+	}
+	switch {
 	case !found:
 		s.operators.failed(r, s.cfg.Now())
 		return logged(http.StatusUnauthorized, api.CodeOperatorTokenWrong, "The token is not an operator's",
@@ -119,6 +125,15 @@ func (s *server) who(r *http.Request, role tokens.Role) (deployer.Operator, *ans
 			"the token "+token.Name+" has the role "+token.Role+", and this takes "+string(role))
 	}
 	return by, nil
+}
+
+// certified is the operator whose certificate the client of r has shown. That it is one of
+// the client CA's the handshake has seen to.
+func (s *server) certified(r *http.Request) (tokens.Token, bool) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return tokens.Token{}, false
+	}
+	return s.cfg.Operators.Certificate(r.TLS.VerifiedChains[0][0].Subject.CommonName)
 }
 
 // remote is the address that r came from, without its port.

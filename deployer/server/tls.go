@@ -21,7 +21,17 @@ type TLSFiles struct {
 	Cert     string `json:"cert"`                // the certificate, and those between it and the root
 	Key      string `json:"key"`                 // not to be read by everybody
 	ClientCA string `json:"client_ca,omitempty"` // "": any client; else only those with a certificate of it
+
+	ClientAuth ClientAuth `json:"client_auth,omitempty"` // with ClientCA
 }
+
+// ClientAuth says who has to show a certificate of the client CA.
+type ClientAuth string
+
+const (
+	ClientAuthRequired ClientAuth = "required" // everybody; also where it is ""
+	ClientAuthOptional ClientAuth = "optional" // who wants to be known by it
+)
 
 // Check names the key that is missing.
 func (f TLSFiles) Check() error {
@@ -30,6 +40,10 @@ func (f TLSFiles) Check() error {
 		return errors.New("cert: required; the certificate's file, in PEM")
 	case f.Key == "":
 		return errors.New("key: required; the file of the certificate's key, in PEM")
+	case f.ClientAuth != "" && f.ClientAuth != ClientAuthRequired && f.ClientAuth != ClientAuthOptional:
+		return fmt.Errorf("client_auth: want required or optional, found %q", f.ClientAuth)
+	case f.ClientAuth != "" && f.ClientCA == "":
+		return errors.New("client_auth: of no use without client_ca; name the CA's file, or leave it out")
 	}
 	return nil
 }
@@ -141,6 +155,9 @@ func (c *Certificate) load() error {
 			return fmt.Errorf("client CA: %w", err)
 		}
 		next.ClientCAs, next.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+		if c.files.ClientAuth == ClientAuthOptional {
+			next.ClientAuth = tls.VerifyClientCertIfGiven
+		}
 		if !next.ClientCAs.AppendCertsFromPEM(roots) {
 			return fmt.Errorf("client CA %s: no certificate in it; want PEM", c.files.ClientCA)
 		}

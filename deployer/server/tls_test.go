@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/certtest"
+	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/tokens"
 )
 
 type lockedBuffer struct {
@@ -42,18 +45,23 @@ func serveTLS(t *testing.T, files TLSFiles) (address string, certificate *Certif
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveOver(t, certificate, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"status":"ok","version":"v1"}`))
+	})), certificate, log
+}
+
+func serveOver(t *testing.T, certificate *Certificate, h http.Handler) (address string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewHTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write([]byte(`{"status":"ok","version":"v1"}`))
-	}))
+	s := NewHTTP(h)
 	s.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	go func() { _ = s.Serve(tls.NewListener(listener, certificate.Config())) }()
 	t.Cleanup(func() { _ = s.Close() })
-	return listener.Addr().String(), certificate, log
+	return listener.Addr().String()
 }
 
 // ask makes one request on a connection of its own.
@@ -122,6 +130,59 @@ func TestClientCA(t *testing.T) {
 
 // TestRenewal: a renewed certificate is used without a signal, and one that cannot
 // be used leaves the old one, with one line in the log.
+// TestOperatorCertificates: who shows a certificate with an operator's name needs no
+// token, and has the role that the file gives that name.
+func TestOperatorCertificates(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t)
+	g.cfg.Operators = g.file(tokens.Operators, "bob certificate role=operator\nold certificate role=admin expires=2026-03-01T00:00:00Z\na "+token("a")+" role=admin")
+	g.cfg.Metrics = nil
+	ca, clients := certtest.New(t), certtest.New(t)
+	cert, key := ca.Issue("deployer")
+	for _, auth := range []ClientAuth{ClientAuthOptional, ClientAuthRequired} {
+		certificate, err := LoadCertificate(TLSFiles{Cert: cert, Key: key, ClientCA: clients.File, ClientAuth: auth}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.cfg.Metrics = nil
+		address := serveOver(t, certificate, New(g.cfg))
+		for _, test := range []struct {
+			name, token string
+			verb        node.Event
+			want        string // in the error
+		}{
+			{"bob", "", node.EventHold, ""},
+			{"bob", "", node.EventReset, api.CodeOperatorRole},
+			{"bob", token("a"), node.EventReset, ""}, // the token counts
+			{"bob", token("x"), node.EventHold, api.CodeOperatorTokenWrong},
+			{"old", "", node.EventHold, api.CodeOperatorTokenExpired},
+			{"node01", "", node.EventHold, api.CodeOperatorTokenRequired},
+			{"", "", node.EventHold, map[ClientAuth]string{ClientAuthOptional: api.CodeOperatorTokenRequired, ClientAuthRequired: "certificate required"}[auth]},
+			{"", token("a"), node.EventHold, map[ClientAuth]string{ClientAuthRequired: "certificate required"}[auth]},
+		} {
+			files := api.TLSFiles{CA: ca.File}
+			if test.name != "" {
+				files.Cert, files.Key = clients.Issue(test.name)
+			}
+			transport, err := files.Transport()
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, err := api.NewClient("https://"+address, 10*time.Second, transport)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = client.WithToken(test.token).Operate(t.Context(), "node01", test.verb, api.OperateRequest{})
+			wantError(t, fmt.Sprintf("%s: %s %q %s", auth, test.name, test.token, test.verb), err, test.want)
+			transport.(*http.Transport).CloseIdleConnections()
+		}
+	}
+	var log api.AuditLog
+	if text := g.get(api.PathAudit, &log); !strings.Contains(text, `"by":"bob"`) {
+		t.Error(text)
+	}
+}
+
 func TestRenewal(t *testing.T) {
 	t.Parallel()
 	ca := certtest.New(t)

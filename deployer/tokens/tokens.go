@@ -5,6 +5,9 @@
 //
 //	NAME TOKEN [expires=2026-12-31T00:00:00Z] [node=ID] [role=ROLE]
 //
+// In the place of TOKEN an operator's line may have the word certificate: NAME is then the
+// common name of the certificate that the operator's client shows.
+//
 // The name is what logs and histories show. Of a join token, node and role say for
 // which nodes it is good; without them it is for all. An operator's token has a role
 // (viewer, operator or admin) and no node. Tokens are kept as their hashes.
@@ -64,6 +67,8 @@ type Token struct {
 	Node    string    // of a join token: the one node that it is for; "" is any
 	Role    string    // of a join token: the role of the nodes that it is for, "" is any; else a Role
 
+	Certificate bool // of an operator who shows a certificate in place of a token
+
 	sum [sha256.Size]byte
 }
 
@@ -80,7 +85,12 @@ const (
 type File struct {
 	path   string
 	kind   Kind
-	tokens atomic.Pointer[map[[sha256.Size]byte]Token]
+	tokens atomic.Pointer[content]
+}
+
+type content struct {
+	bySum       map[[sha256.Size]byte]Token
+	certificate map[string]Token // by name
 }
 
 // Open reads the file at path, which not everybody may read. Errors name the file
@@ -105,22 +115,36 @@ func (f *File) Reload() error {
 }
 
 func (f *File) set(list []Token) {
-	bySum := make(map[[sha256.Size]byte]Token, len(list))
+	c := content{make(map[[sha256.Size]byte]Token, len(list)), map[string]Token{}}
 	for _, t := range list {
-		bySum[t.sum] = t
+		if t.Certificate {
+			c.certificate[t.Name] = t
+		} else {
+			c.bySum[t.sum] = t
+		}
 	}
-	f.tokens.Store(&bySum)
+	f.tokens.Store(&c)
 }
 
-// Len is how many tokens there are.
-func (f *File) Len() int { return len(*f.tokens.Load()) }
+// Len is how many lines with tokens or certificates there are.
+func (f *File) Len() int {
+	c := f.tokens.Load()
+	return len(c.bySum) + len(c.certificate)
+}
+
+// Certificate is the line of the certificate with that common name, also of one that has
+// expired. Whether the certificate is to be believed its caller has found out.
+func (f *File) Certificate(commonName string) (found Token, ok bool) {
+	found, ok = f.tokens.Load().certificate[commonName]
+	return found, ok
+}
 
 // Find is the line of the token, also of one that has expired. How long it takes
 // does not depend on how much of the token is right: it is looked for by its hash,
 // of which nobody can choose the beginning, and compared as a whole.
 func (f *File) Find(token string) (found Token, ok bool) {
 	sum := sha256.Sum256([]byte(token))
-	found = (*f.tokens.Load())[sum]
+	found = f.tokens.Load().bySum[sum]
 	if subtle.ConstantTimeCompare(sum[:], found.sum[:]) != 1 {
 		return Token{}, false
 	}
@@ -175,7 +199,9 @@ func parseLine(kind Kind, words []string) (Token, error) {
 	if !tokenName.MatchString(t.Name) {
 		return Token{}, errors.New("the first word is the token's name: letters, digits, dot, dash and underscore, at most 63")
 	}
-	if err := secretfile.CheckToken(words[1]); err != nil {
+	if kind == Operators && words[1] == "certificate" {
+		t.Certificate, t.sum = true, sha256.Sum256([]byte("certificate "+t.Name)) // its own, and no token's
+	} else if err := secretfile.CheckToken(words[1]); err != nil {
 		return Token{}, fmt.Errorf("the second word is the token: %w", err)
 	}
 	seen := map[string]bool{}

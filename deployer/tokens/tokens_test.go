@@ -58,6 +58,10 @@ func TestParse(t *testing.T) {
 		{Operators, "a " + secret1, "line 2: role: want role=viewer"},
 		{Operators, "a " + secret1 + " role=worker", "line 2: role: want role=viewer"},
 		{Operators, "a " + secret1 + " role=admin node=n1", "line 2: word 4: want role=ROLE"},
+		{Operators, "a certificate role=admin\nb certificate role=viewer expires=2027-01-01T00:00:00Z", ""},
+		{Operators, "a certificate", "line 2: role: want role=viewer"},
+		{Operators, "a certificate role=admin\na " + secret1 + " role=viewer", "line 3: the name is that of line 2"},
+		{Join, "a certificate", "line 2: the second word is the token"},
 		{Join, "a\xff " + secret1, "UTF-8"},
 	} {
 		_, err := Parse(test.kind, []byte("# first\n"+test.line+"\n"))
