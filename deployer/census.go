@@ -13,6 +13,7 @@ type Census struct {
 	Reachability map[node.Reachability]int
 	Config       map[node.Config]int
 	Held         int // have a hold
+	Waiting      int // for an operator's approval
 	Undeclared   int
 	Unreadable   int // in no other number
 }
@@ -47,6 +48,9 @@ func (r *Registry) count(nodes []node.Node, unreadable int) {
 		c.Config[v.Config]++
 		if v.Hold != "" {
 			c.Held++
+		}
+		if v.Waiting {
+			c.Waiting++
 		}
 		if !v.Declared {
 			c.Undeclared++

@@ -13,9 +13,9 @@ import (
 // nodes are the metrics of the last census. Without one, since the store cannot be
 // read, they are left out: a gap tells more than an old number.
 type nodes struct {
-	registry                                                                       *deployer.Registry
-	leader, usable                                                                 *prometheus.Desc
-	states, reachability, config, held, undeclared, unreadable, counted, heartbeat *prometheus.Desc
+	registry                                                                                *deployer.Registry
+	leader, usable                                                                          *prometheus.Desc
+	states, reachability, config, held, waiting, undeclared, unreadable, counted, heartbeat *prometheus.Desc
 
 	vips, vipNodes *prometheus.Desc
 }
@@ -32,6 +32,7 @@ func newNodes(r *deployer.Registry) *nodes {
 		reachability: desc("nodes_reachability", "Nodes by reachability.", "reachability"),
 		config:       desc("nodes_config", "Nodes by whether they run the expected configuration.", "config"),
 		held:         desc("nodes_held", "Nodes whose machine must not be installed now."),
+		waiting:      desc("nodes_waiting", "Nodes whose machine waits for an operator's approval."),
 		undeclared:   desc("nodes_undeclared", "Nodes that the manifest does not have."),
 		unreadable:   desc("nodes_unreadable", "Nodes whose record cannot be read; no other number counts them."),
 		heartbeat:    desc("heartbeat_interval_seconds", "How often nodes are told to report."),
@@ -71,6 +72,7 @@ func (n *nodes) Collect(to chan<- prometheus.Metric) {
 		gauge(n.config, float64(census.Config[c]), string(c))
 	}
 	gauge(n.held, float64(census.Held))
+	gauge(n.waiting, float64(census.Waiting))
 	gauge(n.undeclared, float64(census.Undeclared))
 	gauge(n.unreadable, float64(census.Unreadable))
 	gauge(n.heartbeat, n.registry.HeartbeatInterval().Seconds())

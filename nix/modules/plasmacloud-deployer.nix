@@ -68,7 +68,9 @@ let
         tokens = present {
           join_file = credential "join-tokens";
           operators_file = credential "operators";
-        };
+        }
+        // lib.optionalAttrs tokens.required { required = true; };
+        inherit (cfg) approval;
         inherit (cfg) page;
         manifest = if cfg.manifest == null then "" else "${cfg.manifest}";
         allow_unknown_nodes = cfg.allowUnknownNodes;
@@ -83,6 +85,7 @@ let
           cert = credential "tls-cert";
           key = credential "tls-key";
           client_ca = credential "tls-client-ca";
+          client_auth = lib.optionalString (tls.clientCaFile != null) tls.clientAuth;
         };
       }
     )
@@ -119,6 +122,18 @@ in
       {
         assertion = tls.enable -> tls.certFile != null && tls.keyFile != null;
         message = "${option}.tls: with enable, name both certFile and keyFile.";
+      }
+      {
+        assertion = tls.clientAuth == "required" || tls.clientCaFile != null;
+        message = "${option}.tls.clientAuth: of no use without a CA; name clientCaFile, or leave it out.";
+      }
+      {
+        assertion = cfg.approval == "none" || tokens.operatorsFile != null;
+        message = "${option}.approval: nobody may approve without operators; name ${option}.tokens.operatorsFile.";
+      }
+      {
+        assertion = cfg.approval != "undeclared" || cfg.allowUnknownNodes;
+        message = "${option}.approval: undeclared nodes join only with ${option}.allowUnknownNodes; set that too, or take none or all.";
       }
       {
         assertion = etcd -> store.etcd.endpoints != [ ];

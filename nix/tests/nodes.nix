@@ -54,6 +54,35 @@ let
         { plasmacloud.network.fiberlbBgp = { inherit drainDelay; }; }
       ];
     }).nixosConfigurations.node01.config.systemd.services.plasmacloud-announcer.serviceConfig.TimeoutStopSec;
+  # A deployer with these settings, and the service that gets its files.
+  deployerWith =
+    settings:
+    let
+      inherit
+        (lib.nixosSystem {
+          system = "x86_64-linux";
+          modules = [
+            nixosModule
+            ../examples/three-nodes/cluster.nix
+            {
+              plasmacloud.cluster.deployer.url = lib.mkForce "http://deployer:8443";
+              plasmacloud.deployer = settings // {
+                enable = true;
+              };
+            }
+          ];
+        })
+        config
+        ;
+      service = config.systemd.services.plasmacloud-deployer;
+    in
+    {
+      json = builtins.fromJSON config.environment.etc."plasmacloud/deployer.json".text;
+      credentials = service.serviceConfig.LoadCredential or [ ];
+      inherit (service) after wants;
+      inherit (config) warnings;
+      failures = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
+    };
   # Fake packages have no hash worth keeping.
   readable =
     v:
@@ -232,79 +261,58 @@ in
       outside = same outside;
     };
 
-  # With every option set, and the service that gets its files.
-  deployers =
-    let
-      of =
-        settings:
-        let
-          inherit
-            (lib.nixosSystem {
-              system = "x86_64-linux";
-              modules = [
-                nixosModule
-                ../examples/three-nodes/cluster.nix
-                {
-                  plasmacloud.cluster.deployer.url = lib.mkForce "http://deployer:8443";
-                  plasmacloud.deployer = settings // {
-                    enable = true;
-                  };
-                }
-              ];
-            })
-            config
-            ;
-          service = config.systemd.services.plasmacloud-deployer;
-        in
-        {
-          json = builtins.fromJSON config.environment.etc."plasmacloud/deployer.json".text;
-          credentials = service.serviceConfig.LoadCredential or [ ];
-          inherit (service) after wants;
-          inherit (config) warnings;
-          failures = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
-        };
-    in
-    {
-      bolt = of {
-        listen = "10.0.0.10:8443";
-        tls = {
-          enable = true;
-          certFile = "/var/lib/acme/deployer/fullchain.pem";
-          keyFile = "/var/lib/acme/deployer/key.pem";
-          clientCaFile = "/var/lib/secrets/clients.pem";
-        };
-        tokens.joinFile = "/run/secrets/join";
-        tokens.operatorsFile = "/run/secrets/operators";
-        store.path = "/var/lib/plasmacloud-deployer/nodes.db";
-        allowUnknownNodes = true;
-        maxUnknownNodes = 7;
-        provisioningTimeout = "1h30m";
-        heartbeatInterval = "1m";
-        heartbeatRate = 50;
-        offlineAfter = "90s";
+  # With every option set.
+  deployers = {
+    bolt = deployerWith {
+      listen = "10.0.0.10:8443";
+      tls = {
+        enable = true;
+        certFile = "/var/lib/acme/deployer/fullchain.pem";
+        keyFile = "/var/lib/acme/deployer/key.pem";
+        clientCaFile = "/var/lib/secrets/clients.pem";
+        clientAuth = "optional";
       };
-      etcd = of {
-        store.type = "etcd";
-        store.etcd = {
-          endpoints = [
-            "https://10.0.0.21:2379"
-            "https://[2001:db8::21]:2379"
-          ];
-          prefix = "/plasmacloud/one/";
-          tls.caFile = "/var/lib/secrets/etcd-ca.pem";
-          tls.certFile = "/var/lib/secrets/etcd.pem";
-          tls.keyFile = "/var/lib/secrets/etcd.key";
-          username = "plasmacloud";
-          passwordFile = "/run/secrets/etcd-password";
-          timeout = "5s";
-          compactInterval = "0s";
-        };
-      };
-      etcdAlone = of {
-        store.type = "etcd";
-        store.etcd.endpoints = [ "http://127.0.0.1:2379" ];
+      approval = "undeclared";
+      tokens.required = true;
+      tokens.joinFile = "/run/secrets/join";
+      tokens.operatorsFile = "/run/secrets/operators";
+      store.path = "/var/lib/plasmacloud-deployer/nodes.db";
+      allowUnknownNodes = true;
+      maxUnknownNodes = 7;
+      provisioningTimeout = "1h30m";
+      heartbeatInterval = "1m";
+      heartbeatRate = 50;
+      offlineAfter = "90s";
+    };
+    etcd = deployerWith {
+      store.type = "etcd";
+      store.etcd = {
+        endpoints = [
+          "https://10.0.0.21:2379"
+          "https://[2001:db8::21]:2379"
+        ];
+        prefix = "/plasmacloud/one/";
+        tls.caFile = "/var/lib/secrets/etcd-ca.pem";
+        tls.certFile = "/var/lib/secrets/etcd.pem";
+        tls.keyFile = "/var/lib/secrets/etcd.key";
+        username = "plasmacloud";
+        passwordFile = "/run/secrets/etcd-password";
+        timeout = "5s";
+        compactInterval = "0s";
       };
     };
+    etcdAlone = deployerWith {
+      store.type = "etcd";
+      store.etcd.endpoints = [ "http://127.0.0.1:2379" ];
+    };
+  };
+
+  # Each says what is missing.
+  nobodyApproves =
+    (deployerWith {
+      approval = "undeclared";
+      tls.clientAuth = "optional";
+    }).failures;
 
   # By drain delay.
   stopsWithin = lib.genAttrs [

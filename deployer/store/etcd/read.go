@@ -122,10 +122,12 @@ func (s *Store) ask(ctx context.Context, ops ...clientv3.Op) (*clientv3.TxnRespo
 	}
 }
 
+// get asks for a node, or for the token of that name.
 type get struct {
 	call
-	id     string
-	record record
+	id, name string
+	record   record
+	token    token
 }
 
 func (g *get) shared() *call { return &g.call }
@@ -146,16 +148,32 @@ func (s *Store) read() {
 		if batch == nil {
 			return
 		}
-		ids := make([]string, len(batch))
-		for i, g := range batch {
-			ids[i] = g.id
+		var ids, names []string
+		for _, g := range batch {
+			if g.name != "" {
+				names = append(names, g.name)
+			} else {
+				ids = append(ids, g.id)
+			}
 		}
 		ctx, cancel := until(batch)
-		records, err := s.readAll(ctx, ids)
+		var records []record
+		var tokens map[string]token
+		var err error
+		if len(ids) > 0 {
+			records, err = s.readAll(ctx, ids)
+		}
+		if err == nil {
+			tokens, err = s.readTokens(ctx, names)
+		}
 		cancel()
-		for i, g := range batch {
-			if err == nil {
-				g.record = records[i]
+		for _, g := range batch {
+			switch {
+			case err != nil:
+			case g.name != "":
+				g.token = tokens[g.name]
+			default:
+				g.record, records = records[0], records[1:]
 			}
 			g.finish(err)
 		}

@@ -59,6 +59,10 @@ func (s *Store) tokensOf(ctx context.Context, batch []*update) (map[string]token
 			names = append(names, u.token)
 		}
 	}
+	return s.readTokens(ctx, names)
+}
+
+func (s *Store) readTokens(ctx context.Context, names []string) (map[string]token, error) {
 	slices.Sort(names)
 	tokens := map[string]token{}
 	for part := range slices.Chunk(slices.Compact(names), maxOps-1) {
@@ -78,15 +82,11 @@ func (s *Store) tokensOf(ctx context.Context, batch []*update) (map[string]token
 
 // Token implements store.Store.
 func (s *Store) Token(ctx context.Context, name string) (node.Token, error) {
-	mine, cancel, err := s.within(ctx)
-	if err != nil {
+	g := &get{name: name}
+	if err := share(ctx, s, s.reads, g); err != nil {
 		return node.Token{}, err
 	}
-	defer cancel()
-	tokens, err := s.tokensOf(mine, []*update{{token: name}})
-	switch t := tokens[name]; {
-	case err != nil:
-		return node.Token{}, s.failedFor(ctx, err)
+	switch t := g.token; {
 	case t.err != nil:
 		return node.Token{}, t.err
 	case t.revision == 0:

@@ -46,11 +46,37 @@ in
       certFile = file "/var/lib/acme/deployer.example.org/fullchain.pem" "The certificate with those between it and the root, in PEM.";
       keyFile = file "/var/lib/acme/deployer.example.org/key.pem" "The key of the certificate, in PEM. ${outside}";
       clientCaFile = file "/var/lib/secrets/clients-ca.pem" "A CA, in PEM: only clients that have a certificate of it are served. Null: any client.";
+      clientAuth = mkOption {
+        type = types.enum [
+          "required"
+          "optional"
+        ];
+        default = "required";
+        example = "optional";
+        description = "With {option}`plasmacloud.deployer.tls.clientCaFile`: whether clients without a certificate are served too.";
+      };
     };
 
     tokens = {
-      joinFile = file "/run/secrets/join-tokens" "The tokens by which nodes join. Null: any machine may report as any node. ${outside}";
-      operatorsFile = file "/run/secrets/operators" "The tokens by which operators look at nodes. Null: anybody may look. ${outside}";
+      required = mkOption {
+        type = types.bool;
+        default = false;
+        example = true;
+        description = "Whether a machine needs a token to join, of {command}`plasmactl token create` or of the file. Else any machine may report as any node.";
+      };
+      joinFile = file "/run/secrets/join-tokens" "Tokens by which nodes join, beside those of {command}`plasmactl token create`; with it, tokens are required. ${outside}";
+      operatorsFile = file "/run/secrets/operators" "The tokens of operators, or the names in their certificates, with their roles. Null: anybody may look, and nobody may give orders. ${outside}";
+    };
+
+    approval = mkOption {
+      type = types.enum [
+        "none"
+        "undeclared"
+        "all"
+      ];
+      default = "none";
+      example = "all";
+      description = "Whose machines wait for an operator's approval before they are a node: of none, of nodes that no manifest names, or of all.";
     };
 
     store = {
