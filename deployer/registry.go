@@ -236,11 +236,11 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 		if token, err = r.offered(ctx, old, &report); err != nil {
 			return node.Node{}, err
 		}
-		next, _, err := r.rules().Apply(r.refresh(old), node.Reported(report), now)
+		next, made, err := r.rules().Apply(r.refresh(old), node.Reported(report), now)
 		if err != nil {
 			return node.Node{}, err
 		}
-		if onlyHeard(old, next) { // a heartbeat: no write
+		if len(made) == 0 && onlyHeard(old, next) { // a heartbeat: no write
 			r.hear(id, next.LastSeen)
 			return next, nil
 		}
@@ -276,7 +276,7 @@ func (r *Registry) apply(ctx context.Context, id, token string, in node.Input, n
 		var err error
 		result, made, err = r.rules().Apply(r.refresh(old), in, now)
 		stirs = !old.SameVIPs(result)
-		if err == nil && found && reflect.DeepEqual(old, result) {
+		if err == nil && found && len(made) == 0 && reflect.DeepEqual(old, result) {
 			err = store.ErrUnchanged
 		}
 		return result, t.After(old, result), err
