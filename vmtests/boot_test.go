@@ -1,10 +1,8 @@
 package vmtests
 
 import (
-	"encoding/json"
-	"fmt"
+	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,21 +12,20 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/centra/plasmacloud/nixeval"
-	"github.com/centra/plasmacloud/vmtests/lab"
+	"github.com/centra/plasmacloud/vmtests/bootsite"
 	"github.com/centra/plasmacloud/vmtests/qemu"
 )
 
+// An ISO of one's own in the place of the small one.
+var (
+	ownISO   = flag.String("iso", "", "boot this ISO in TestBoot, `PATH`")
+	ownFlake = flag.String("iso-flake", "", "the cluster of -iso, `REF`; without it that of the test")
+	ownNode  = flag.String("iso-node", "node01", "the node that the machine with -iso is, `ID`; it has the first of its MAC addresses, and its serial number")
+	ownToken = flag.String("iso-token", "", "what -iso joins with, the `FILE` of build-iso.sh's --join-token-file; without it every machine joins")
+	ownTime  = flag.Duration("iso-time", 15*time.Minute, "how long -iso may take to Active")
+)
+
 const bootToken = "5b8e12c97a6f4d03b1e8a7c6d5f4e3b2a190807060504030201000fedcba9876"
-
-// phase is how long a machine may take for a step, on a machine that has more to do.
-const phase = 90 * time.Second
-
-// bootScript is what the machines of the test do, in the order of the ISO's units.
-const bootScript = `
-plasmacloud-phone-home identify --nodes /nodes.json --out /run/plasmacloud --hostname
-plasmacloud-phone-home --config /run/plasmacloud/cluster-config.json --phase ready --attempts 0 \
-  --join-token-file /join-token --secret-file /run/plasmacloud/secret
-`
 
 // bootCluster is what the machines of the test need, beside what the ISO's tests say.
 const bootCluster = `
@@ -36,117 +33,95 @@ const bootCluster = `
   plasmacloud.cluster.nodes.node03.identity.macs = [ "52:54:00:00:00:03" ];
 `
 
-// site is where machines boot: a host with the deployer, as deployer by name.
+// site is a site for machines in a test.
 type site struct {
-	t        *testing.T
-	host     *lab.Host
-	guest    string // kernel and modules
-	dir      string
-	manifest string
-	nodes    string // nodes.json of the cluster's ISO
+	*bootsite.Site
+	t *testing.T
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T, cfg bootsite.Config) *site {
 	t.Helper()
-	guest, err := filepath.Abs("../.cache/guest")
-	require.NoError(t, err)
-	out, err := exec.Command("../.ci/guest", guest).CombinedOutput()
-	require.NoError(t, err, string(out))
-	l, err := lab.New("boot")
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, l.Close()) })
-	host, err := l.Host("site")
-	require.NoError(t, err)
-	s := &site{t: t, host: host, guest: guest, dir: t.TempDir()}
-
-	flake := clusterFlake(t, bootCluster)
 	repo, err := filepath.Abs("..")
 	require.NoError(t, err)
-	result, err := nixeval.New(nixeval.Config{Lib: nixeval.LibOffline, OverrideInputs: map[string]string{"plasmacloud": "path:" + repo}}).Eval(t.Context(), flake)
+	cfg.Repo, cfg.Bin = repo, bin
+	if cfg.Flake == "" {
+		cfg.Flake = clusterFlake(t, bootCluster)
+		cfg.Eval = nixeval.Config{Lib: nixeval.LibOffline, OverrideInputs: map[string]string{"plasmacloud": "path:" + repo}}
+	}
+	s, err := bootsite.New(t.Context(), cfg)
 	require.NoError(t, err)
-	s.manifest = s.write("manifest.json", string(result.Manifest.JSON()), 0o644)
-	isoAttr(t, flake, `environment.etc."plasmacloud/nodes.json".text`, &s.nodes)
-	return s
+	t.Cleanup(func() {
+		if t.Failed() {
+			kept, err := s.Keep()
+			t.Logf("the consoles are in %s (%v)", kept, err)
+		}
+		assert.NoError(t, s.Close())
+	})
+	return &site{s, t}
 }
 
-func (s *site) write(name, text string, mode os.FileMode) string {
-	s.t.Helper()
-	file := filepath.Join(s.dir, name)
-	require.NoError(s.t, os.MkdirAll(filepath.Dir(file), 0o755))
-	require.NoError(s.t, os.WriteFile(file, []byte(text), mode))
-	return file
-}
-
-// image builds a small ISO for all nodes, which join by a token.
 func (s *site) image(name, token string) string {
 	s.t.Helper()
-	dir := filepath.Join(s.dir, name)
-	require.NoError(s.t, os.MkdirAll(dir, 0o755))
-	require.NoError(s.t, qemu.Image{
-		Guest:     s.guest,
-		PhoneHome: filepath.Join(bin, "plasmacloud-phone-home"),
-		Script:    bootScript,
-		Files: map[string]string{
-			"/nodes.json": s.nodes,
-			"/etc/hosts":  "10.0.2.2 deployer\n",
-			"/join-token": token + "\n",
-		},
-	}.Build(dir))
+	dir, err := s.Image(s.t.Context(), name, token)
+	require.NoError(s.t, err)
 	return dir
 }
 
 func (s *site) boot(cfg qemu.Config) *qemu.Machine {
 	s.t.Helper()
-	m, err := qemu.Start(s.t.Context(), s.host, cfg)
+	m, err := s.Boot(s.t.Context(), cfg)
 	require.NoError(s.t, err)
 	return m
 }
 
-func (s *site) waitFor(m *qemu.Machine, pattern string) {
+// follow waits for the phases, and logs how long they took.
+func (s *site) follow(m *qemu.Machine, phases ...qemu.Phase) {
 	s.t.Helper()
-	_, err := m.WaitFor(phase, pattern)
+	took, err := m.Follow(phases...)
 	require.NoError(s.t, err)
+	kernel := ""
+	if own, err := m.KernelTime(); err == nil {
+		kernel = "; to userspace by the kernel's own clock " + own.String()
+	}
+	s.t.Logf("%s: %s%s", m.Name, took, kernel)
 }
 
-func (s *site) startDeployer() {
+func (s *site) stateIs(id, want string) {
 	s.t.Helper()
-	config := s.write("deployer.json", fmt.Sprintf(`{"listen": "127.0.0.1:8080", "manifest": %q, "store": {"path": %q}, "tokens": {"join_file": %q}}`,
-		s.manifest, filepath.Join(s.dir, "state.db"), s.write("join-tokens", "row1 "+bootToken+"\n", 0o600)), 0o644)
-	_, err := s.host.Start("deployer", filepath.Join(bin, "plasmacloud-deployer"), "serve", "--config", config)
+	state, config, err := s.State(id)
 	require.NoError(s.t, err)
+	assert.Equal(s.t, want, state+" "+config)
 }
 
-// state is what the deployer says of a node.
-func (s *site) state(id string) string {
-	out, err := s.host.Run(filepath.Join(bin, "plasmactl"), "node", "show", id, "-o", "json", "--deployer-url", "http://127.0.0.1:8080")
-	if err != nil {
-		return err.Error()
-	}
-	var shown struct{ State, Config string }
-	if err := json.Unmarshal([]byte(out), &shown); err != nil {
-		return err.Error()
-	}
-	return shown.State + " " + shown.Config
-}
+func says(name, pattern string) qemu.Phase { return qemu.Phase{Name: name, Pattern: pattern} }
 
 // TestBoot switches real machines on: from the boot loader to what the deployer
 // says of them. One boots before there is a deployer, and loses its power on the
-// way; one boots through UEFI; one has a token that the deployer does not know,
-// and one is no node of the cluster.
+// way; then several at once: one boots through UEFI, one has a token that the
+// deployer does not know, and one is no node of the cluster.
 func TestBoot(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	if *ownISO != "" {
+		cfg := bootsite.Config{Flake: *ownFlake}
+		if *ownToken != "" {
+			token, err := os.ReadFile(*ownToken)
+			require.NoError(t, err)
+			cfg.Tokens = "iso " + string(token)
+		}
+		newSite(t, cfg).bootISO(*ownISO, *ownNode, 2048, *ownTime)
+		return
+	}
+	s := newSite(t, bootsite.Config{Tokens: "row1 " + bootToken + "\n"})
 	iso := filepath.Join(s.image("all", bootToken), "small.iso")
 	early := qemu.Config{Name: "early", ISO: iso, UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a01", MAC: "52:54:00:00:00:01"}
 	m := s.boot(early)
-	s.waitFor(m, `userspace after`)
+	s.follow(m, qemu.Phases(true)[:2]...)
 	require.NoError(t, m.Cut())
 	early.Name = "again"
 	m = s.boot(early)
-	s.waitFor(m, `level=WARN msg="not reached, trying again"`)
-	s.startDeployer()
-	s.waitFor(m, `node01: .*Active`)
-	assert.Equal(t, "Active in_sync", s.state("node01"))
+	s.follow(m, qemu.Phases(true, says("no deployer yet", `level=WARN msg="not reached, trying again"`))...)
+	require.NoError(t, s.StartDeployer())
+	s.follow(m, s.Active("node01"), says("told so", `node01: .*Active`))
 
 	uefi := s.boot(qemu.Config{Name: "uefi", UEFI: true, ISO: iso, UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a02", Serial: "CZ3412X0PQ", MAC: "52:54:00:00:00:02"})
 	wrong := s.image("wrong-token", strings.Repeat("0", len(bootToken)))
@@ -154,12 +129,44 @@ func TestBoot(t *testing.T) {
 		return s.boot(qemu.Config{Name: name, Kernel: filepath.Join(wrong, "kernel"), Initrd: filepath.Join(wrong, "initrd"), Args: qemu.KernelArgs,
 			UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a" + id, MAC: "52:54:00:00:00:" + id})
 	}
-	refused := direct("refused", "03")
-	s.waitFor(refused, `the script ended with status 77`)
+	refused, stranger := direct("refused", "03"), direct("stranger", "04")
+	s.follow(refused, qemu.Phases(false, says("refused", `the script ended with status 77`))...)
 	assert.Contains(t, refused.Console(), "refuses (401 join_token_wrong)")
 	assert.NotContains(t, refused.Console(), strings.Repeat("0", len(bootToken)))
-	assert.Equal(t, "Pending unknown", s.state("node03"))
-	s.waitFor(uefi, `node02: .*Active`)
-	assert.Equal(t, "Active in_sync", s.state("node02"))
-	s.waitFor(direct("stranger", "04"), `52:54:00:00:00:04`)
+	s.stateIs("node03", "Pending unknown")
+	s.follow(uefi, qemu.Phases(true, s.Active("node02"))...)
+	s.follow(stranger, says("no node", `52:54:00:00:00:04`))
+}
+
+// TestBootOfAnISO gives TestBoot the small ISO as one that somebody else built.
+func TestBootOfAnISO(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, bootsite.Config{Flake: "", Tokens: "iso " + bootToken + "\n"})
+	s.bootISO(filepath.Join(s.image("small", bootToken), "small.iso"), "node01", 256, 2*qemu.Limit)
+}
+
+// bootISO boots an ISO of which nothing is known but the node that its machine
+// is. It loses its power on the way, and comes before the deployer.
+func (s *site) bootISO(iso, id string, memory int, within time.Duration) {
+	s.t.Helper()
+	node, known := s.Manifest.Nodes[id]
+	require.True(s.t, known, "-iso-node %s: the cluster has %v", id, s.Manifest.NodeIDs())
+	cfg := qemu.Config{Name: "iso", ISO: iso, UUID: "6f1b7a52-0f6c-4f44-9c7b-0d5b1f1e2a05", Memory: memory}
+	if len(node.Identity.MACs) > 0 {
+		cfg.MAC = node.Identity.MACs[0]
+	}
+	if node.Identity.Serial != nil {
+		cfg.Serial = *node.Identity.Serial
+	}
+	serial := qemu.Phase{Name: "serial console", Pattern: `\S`, Limit: within}
+	m := s.boot(cfg)
+	s.follow(m, serial)
+	require.NoError(s.t, m.Cut())
+	cfg.Name = "iso-again"
+	m = s.boot(cfg)
+	s.follow(m, serial)
+	require.NoError(s.t, s.StartDeployer())
+	active := s.Active(id)
+	active.Limit = within
+	s.follow(m, active)
 }

@@ -49,6 +49,7 @@ var sections = []section{
 	{"restart", "from SIGKILL of what speaks BGP, which starts again at once, to a BIRD router that has all routes again", benchRestart},
 	{"rest", "many VIPs and nothing to do: memory, and processor time in parts of one processor", benchRest},
 	{"hold", "many VIPs in the kernel", benchHold},
+	{"boot", "a small ISO in QEMU, from power on to Active at the deployer", benchBoot},
 	{"phone-home", "reports over 256 connections: registrations, each on disk before its answer, and heartbeats", benchPhoneHome},
 	{"fleet", "a deployer in a process of its own, with many nodes", benchFleet},
 	{"metadata", "what machines ask for when they boot, of a deployer and of matchbox with a group for each", benchMetadata},

@@ -4,7 +4,9 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,16 +30,25 @@ type Config struct {
 	Kernel, Initrd, Args string
 
 	Disk string // file of a raw disk; "": none
+
+	// HostAddress is where the machine reaches 127.0.0.1 of the namespace: an IPv4
+	// address in whose /24 it is, by DHCP. "": 10.0.2.2.
+	HostAddress string
 }
+
+// Limit is how long each phase of a boot may take on a machine that has more to do.
+const Limit = 90 * time.Second
 
 // Machine is a machine that has been switched on.
 type Machine struct {
+	Name    string
 	process *lab.Process
 	started time.Time
+	reached time.Duration // since then, by the last phase that was followed
 }
 
 // Start switches a machine on. It is in the namespace of the host: by DHCP it gets
-// an address, and it reaches 127.0.0.1 of the host as 10.0.2.2. It ends with the lab.
+// an address. It ends with the lab.
 func Start(ctx context.Context, h *lab.Host, cfg Config) (*Machine, error) {
 	accel, err := Accel(ctx)
 	if err != nil {
@@ -52,7 +63,7 @@ func Start(ctx context.Context, h *lab.Host, cfg Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Machine{process: process, started: started}, nil
+	return &Machine{Name: cfg.Name, process: process, started: started}, nil
 }
 
 func (c Config) args(accel, dir string) ([]string, error) {
@@ -62,7 +73,22 @@ func (c Config) args(accel, dir string) ([]string, error) {
 	}
 	// q35: the boot loaders of several machines at once take many times longer on pc.
 	args := []string{"-accel", accel, "-machine", "q35", "-m", fmt.Sprint(memory), "-nodefaults", "-no-user-config",
-		"-display", "none", "-serial", "stdio", "-no-reboot", "-netdev", "user,id=net0"}
+		"-display", "none", "-serial", "stdio", "-no-reboot"}
+	network := "user,id=net0"
+	if c.HostAddress != "" {
+		host, err := netip.ParseAddr(c.HostAddress)
+		if err != nil || !host.Is4() {
+			return nil, fmt.Errorf("HostAddress %q: want an IPv4 address", c.HostAddress)
+		}
+		net := netip.PrefixFrom(host, 24).Masked()
+		guest, names := "100", "101"
+		if last := host.As4()[3]; last == 100 || last == 101 {
+			guest, names = "110", "111"
+		}
+		first, _, _ := strings.Cut(net.Addr().String()+"/", "0/")
+		network += fmt.Sprintf(",net=%s,host=%s,dhcpstart=%s%s,dns=%s%s", net, host, first, guest, first, names)
+	}
+	args = append(args, "-netdev", network)
 	card := "virtio-net-pci,netdev=net0,romfile="
 	if c.MAC != "" {
 		card += ",mac=" + c.MAC
@@ -104,24 +130,39 @@ func (c Config) args(accel, dir string) ([]string, error) {
 // was switched on that was. Its error has the end of the log.
 func (m *Machine) WaitFor(within time.Duration, pattern string) (time.Duration, error) {
 	wanted := regexp.MustCompile(pattern)
-	err := lab.Eventually(within, func() error {
+	return m.Await(within, func() error {
 		if wanted.MatchString(m.Console()) {
 			return nil
 		}
-		select {
-		case <-m.process.Done():
-			return fmt.Errorf("the machine ended: %w", m.process.Err())
-		default:
-			return fmt.Errorf("nothing like %q", pattern)
-		}
+		return fmt.Errorf("nothing like %q on the console", pattern)
 	})
+}
+
+// Await is WaitFor with what somebody else has to say of the machine.
+func (m *Machine) Await(within time.Duration, check func() error) (time.Duration, error) {
+	var failed error
+	err := lab.Eventually(within, func() error {
+		ended := m.process.Ended() // no more of it is to come
+		err := check()
+		if err == nil || !ended {
+			failed = err
+			return err
+		}
+		failed = fmt.Errorf("%w; the machine ended: %w", err, errors.Join(errEnded, m.process.Err()))
+		return nil
+	})
+	if err == nil {
+		err = failed
+	}
 	took := time.Since(m.started)
 	if err != nil {
 		console := m.Console()
-		err = fmt.Errorf("%w after %s; the console ends with:\n%s", err, took.Round(time.Millisecond), console[max(0, len(console)-2000):])
+		err = fmt.Errorf("%w, %s after it was switched on; the console ends with:\n%s", err, took.Round(time.Millisecond), console[max(0, len(console)-2000):])
 	}
 	return took, err
 }
+
+var errEnded = errors.New("nobody cut its power")
 
 // Console is what the machine has said on its serial port so far.
 func (m *Machine) Console() string { return strings.ReplaceAll(m.process.Output(), "\r", "") }
