@@ -17,6 +17,7 @@ import (
 
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/store"
 	"github.com/centra/plasmacloud/deployer/store/etcdtest"
 )
 
@@ -271,8 +272,8 @@ func TestEtcdAway(t *testing.T) {
 	}
 	put("nodes/x", "y")
 	serve("etcd has keys below /plasmacloud/nodes/ that no deployer wrote; set store.prefix to one of its own")
-	put("meta/schema_version", "2")
-	serve(`/plasmacloud/meta/schema_version says schema version "2", and this deployer reads 1`)
+	put("meta/schema_version", "99")
+	serve(`/plasmacloud/meta/schema_version says schema version "99", and this deployer reads ` + store.SchemaVersion)
 	server.Stop()
 	serve("etcd at " + server.URL + " did not answer within 500ms")
 	server.Continue()
