@@ -68,7 +68,7 @@ func newGuarded(t *testing.T, change ...func(*deployer.Config)) *guarded {
 		JoinTokens: g.file(tokens.Join, "all "+token("all")+"\nold "+token("old")+" expires=2026-03-01T00:00:00Z\n2 "+token("two")+" node=node02"),
 		Operators:  g.file(tokens.Operators, "v "+token("v")+" role=viewer\np "+token("p")+" role=operator\na "+token("a")+" role=admin\no "+token("o")+" role=admin expires=2026-03-01T00:00:00Z"),
 	}
-	g.http = New(g.cfg)
+	g.http = AsDocumented(t, New(g.cfg))
 	return g
 }
 

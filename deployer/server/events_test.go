@@ -45,7 +45,7 @@ func newWatched(t *testing.T, cfg server.Config) *watched {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := server.NewHTTP(server.New(cfg))
+	srv := server.NewHTTP(server.AsDocumented(t, server.New(cfg)))
 	go func() { _ = srv.Serve(smallBuffers{listener}) }()
 	t.Cleanup(func() { _ = srv.Close() })
 	w := &watched{t: t, store: file, url: "http://" + listener.Addr().String()}

@@ -87,7 +87,7 @@ func begin(t *testing.T, s store.Store, cfg server.Config, nodes int, secure boo
 		listener = tls.NewListener(listener, certificate.Config())
 		r.url = "https://" + strings.TrimPrefix(r.url, "http://")
 	}
-	r.http = server.NewHTTP(server.New(cfg))
+	r.http = server.NewHTTP(server.AsDocumented(t, server.New(cfg)))
 	r.http.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	go func() { _ = r.http.Serve(listener) }()
 	t.Cleanup(func() { _ = r.http.Close() })

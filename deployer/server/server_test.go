@@ -52,7 +52,11 @@ func over(t testing.TB, s store.Store, n int) (http.Handler, *bytes.Buffer) {
 	if _, err := registry.Declare(t.Context(), nodes); err != nil {
 		t.Fatal(err)
 	}
-	return server.New(server.Config{Registry: registry, Logger: log, Version: "v1"}), logged
+	h := server.New(server.Config{Registry: registry, Logger: log, Version: "v1"})
+	if _, bench := t.(*testing.B); !bench {
+		h = server.AsDocumented(t, h)
+	}
+	return h, logged
 }
 
 type syncWriter struct {
