@@ -4,6 +4,7 @@ SHELL := bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X github.com/centra/plasmacloud/cmd/internal/daemon.version=$(VERSION)
 ARGS ?=
+FUZZTIME ?= 1m
 
 # Debian keeps daemons in /usr/sbin, which is not in every PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -70,6 +71,10 @@ soak: test-deps ## faults at random points, 10,000 VIPs of which some flap, a de
 screenshot: ## make the picture of the web page that the documents show
 	@.ci/install chromium=chromium
 	go run ./vmtests/screenshot docs/images/page.png
+
+.PHONY: fuzz
+fuzz: ## every fuzz target, one after the other (FUZZTIME=1m)
+	.ci/as-root .ci/fuzz $(FUZZTIME)
 
 .PHONY: lint
 lint: ## gofmt, go vet, golangci-lint, checks of generated code, of the Nix and shell files and of the package

@@ -40,7 +40,7 @@ func TestState(t *testing.T) {
 	if entries, err := os.ReadDir(filepath.Dir(file)); err != nil || len(entries) != 1 {
 		t.Errorf("left are %v, %v", entries, err)
 	}
-	for _, text := range []string{"", "{", `{"vips": {"x": {}}}`, `{"nodes": null}`} {
+	for _, text := range []string{"", "{", `{"vips": {"x": {}}}`, `{"nodes": null}`, `{"node": null} {}`} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +119,7 @@ func TestServer(t *testing.T) {
 		t.Errorf("by %s", by)
 	}
 	raw := &http.Client{Transport: c.http.Transport}
-	for body, want := range map[string]int{`{"vip": 3}`: 400, `{"vips": []}`: 400, strings.Repeat(" ", maxOrder) + "{}": 400, `{"vip": "203.0.113.10"}`: 200} {
+	for body, want := range map[string]int{`{"vip": 3}`: 400, `{"vips": []}`: 400, `{"vip": "203.0.113.10"} x`: 400, strings.Repeat(" ", maxOrder) + "{}": 400, `{"vip": "203.0.113.10"}`: 200} {
 		response, err := raw.Post("http://x/v1/undrain", "application/json", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)

@@ -175,22 +175,3 @@ func TestFollowOverRestart(t *testing.T) {
 		t.Error("nothing came from the second")
 	}
 }
-
-// What a stream has is events, signs of life and one error; anything else is an error, of
-// bounded length in memory.
-func FuzzReadEvents(f *testing.F) {
-	f.Add("\n{\"cursor\":\"a.1\",\"event\":\"held\",\"vip\":\"203.0.113.10\"}\n\n")
-	f.Add(`{"error":"you read too slowly"}`)
-	f.Add("null\n[]\n{}\n{\"at\":1}")
-	f.Fuzz(func(t *testing.T, text string) {
-		n := 0
-		err := readEvents(strings.NewReader(text), func(metrics.Event) error { n++; return nil })
-		if n > strings.Count(text, "\n")+1 {
-			t.Errorf("%d events", n)
-		}
-		var problem *Problem
-		if err != nil && !errors.As(err, &problem) && !errors.Is(err, bufio.ErrTooLong) {
-			t.Error(err)
-		}
-	})
-}

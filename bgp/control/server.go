@@ -214,9 +214,7 @@ func (s *Server) undrain(w http.ResponseWriter, r *http.Request) {
 // answered for outlives a crash.
 func (s *Server) change(w http.ResponseWriter, r *http.Request, f func(Order, netip.Addr, *bgp.DrainOrders) (int, error)) {
 	var o Order
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&o); err != nil {
+	if err := decode(http.MaxBytesReader(w, r.Body, maxOrder), &o); err != nil {
 		refuse(w, http.StatusBadRequest, fmt.Errorf("not an order: %w", err))
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,15 +20,29 @@ func Load(file string) (bgp.DrainOrders, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return bgp.DrainOrders{}, nil
 	}
+	if err != nil {
+		return bgp.DrainOrders{}, err
+	}
 	var orders bgp.DrainOrders
+	if err := decode(bytes.NewReader(data), &orders); err != nil {
+		return bgp.DrainOrders{}, fmt.Errorf("%s: %w; remove it, if nothing is to be drained", file, err)
+	}
+	return orders, nil
+}
+
+// decode reads one value of JSON, with no key that is not known and nothing behind it.
+func decode(r io.Reader, v any) error {
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
 	if err == nil {
-		d := json.NewDecoder(bytes.NewReader(data))
-		d.DisallowUnknownFields()
-		if err = d.Decode(&orders); err != nil {
-			err = fmt.Errorf("%s: %w; remove it, if nothing is to be drained", file, err)
+		if _, err = d.Token(); err == nil {
+			err = errors.New("there is more behind its end")
+		} else if errors.Is(err, io.EOF) {
+			err = nil
 		}
 	}
-	return orders, err
+	return err
 }
 
 // save replaces the file as a whole, or not at all, also when the machine stops.

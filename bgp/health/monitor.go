@@ -288,6 +288,10 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
+// maxAnswerReason is how much of why an answer is bad is kept, in bytes. Others have a say
+// in it.
+const maxAnswerReason = 400
+
 // observe counts one answer. Only answers in a row count: a good one between bad
 // ones starts the count anew.
 func (r *runner) observe(c Check, err error, now time.Time) {
@@ -295,7 +299,7 @@ func (r *runner) observe(c Check, err error, now time.Time) {
 	text := "answers well"
 	status, need, name := Up, c.Rise, "rise"
 	if !good {
-		text = err.Error()
+		text = shorten(err.Error(), maxAnswerReason)
 		status, need, name = Down, c.Fall, "fall"
 	}
 	if r.state.Status == status {

@@ -125,9 +125,11 @@ func (f *firstLine) String() string {
 }
 
 // printable is s for logs and terminals: cut, and without what these might act on.
-func printable(s string) string {
-	if len(s) > maxReason {
-		s = s[:maxReason] + "…"
+func printable(s string) string { return shorten(s, maxReason) }
+
+func shorten(s string, most int) string {
+	if len(s) > most {
+		s = s[:most] + "…"
 	}
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

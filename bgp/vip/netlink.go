@@ -309,28 +309,42 @@ func (n *Netlink) dump(each func(address)) error {
 	return err
 }
 
+// attributes calls each for every attribute (struct rtattr, rtnetlink(7)). The library's
+// reader takes their padding for granted, and panics without it.
+func attributes(b []byte, each func(kind uint16, value []byte)) error {
+	for len(b) >= unix.SizeofRtAttr {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofRtAttr || length > len(b) {
+			return fmt.Errorf("an attribute of %d bytes in %d", length, len(b))
+		}
+		each(binary.NativeEndian.Uint16(b[2:]), b[unix.SizeofRtAttr:length])
+		padded := (length + unix.RTA_ALIGNTO - 1) &^ (unix.RTA_ALIGNTO - 1)
+		b = b[min(padded, len(b)):]
+	}
+	return nil
+}
+
 func parseAddress(message []byte) (address, error) {
 	if len(message) < unix.SizeofIfAddrmsg {
 		return address{}, fmt.Errorf("netlink: address message of %d bytes", len(message))
 	}
 	header := nl.DeserializeIfAddrmsg(message)
 	a := address{index: int(header.Index), bits: int(header.Prefixlen)}
-	attributes, err := nl.ParseRouteAttr(message[unix.SizeofIfAddrmsg:])
-	if err != nil {
-		return address{}, fmt.Errorf("netlink: address message: %w", err)
-	}
 	var peer netip.Addr
-	for _, attribute := range attributes {
-		switch attribute.Attr.Type {
+	err := attributes(message[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) {
+		switch kind {
 		case unix.IFA_LOCAL:
-			a.local, _ = netip.AddrFromSlice(attribute.Value)
+			a.local, _ = netip.AddrFromSlice(value)
 		case unix.IFA_ADDRESS:
-			peer, _ = netip.AddrFromSlice(attribute.Value)
+			peer, _ = netip.AddrFromSlice(value)
 		case ifaProto:
-			if len(attribute.Value) > 0 {
-				a.proto = attribute.Value[0]
+			if len(value) > 0 {
+				a.proto = value[0]
 			}
 		}
+	})
+	if err != nil {
+		return address{}, fmt.Errorf("netlink: address message: %w", err)
 	}
 	if !a.local.IsValid() { // IPv6 without a peer has IFA_ADDRESS only
 		a.local = peer

@@ -158,19 +158,18 @@ func parseRoute(message []byte, protocol uint8) (dst netip.Addr, index int, err 
 	if !isLocal(header, protocol) {
 		return netip.Addr{}, 0, nil
 	}
-	attributes, err := nl.ParseRouteAttr(message[unix.SizeofRtMsg:])
-	if err != nil {
-		return netip.Addr{}, 0, fmt.Errorf("netlink: route message: %w", err)
-	}
-	for _, attribute := range attributes {
-		switch attribute.Attr.Type {
+	err = attributes(message[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
+		switch kind {
 		case unix.RTA_DST:
-			dst, _ = netip.AddrFromSlice(attribute.Value)
+			dst, _ = netip.AddrFromSlice(value)
 		case unix.RTA_OIF:
-			if len(attribute.Value) == 4 {
-				index = int(binary.NativeEndian.Uint32(attribute.Value))
+			if len(value) == 4 {
+				index = int(binary.NativeEndian.Uint32(value))
 			}
 		}
+	})
+	if err != nil {
+		return netip.Addr{}, 0, fmt.Errorf("netlink: route message: %w", err)
 	}
 	if int(header.Dst_len) != dst.BitLen() {
 		return netip.Addr{}, 0, nil

@@ -64,16 +64,11 @@ func (n *Netlink) concerns(m syscall.NetlinkMessage) bool {
 		if len(m.Data) < unix.SizeofIfInfomsg {
 			return false
 		}
-		attributes, err := nl.ParseRouteAttr(m.Data[unix.SizeofIfInfomsg:])
-		if err != nil {
-			return true
-		}
-		for _, attribute := range attributes {
-			if attribute.Attr.Type == unix.IFLA_IFNAME {
-				return string(bytes.TrimRight(attribute.Value, "\x00")) == n.cfg.Interface
-			}
-		}
-		return false
+		ours := false
+		err := attributes(m.Data[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) {
+			ours = ours || kind == unix.IFLA_IFNAME && string(bytes.TrimRight(value, "\x00")) == n.cfg.Interface
+		})
+		return ours || err != nil
 	default:
 		return true
 	}
