@@ -105,9 +105,13 @@ func healthOf(v VIP, state func(health.Check) health.State) (Want, Cause, string
 		need = len(v.Checks)
 	}
 	up, down := 0, 0
-	var firstDown, lastUnknown string
+	var firstDown, lastUnknown, notAsked string
 	for _, c := range v.Checks {
-		switch s := state(c); s.Status {
+		s := state(c)
+		if s.NotAsked != "" && notAsked == "" {
+			notAsked = fmt.Sprintf("; check %s %s", c.Target(), s.NotAsked)
+		}
+		switch s.Status {
 		case health.Up:
 			up++
 		case health.Down:
@@ -124,16 +128,16 @@ func healthOf(v VIP, state func(health.Check) health.State) (Want, Cause, string
 	}
 	switch {
 	case up >= need && some != "":
-		return Announce, CauseHealth, some
+		return Announce, CauseHealth, some + notAsked
 	case up >= need && len(v.Checks) == 1:
-		return Announce, CauseHealth, "its check is up"
+		return Announce, CauseHealth, "its check is up" + notAsked
 	case up >= need:
-		return Announce, CauseHealth, "all checks are up"
+		return Announce, CauseHealth, "all checks are up" + notAsked
 	case some != "":
 		some += "; "
 	}
 	if len(v.Checks)-down < need {
-		return Withdraw, CauseHealth, some + firstDown
+		return Withdraw, CauseHealth, some + firstDown + notAsked
 	}
-	return Leave, CauseUnknown, some + lastUnknown
+	return Leave, CauseUnknown, some + lastUnknown + notAsked
 }

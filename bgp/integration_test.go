@@ -26,6 +26,7 @@ const (
 	v6a = "2001:db8::10"
 	v4b = "203.0.113.11"
 	v4c = "203.0.113.12"
+	v4d = "203.0.113.13"
 )
 
 func host(vip string) netip.Prefix { return speaker.HostPrefix(netip.MustParseAddr(vip)) }

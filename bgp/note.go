@@ -23,11 +23,11 @@ func (a *Announcer) Note(level slog.Level, msg string, e Event, attrs ...any) {
 	if e.VIP.IsValid() {
 		vips = []netip.Addr{e.VIP}
 	}
-	a.note(a.log, level, msg, e, vips, attrs...)
+	a.note(level, msg, e, vips, attrs...)
 }
 
-func (a *Announcer) note(log *slog.Logger, level slog.Level, msg string, e Event, vips []netip.Addr, attrs ...any) {
-	log.Log(context.Background(), level, msg, attrs...)
+func (a *Announcer) note(level slog.Level, msg string, e Event, vips []netip.Addr, attrs ...any) {
+	a.log.Log(context.Background(), level, msg, attrs...)
 	a.events.add(e, vips)
 }
 
@@ -163,7 +163,7 @@ func (a *Announcer) noteWant(kind EventKind, vips []netip.Addr, of func(netip.Ad
 		if kind == EventUndamped {
 			g.why = "its penalty has decayed; " + g.why
 		}
-		a.note(a.log, slog.LevelDebug, "want", Event{Kind: kind, Cause: g.cause, Reason: g.why}, g.vips,
+		a.note(slog.LevelDebug, "want", Event{Kind: kind, Cause: g.cause, Reason: g.why}, g.vips,
 			"event", string(kind), "count", len(g.vips), "vips", some(g.vips), "why", g.why)
 	}
 }
@@ -171,7 +171,7 @@ func (a *Announcer) noteWant(kind EventKind, vips []netip.Addr, of func(netip.Ad
 // noteGone tells of what was there in the pass before, is not now, and was not taken away by us.
 func (a *Announcer) noteGone(what string, vips []netip.Addr) {
 	if len(vips) > 0 {
-		a.note(a.log, slog.LevelWarn, "gone by somebody else's hand; put back", Event{Kind: EventGone, Reason: what + ", by somebody else's hand; it is put back"}, vips,
+		a.note(slog.LevelWarn, "gone by somebody else's hand; put back", Event{Kind: EventGone, Reason: what + ", by somebody else's hand; it is put back"}, vips,
 			"what", what, "count", len(vips), "addresses", some(vips))
 	}
 }
@@ -190,7 +190,7 @@ func (a *Announcer) noteHealth(c health.Check, s health.State) {
 	if s.Status == health.Down {
 		kind, level = EventCheckDown, slog.LevelWarn
 	}
-	a.note(a.log.With("part", "health"), level, "health changed", Event{Kind: kind, Check: c.Target(), Reason: s.Reason}, vips,
+	a.note(level, "health changed", Event{Kind: kind, Check: c.Target(), Reason: s.Reason}, vips,
 		"target", c.Target(), "status", s.Status.String(), "reason", s.Reason, "vips", some(vips))
 	a.trigger()
 }

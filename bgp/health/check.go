@@ -112,4 +112,7 @@ type State struct {
 	Status Status
 	Reason string    // for people: the last answer, and how many of it count so far
 	Since  time.Time // when Status became what it is
+	// NotAsked is why the last try was none, for want of something on this host, and the
+	// rest is what was known before; "" if it was one.
+	NotAsked string
 }

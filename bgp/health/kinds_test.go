@@ -24,6 +24,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	grpchealth "google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/centra/plasmacloud/bgp/internal/systemdtest"
 )
 
 // answers asks, and compares; want is a part of the reason, "" a good answer.
@@ -280,41 +282,17 @@ func (u unit) Get(_, name string) (dbus.Variant, *dbus.Error) {
 	return dbus.MakeVariant(u[name]), nil
 }
 
-const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><listen>unix:path=%s</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`
-
 // A real bus, with a stand-in for systemd on it, whose interface is the real one's:
 // there is no systemd where tests run.
 func TestSystemdAnswers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	socket, config := filepath.Join(dir, "bus"), filepath.Join(dir, "bus.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, busConfig, socket), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if err := probeSystemd(ctx, socket, "nginx.service"); err == nil || !strings.HasPrefix(err.Error(), "system bus: dial unix") {
+	if err := probeSystemd(ctx, filepath.Join(dir, "bus"), "nginx.service"); err == nil || !strings.HasPrefix(err.Error(), "system bus: dial unix") {
 		t.Errorf("without a bus: %v", err)
 	}
-	daemon := exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--nopidfile", "--nosyslog")
-	daemon.Stderr = t.Output()
-	if err := daemon.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = daemon.Wait() }()
-	defer func() { _ = daemon.Process.Kill() }()
-	for {
-		if conn, err := net.Dial("unix", socket); err == nil {
-			conn.Close()
-			break
-		}
-		if ctx.Err() != nil {
-			t.Fatal("no bus")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	socket, _ := systemdtest.StartBus(t)
 	if err := probeSystemd(ctx, socket, "nginx.service"); err == nil || !strings.HasPrefix(err.Error(), "systemd: ") {
 		t.Errorf("without systemd: %v", err)
 	}
@@ -329,14 +307,14 @@ func TestSystemdAnswers(t *testing.T) {
 		"dead.service":      {"ActiveState": "failed", "LoadState": "loaded"},
 		"absent.service":    {"ActiveState": "inactive", "LoadState": "not-found"},
 		"coming\\x2d.mount": {"ActiveState": "activating", "LoadState": "loaded"},
-		"huge.service":      {"ActiveState": strings.Repeat("x", 2*maxBus), "LoadState": "loaded"},
+		"huge.service":      {"ActiveState": strings.Repeat("x", 128<<10), "LoadState": "loaded"},
 	} {
 		path := dbus.ObjectPath("/org/freedesktop/systemd1/unit/" + systemd.PathBusEscape(name))
 		if err := conn.Export(properties, path, "org.freedesktop.DBus.Properties"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if reply, err := conn.RequestName("org.freedesktop.systemd1", dbus.NameFlagDoNotQueue); err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
+	if reply, err := conn.RequestName(systemdtest.Name, dbus.NameFlagDoNotQueue); err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
 		t.Fatal(reply, err)
 	}
 	for name, want := range map[string]string{

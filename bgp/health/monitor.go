@@ -47,6 +47,7 @@ type Monitor struct {
 	wg      sync.WaitGroup                    // of probes
 	onProbe func(Check, time.Duration, error) // nil: nobody asks
 	late    atomic.Int64                      // when a late probe was last told of, in nanoseconds since 1970
+	unasked atomic.Int64                      // the same of one that could not be made
 
 	mu       sync.Mutex
 	closed   bool
@@ -230,11 +231,15 @@ func (m *Monitor) reportLate(q *queue, c Check, by time.Duration) {
 	if by < max(c.Interval/2, 100*time.Millisecond) {
 		return
 	}
-	now, last := time.Now().UnixNano(), m.late.Load()
-	if now-last < int64(time.Minute) || !m.late.CompareAndSwap(last, now) {
-		return
+	if onceAMinute(&m.late) {
+		m.cfg.Logger.Warn(q.advice, "target", c.Target(), "late", by, "at_once", q.limit)
 	}
-	m.cfg.Logger.Warn(q.advice, "target", c.Target(), "late", by, "at_once", q.limit)
+}
+
+// onceAMinute reports whether it did not for the last minute.
+func onceAMinute(at *atomic.Int64) bool {
+	now, last := time.Now().UnixNano(), at.Load()
+	return now-last >= int64(time.Minute) && at.CompareAndSwap(last, now)
 }
 
 var errTimeout = errors.New("check timed out")
@@ -261,6 +266,9 @@ func (m *Monitor) record(q *queue, r *runner, err error) {
 	m.start(q)
 	after := r.state
 	m.mu.Unlock()
+	if errors.Is(err, ErrNotAsked) && onceAMinute(&m.unasked) {
+		m.cfg.Logger.Warn("checks cannot be asked, and stay as they are", "target", c.Target(), "error", err)
+	}
 	if after.Status != before {
 		m.cfg.OnChange(c, after)
 	}
@@ -295,6 +303,11 @@ const maxAnswerReason = 400
 // observe counts one answer. Only answers in a row count: a good one between bad
 // ones starts the count anew.
 func (r *runner) observe(c Check, err error, now time.Time) {
+	if errors.Is(err, ErrNotAsked) {
+		r.state.NotAsked = shorten(err.Error(), maxAnswerReason)
+		return
+	}
+	r.state.NotAsked = ""
 	good := err == nil
 	text := "answers well"
 	status, need, name := Up, c.Rise, "rise"

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +77,40 @@ func TestRiseAndFall(t *testing.T) {
 		expect(3*round, Down, "connection refused")
 		if got := changes.Load(); got != 2 {
 			t.Fatalf("%d changes told, want 2", got)
+		}
+	})
+}
+
+// What this host could not ask says nothing of what was to be asked: neither up nor down
+// comes of it, nor does it break a row of answers.
+func TestNotAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var service target
+		var log bytes.Buffer
+		m := NewMonitor(Config{OnChange: func(Check, State) {}, Probe: service.probe, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		defer m.Close()
+		m.Update([]Check{sample})
+		expect := func(after time.Duration, status Status, reason, notAsked string) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if s := m.State(sample); s.Status != status || s.Reason != reason || s.NotAsked != notAsked {
+				t.Fatalf("state is %v, %q, %q; want %v, %q, %q", s.Status, s.Reason, s.NotAsked, status, reason, notAsked)
+			}
+		}
+		round := sample.Interval * 11 / 10
+		exhausted := asLocal(&net.OpError{Op: "dial", Err: syscall.EMFILE})
+		expect(time.Second, Up, "answers well", "")
+		service.set(errRefused)
+		expect(round, Up, "connection refused (1 of fall 3)", "")
+		service.set(exhausted)
+		expect(50*time.Second, Up, "connection refused (1 of fall 3)", "cannot be asked: dial: too many open files")
+		service.set(errRefused)
+		expect(2*round, Down, "connection refused", "")
+		service.set(exhausted)
+		expect(time.Hour, Down, "connection refused", "cannot be asked: dial: too many open files")
+		if n := strings.Count(log.String(), "checks cannot be asked, and stay as they are"); n < 50 || n > 62 {
+			t.Errorf("said %d times in an hour", n)
 		}
 	})
 }

@@ -11,11 +11,15 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+
+	"github.com/centra/plasmacloud/bgp/internal/systembus"
 )
 
 // Probe asks once. A nil error is a good answer; the text of any other says what
-// was wrong, for people. ctx bounds the whole of it.
-func Probe(ctx context.Context, c Check) error {
+// was wrong, for people. One that is ErrNotAsked is no answer. ctx bounds the whole of it.
+func Probe(ctx context.Context, c Check) error { return asLocal(probe(ctx, c)) }
+
+func probe(ctx context.Context, c Check) error {
 	dialer := &net.Dialer{ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
 		return refuseOwnVIP(c.NotAddr, address)
 	}}
@@ -33,7 +37,7 @@ func Probe(ctx context.Context, c Check) error {
 	case Exec:
 		return probeExec(ctx, c.Command.Words())
 	case Systemd:
-		return probeSystemd(ctx, systemBus, c.Unit)
+		return probeSystemd(ctx, systembus.Socket, c.Unit)
 	default:
 		return fmt.Errorf("no such type of check: %q", c.Kind)
 	}

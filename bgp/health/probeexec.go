@@ -35,7 +35,7 @@ func probeExec(ctx context.Context, argv []string) error {
 		return errors.New("no command")
 	}
 	if stuck.Load() >= maxStuck {
-		return fmt.Errorf("%d programs of exec checks cannot be killed, so none is started", maxStuck)
+		return fmt.Errorf("%w: %d programs of exec checks cannot be killed, so none is started", ErrNotAsked, maxStuck)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -99,7 +99,11 @@ func startWithoutCapabilities(cmd *exec.Cmd) error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
-	return cmd.Start()
+	err := cmd.Start()
+	if errors.Is(err, unix.EAGAIN) { // too many processes
+		err = fmt.Errorf("%w: %w", ErrNotAsked, err)
+	}
+	return err
 }
 
 // waitForExit leaves the child to be reaped.

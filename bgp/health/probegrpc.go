@@ -2,8 +2,10 @@ package health
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -24,10 +26,15 @@ func probeGRPC(ctx context.Context, c Check, dialer *net.Dialer) error {
 		}
 		trust = credentials.NewTLS(cfg)
 	}
+	var dialErr atomic.Pointer[error] // which gRPC makes a text of
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(trust), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", address)
+			conn, err := dialer.DialContext(ctx, "tcp", address)
+			if err = asLocal(err); err != nil {
+				dialErr.Store(&err)
+			}
+			return conn, err
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxBody)), grpc.WithMaxHeaderListSize(maxBody),
 		grpc.WithUserAgent("plasmacloud-announcer"),
@@ -41,6 +48,9 @@ func probeGRPC(ctx context.Context, c Check, dialer *net.Dialer) error {
 	}
 	defer conn.Close()
 	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: c.Service})
+	if local := dialErr.Load(); err != nil && local != nil && errors.Is(*local, ErrNotAsked) {
+		return *local
+	}
 	switch problem := status.Convert(err); {
 	case err == nil && answer.GetStatus() == healthpb.HealthCheckResponse_SERVING:
 		return nil

@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"errors"
 	"runtime"
 	"strconv"
 	"time"
@@ -52,7 +53,10 @@ func registry(a Announcer, version string) *prometheus.Registry {
 	})
 	a.OnProbe(func(c health.Check, took time.Duration, err error) {
 		result := "good"
-		if err != nil {
+		switch {
+		case errors.Is(err, health.ErrNotAsked):
+			result = "not_asked"
+		case err != nil:
 			result = "bad"
 		}
 		checks.WithLabelValues(string(c.Kind), result).Observe(took.Seconds())
