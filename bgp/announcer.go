@@ -49,6 +49,7 @@ type Announcer struct {
 
 	// Used by Run alone.
 	onPass   []func(Status)
+	onStop   func(context.Context) bool
 	past     histories
 	steps    []Step        // of the pass under way
 	atLeast  time.Duration // see PassEvery
@@ -114,6 +115,22 @@ func (a *Announcer) Close() error {
 // OnPass makes Run call f after every pass, with what it found and did, after what was
 // given before. Call it before Run.
 func (a *Announcer) OnPass(f func(Status)) { a.onPass = append(a.onPass, f) }
+
+// OnStop makes Run ask f once it is told to stop. Where f says so, Run ends at once and
+// leaves all as it is, as a crash does, for an announcer that is about to start. Call it
+// before Run.
+func (a *Announcer) OnStop(f func(context.Context) bool) { a.onStop = f }
+
+// Inherits is nil if an announcer with next could take over what this one leaves.
+func (a *Announcer) Inherits(next *Config) error {
+	switch cfg := a.config(); {
+	case cfg.Speaker.Address != next.Speaker.Address:
+		return fmt.Errorf("speaker.address changed from %s to %s, and paths are with the one before", cfg.Speaker.Address, next.Speaker.Address)
+	case cfg.Hold.NetNS != next.Hold.NetNS:
+		return fmt.Errorf("hold.netns changed from %q to %q, and VIPs are held in the one before", cfg.Hold.NetNS, next.Hold.NetNS)
+	}
+	return nil
+}
 
 // PassEvery makes Run pass at least every d, whatever the configuration says; for a
 // watchdog. Call it before Run.
@@ -214,7 +231,7 @@ const (
 // for the drain, releases the addresses, and returns nil. Where it cannot know that
 // routers were told of a withdraw it leaves the address held and returns an error:
 // the speaker does not answer, is not running, is not configured, or has routers
-// and a session with none.
+// and a session with none. See OnStop for an end that changes nothing.
 func (a *Announcer) Run(ctx context.Context) error {
 	// A request under way is not cut off by the signal to stop; each has its own deadline.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -234,6 +251,10 @@ func (a *Announcer) Run(ctx context.Context) error {
 	retry := firstRetry
 	for {
 		if !stopping && ctx.Err() != nil {
+			if a.onStop != nil && a.onStop(work) {
+				a.Note(slog.LevelInfo, "handed over: all stays as it is, for the next announcer", Event{Kind: EventHandedOver})
+				return nil
+			}
 			stopping = true
 			cfg := a.config()
 			deadline = time.Now().Add(a.longestDrain(cfg) + patience*cfg.Speaker.Timeout)

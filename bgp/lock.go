@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,19 +21,45 @@ import (
 // locks is what an announcer has claimed.
 type locks []io.Closer
 
-// lock claims what cfg names, or says that another announcer has it.
-func lock(cfg *Config) (locks, error) {
+// ErrRuns is in the error of Open where another announcer has the speaker, or the network
+// namespace.
+var ErrRuns = errors.New("another announcer runs here")
+
+// claims are what an announcer with cfg claims, for people, and the names for that.
+func claims(cfg *Config) (what, names []string) {
 	hold := "VIPs in this network namespace"
 	if cfg.Hold.NetNS != "" {
 		hold = "VIPs in network namespace " + filepath.Clean(cfg.Hold.NetNS)
 	}
-	var l locks
-	for _, what := range []string{"speaker " + cfg.Speaker.Address, hold} {
+	what = []string{"speaker " + cfg.Speaker.Address, hold}
+	for _, w := range what {
 		// The kernel takes at most 107 bytes of a name.
-		name := fmt.Sprintf("@plasmacloud-announcer/%x", sha256.Sum256([]byte(what)))
+		names = append(names, fmt.Sprintf("@plasmacloud-announcer/%x", sha256.Sum256([]byte(w))))
+	}
+	return what, names
+}
+
+// Runs reports whether an announcer runs that keeps one with cfg from running.
+func Runs(cfg *Config) bool {
+	_, names := claims(cfg)
+	return slices.ContainsFunc(names, func(name string) bool {
+		conn, err := net.Dial("unix", name)
+		if err != nil {
+			return !errors.Is(err, syscall.ECONNREFUSED)
+		}
+		conn.Close()
+		return true
+	})
+}
+
+// lock claims what cfg names, or says that another announcer has it.
+func lock(cfg *Config) (locks, error) {
+	var l locks
+	what, names := claims(cfg)
+	for i, name := range names {
 		claim, err := net.Listen("unix", name)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			err = fmt.Errorf("another announcer runs here, with %s; stop it first%s", what, holder(name))
+			err = fmt.Errorf("%w, with %s; stop it first%s", ErrRuns, what[i], holder(name))
 		}
 		if err != nil {
 			return nil, errors.Join(err, l.Close())

@@ -36,7 +36,8 @@ type site struct {
 	ns     *netnstest.NS
 	holder *vip.Netlink
 	file   string
-	extra  object // of announcer.json, beside what configure says
+	extra  object   // of announcer.json, beside what configure says
+	env    []string // of the announcer, beside ours
 
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -98,6 +99,7 @@ const drainDelay = 400 * time.Millisecond
 func (s *site) start() {
 	s.t.Helper()
 	s.cmd = exec.Command(gobgpdtest.Build(s.t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "run", "--config", s.file, "--control", s.socket(), "--drains", s.file+".drains", "--log-format", "json", "--log-level", "debug")
+	s.cmd.Env = append(os.Environ(), s.env...)
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)

@@ -78,6 +78,17 @@ in
         node01.succeed(f"plasmactl vip undrain {always}")
         wait_until_learned(always, "10.0.0.11")
 
+    with subtest("a restart of the announcer moves no route and no address"):
+        node01.succeed("ip monitor address > /tmp/moved & echo $! > /tmp/monitor")
+        updates = "birdc show protocols all | grep -E 'Import (updates|withdraws):'"
+        before = router.succeed(updates)
+        for _ in range(3):
+            node01.systemctl("restart plasmacloud-announcer.service")
+            node01.wait_for_unit("plasmacloud-announcer.service")
+        node01.sleep(5)
+        assert router.succeed(updates) == before, before
+        node01.succeed("kill $(cat /tmp/monitor) && ! grep -F -e 203.0.113. -e 2001:db8:0:2: /tmp/moved")
+
     with subtest("an announcer that stops withdraws first, and lets go of the addresses later"):
         node02.systemctl("stop --no-block plasmacloud-announcer.service")
         wait_until_withdrawn(always, "10.0.0.12")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"github.com/centra/plasmacloud/bgp"
 	"github.com/centra/plasmacloud/bgp/control"
 	"github.com/centra/plasmacloud/bgp/metrics"
+	"github.com/centra/plasmacloud/bgp/restart"
 	"github.com/centra/plasmacloud/cmd/internal/command"
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 )
@@ -44,7 +46,9 @@ Signals:
   SIGHUP            read the configuration again; what did not change is not
                     touched, and a file with a mistake changes nothing
   SIGTERM, SIGINT   withdraw all VIPs, wait for the drain, release them, end;
-                    a second one ends at once and leaves everything as it is
+                    a second one ends at once and leaves everything as it is.
+                    Where systemd says that it restarts the unit, the announcer
+                    ends at once: all stays as it is for the next one
 
 A stop is clean when it is known that routers were told. While the daemon is not
 running, not configured, does not answer, or has routers and a session with none of
@@ -60,7 +64,8 @@ systemd (Type=notify, notify-reload):
   WATCHDOG=1   with WatchdogSec=: passes end; one that hangs is not pinged for
 
 Exit statuses:
-  0    done; nothing of ours is announced or held
+  0    done; nothing of ours is announced or held, or all of it is left for the
+       next one, since systemd restarts the unit
   1    the work failed, or stopping left VIPs that routers may still send to
   64   the command line is wrong
   78   the configuration file is wrong
@@ -135,6 +140,7 @@ Exit status 0: the file is right. 78: it is not.`,
 
 func releaseCommand(stderr io.Writer) *cobra.Command {
 	var file string
+	var after time.Duration
 	var logging daemon.LogOptions
 	cmd := &cobra.Command{
 		Use:   "release",
@@ -142,10 +148,14 @@ func releaseCommand(stderr io.Writer) *cobra.Command {
 		Long: `Withdraw every path with our mark, wait for the drain, and let go of every address
 and route with our mark, also of VIPs that are not in the configuration any more; in the
 order of a stop, and with its exit statuses. For an announcer that was killed and is not to
-run again. One that runs is not disturbed: then this is an error.`,
-		Example: "  plasmacloud-announcer release",
-		Args:    cobra.NoArgs,
-		RunE: func(_ *cobra.Command, _ []string) error {
+run again. One that runs is not disturbed: then this is an error.
+
+With --after it waits first, and does nothing, which is no error, if an announcer runs or
+one starts meanwhile. For ExecStopPost= of the announcer's unit, in a unit of its own.`,
+		Example: `  plasmacloud-announcer release
+  plasmacloud-announcer release --after 1m`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			logger, err := logging.Logger(stderr)
 			if err != nil {
 				return err
@@ -154,7 +164,16 @@ run again. One that runs is not disturbed: then this is an error.`,
 			if err != nil {
 				return daemon.ConfigError(err)
 			}
-			announcer, err := bgp.Open(cfg, logger.With("node", cfg.NodeID))
+			logger = logger.With("node", cfg.NodeID)
+			if after > 0 && !alone(cmd.Context(), cfg, after) {
+				logger.Info("nothing is released: an announcer runs")
+				return nil
+			}
+			announcer, err := bgp.Open(cfg, logger)
+			if after > 0 && errors.Is(err, bgp.ErrRuns) {
+				logger.Info("nothing is released: an announcer runs")
+				return nil
+			}
 			if err != nil {
 				return err
 			}
@@ -165,8 +184,53 @@ run again. One that runs is not disturbed: then this is an error.`,
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", defaultConfig, "read the configuration from `FILE`")
+	cmd.Flags().DurationVar(&after, "after", 0, "wait for `TIME`, such as 1m, and do nothing if an announcer runs until then")
 	logging.Register(cmd.Flags())
 	return cmd
+}
+
+// alone waits, and reports whether no announcer was seen. A signal ends the wait.
+func alone(parent context.Context, cfg *bgp.Config, wait time.Duration) bool {
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, stop := daemon.SignalContext(parent)
+	defer stop()
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	look := time.NewTicker(200 * time.Millisecond)
+	defer look.Stop()
+	for !bgp.Runs(cfg) {
+		select {
+		case <-over.C:
+			return true
+		case <-look.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return false
+}
+
+// handsOver reports whether this stop is the first half of a restart, so that all may stay
+// as it is for the announcer that starts next.
+func handsOver(ctx context.Context, announcer *bgp.Announcer, file string, logger *slog.Logger) bool {
+	asked, err := restart.Asked(ctx)
+	if err != nil {
+		logger.Warn("not known whether this is a restart; taken for a stop", "error", err)
+		return false
+	}
+	if !asked {
+		return false
+	}
+	next, err := bgp.LoadConfig(file)
+	if err == nil {
+		err = announcer.Inherits(next)
+	}
+	if err != nil {
+		logger.Warn("a restart, and the next announcer could not take over; taken for a stop", "error", err)
+	}
+	return err == nil
 }
 
 // files are where run reads and listens.
@@ -206,6 +270,7 @@ func run(parent context.Context, f files, logger *slog.Logger) error {
 	if err := n.watch(announcer); err != nil {
 		return err
 	}
+	announcer.OnStop(func(ctx context.Context) bool { return handsOver(ctx, announcer, f.config, logger) })
 	server := metrics.New(announcer, cfg.NodeID, daemon.Version(), logger)
 	server.Listen(cfg.Metrics.Listen)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))

@@ -15,6 +15,20 @@ let
   status = import ../lib/announcer-status.nix;
   announcerJson = builtins.toJSON node.data.announcer + "\n";
 
+  releaseUnit = "plasmacloud-announcer-release.service";
+  confined = {
+    DynamicUser = true;
+    AmbientCapabilities = [ "CAP_NET_ADMIN" ];
+    CapabilityBoundingSet = [ "CAP_NET_ADMIN" ];
+    RestrictAddressFamilies = [
+      "AF_INET"
+      "AF_INET6"
+      "AF_NETLINK"
+      "AF_UNIX"
+    ];
+    UMask = "0077";
+  };
+
   /*
     Seconds until systemd kills an announcer that stops, with its VIPs still
     bound. A stop may take the longest drain delay, and the graceful shutdown
@@ -118,12 +132,17 @@ in
               ;
           })
         ];
+        # One job of systemd's instead of two, so that the announcer can tell a
+        # restart from a stop, and leaves the VIPs as they are.
+        stopIfChanged = false;
         startLimitIntervalSec = 0;
-        serviceConfig = import ./hardening.nix // {
+        serviceConfig = import ./hardening.nix // confined // {
           Type = "notify";
           ExecStartPre = "${announcer} check /etc/${file}";
           ExecStart = "${announcer} run --config /etc/${file} --control-group ${status.group}";
           ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+          # After any end; where the next announcer runs soon, it does nothing.
+          ExecStopPost = "+-${pkgs.systemd}/bin/systemctl start --no-block ${releaseUnit}";
           Restart = "always";
           RestartSec = "1s";
           TimeoutStopSec = "${toString stopSeconds}s";
@@ -132,18 +151,19 @@ in
           # For operators' orders to drain, and the socket to give them at.
           RuntimeDirectory = "plasmacloud-announcer";
           StateDirectory = "plasmacloud-announcer";
-
-          DynamicUser = true;
           SupplementaryGroups = [ status.group ];
-          AmbientCapabilities = [ "CAP_NET_ADMIN" ];
-          CapabilityBoundingSet = [ "CAP_NET_ADMIN" ];
-          RestrictAddressFamilies = [
-            "AF_INET"
-            "AF_INET6"
-            "AF_NETLINK"
-            "AF_UNIX"
-          ];
-          UMask = "0077";
+        };
+      };
+
+      systemd.services.plasmacloud-announcer-release = {
+        description = "Release of the VIPs that an announcer left behind";
+        documentation = [ "https://github.com/centra/plasmacloud" ];
+        after = [ "gobgpd.service" ];
+        # It waits for an announcer that is restarted.
+        restartIfChanged = false;
+        serviceConfig = import ./hardening.nix // confined // {
+          Type = "exec";
+          ExecStart = "${announcer} release --config /etc/${file} --after 1m";
         };
       };
     })
