@@ -16,8 +16,14 @@ let
   announcerJson = builtins.toJSON node.data.announcer + "\n";
 
   releaseUnit = "plasmacloud-announcer-release.service";
+  user = "plasmacloud-announcer";
+  # Not DynamicUser: systemd keeps dbus-daemon from seeing such users
+  # (SYSTEMD_NSS_DYNAMIC_BYPASS), which then refuses them, and the announcer asks
+  # systemd whether it is restarted, and for checks of units.
   confined = {
-    DynamicUser = true;
+    User = user;
+    Group = user;
+    RemoveIPC = true;
     AmbientCapabilities = [ "CAP_NET_ADMIN" ];
     CapabilityBoundingSet = [ "CAP_NET_ADMIN" ];
     RestrictAddressFamilies = [
@@ -102,6 +108,13 @@ in
         "net.ipv4.conf.all.arp_ignore" = lib.mkDefault 1;
         "net.ipv4.conf.all.arp_announce" = lib.mkDefault 2;
       };
+
+      users.users.${user} = {
+        isSystemUser = true;
+        group = user;
+        description = "Announcer of the node's VIPs";
+      };
+      users.groups.${user} = { };
 
       # plasmactl vip, and plan.
       environment.systemPackages = [ package ];

@@ -110,6 +110,7 @@ let
         wantedBy
         environment
         startLimitIntervalSec
+        stopIfChanged
         ;
       serviceConfig = readable s.serviceConfig;
       reloads = lib.length s.reloadTriggers;
