@@ -288,7 +288,11 @@ func (a *Announcer) Run(ctx context.Context) error {
 		if !result.next.IsZero() {
 			wait = min(wait, time.Until(result.next))
 		}
-		a.sleep(ctx, work, stopping, max(minGap, time.Since(start)), wait)
+		gap := max(minGap, time.Since(start)) // half of the time at most
+		if stopping {
+			gap = minGap // which has a deadline
+		}
+		a.sleep(ctx, work, stopping, gap, wait)
 	}
 }
 
