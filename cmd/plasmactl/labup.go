@@ -68,7 +68,7 @@ at a time; several with names of their own stand side by side.
 			for _, warning := range runner.Manifest().Warnings {
 				cfg.Eval.Warn(warning)
 			}
-			return unavailable(runner.Stand(cmd.Context(), os.Getenv(enterVariable), func(report *labrun.Report, state *labrun.State) error {
+			return unavailable(runner.Stand(cmd.Context(), enterUs(), func(report *labrun.Report, state *labrun.State) error {
 				report.PrintHead(out)
 				fmt.Fprintln(out)
 				report.PrintChecks(out)
@@ -86,6 +86,14 @@ at a time; several with names of their own stand side by side.
 	format.register(cmd)
 	cmd.Flags().BoolVar(&foreground, "foreground", false, "stay, and take it down at Ctrl-C or SIGTERM")
 	return cmd
+}
+
+// enterUs is the command that enters the user namespace that we are in, if we are.
+func enterUs() string {
+	if os.Getenv(enterVariable) == "" {
+		return ""
+	}
+	return fmt.Sprintf("nsenter --target %d --user --net --mount --preserve-credentials", os.Getpid())
 }
 
 // inBackground starts the same command in a session of its own, and stays until it
@@ -240,6 +248,11 @@ Exit status: 0 nothing is left; 1 something is; 64 the command line is wrong.`,
 				}
 			}
 			if os.Geteuid() != 0 {
+				for _, name := range names {
+					if err := labrun.KillLeft(cmd.Context(), name); err != nil {
+						return err
+					}
+				}
 				return inUserNamespace(cmd, "the end of the lab")
 			}
 			for _, name := range names {

@@ -65,6 +65,7 @@ func (g *gobgp) json(into any, args ...string) error {
 
 type gobgpPath struct {
 	Peer  string `json:"peer-address"`
+	Older string `json:"neighbor-ip"` // the same, from gobgp 3.10
 	Attrs []struct {
 		Type    int             `json:"type"`
 		Value   json.RawMessage `json:"value"`
@@ -136,7 +137,7 @@ func (g *gobgp) routes(families ...string) ([]Route, error) {
 		}
 		for prefix, paths := range table {
 			for _, path := range paths {
-				if path.Peer == "" { // its own
+				if path.Peer == "" && (path.Older == "" || path.Older == "<nil>") { // its own
 					continue
 				}
 				route, err := path.route(prefix)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -185,6 +186,34 @@ func Status(ctx context.Context, name string) (*State, *Report, error) {
 		return nil, nil, fmt.Errorf("the lab %s: %w", state.Name, err)
 	}
 	return state, &report, nil
+}
+
+// KillLeft ends what a killed lab in a user namespace has left running, from the
+// outside: FRR's daemons are other users there, whom only its owner can end.
+func KillLeft(ctx context.Context, name string) error {
+	name, err := only(name)
+	if err != nil {
+		return nil //nolint:nilerr // Down says so
+	}
+	dir, running, err := lab.Find(name)
+	if err != nil || running {
+		return nil //nolint:nilerr // there is nothing, or it ends what it has started
+	}
+	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range commands {
+		text, gone := os.ReadFile(file)
+		pid := filepath.Base(filepath.Dir(file))
+		if gone != nil || !strings.Contains(string(text), dir+"/") || pid == fmt.Sprint(os.Getpid()) {
+			continue
+		}
+		kill := exec.CommandContext(ctx, "nsenter", "--target", pid, "--user", "--preserve-credentials", "kill", "-9", pid)
+		if out, failed := kill.CombinedOutput(); failed != nil {
+			if _, stat := os.Stat(file); stat == nil {
+				err = errors.Join(err, fmt.Errorf("end process %s: %w: %s", pid, failed, out))
+			}
+		}
+	}
+	return err
 }
 
 // downWithin is how long a lab may take to end in order.

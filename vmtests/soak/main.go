@@ -1,9 +1,9 @@
 // Command soak lets things go wrong for as long as it is told, and looks whether
 // all is well afterwards. It is run by `make soak`.
 //
-// Three parts, one after the other: faults at random points, 10,000 VIPs of which one
-// in a hundred flaps, and 10,000 nodes that boot at once while their deployer is killed
-// a hundred times. What is random comes from --seed, which is printed.
+// Four parts, one after the other: faults at random points, 10,000 VIPs of which one
+// in a hundred flaps, 10,000 nodes that boot at once while their deployer is killed
+// a hundred times, and a lab of 50 nodes. What is random comes from --seed, which is printed.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 )
 
 func main() {
-	only := pflag.String("only", "", "`PART`: faults, flapping or storm")
+	only := pflag.String("only", "", "`PART`: faults, flapping, storm or size")
 	long := pflag.Duration("time", 5*time.Minute, "how long faults and flapping take")
 	seed := pflag.Uint64("seed", uint64(time.Now().UnixNano()), "where randomness starts")
 	speaker := pflag.String("speaker", "v4", "gobgpd: v3, v4 or debian")
@@ -38,8 +38,8 @@ func main() {
 }
 
 func run(ctx context.Context, only string, long time.Duration, seed uint64, speaker string, vips, nodes, kills int) error {
-	if !slices.Contains([]string{"", "faults", "flapping", "storm"}, only) {
-		return fmt.Errorf("--only %s: there are faults, flapping and storm", only)
+	if !slices.Contains([]string{"", "faults", "flapping", "storm", "size"}, only) {
+		return fmt.Errorf("--only %s: there are faults, flapping, storm and size", only)
 	}
 	dir, err := os.MkdirTemp("", "plasmacloud-soak-")
 	if err != nil {
@@ -71,6 +71,11 @@ func run(ctx context.Context, only string, long time.Duration, seed uint64, spea
 		}
 		if err != nil {
 			return fmt.Errorf("storm: %w", err)
+		}
+	}
+	if only == "" || only == "size" {
+		if err := s.size(ctx, 50); err != nil {
+			return fmt.Errorf("size: %w", err)
 		}
 	}
 	return ctx.Err()

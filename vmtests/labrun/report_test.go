@@ -1,0 +1,57 @@
+package labrun
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/centra/plasmacloud/vmtests/labcluster"
+	"github.com/centra/plasmacloud/vmtests/scenario"
+)
+
+func TestReport(t *testing.T) {
+	r := &Report{Cluster: "it", Checks: []labcluster.Check{{Where: "router1", What: "no other route", OK: true}}}
+	for run := 1; run <= 20; run++ {
+		r.Scenarios = append(r.Scenarios, &scenario.Result{Name: "it", Run: run, Steps: []scenario.StepResult{
+			{Line: 1, Text: "cluster start"},
+			{Line: 2, Text: "router lacks x", Waits: true, After: time.Duration(run) * time.Second},
+		}})
+	}
+	r.Measure()
+	require.Len(t, r.Times, 1)
+	assert.Equal(t, Times{"it", "router lacks x (line 2)", 20, 10 * time.Second, 19 * time.Second, 20 * time.Second}, r.Times[0])
+	assert.True(t, r.OK())
+
+	// One that failed, one that does not apply.
+	r.Scenarios = append(r.Scenarios,
+		&scenario.Result{Name: "bad", Run: 1, Error: "line 1: x", Steps: []scenario.StepResult{{Line: 1, Text: "x", Error: "a & b"}}},
+		&scenario.Result{Name: "none", Run: 1, Skipped: "it needs a VIP"})
+	r.Measure()
+	assert.Len(t, r.Times, 1)
+	assert.False(t, r.OK())
+	text, err := json.Marshal(r)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), `"ok":false`)
+
+	var out bytes.Buffer
+	require.NoError(t, r.WriteJUnit(&out))
+	var suites junitSuites
+	require.NoError(t, xml.Unmarshal(out.Bytes(), &suites))
+	assert.Equal(t, 1+20*2+1+1, suites.Tests)
+	assert.Equal(t, 1, suites.Failures)
+	last := suites.Suites[len(suites.Suites)-1]
+	assert.Equal(t, 1, last.Skipped)
+	assert.Equal(t, "it needs a VIP", last.Cases[0].Skipped.Message)
+}
+
+func TestNameFor(t *testing.T) {
+	for cluster, name := range map[string]string{"three-nodes": "three-nodes", "My Cluster_1": "my-cluster-1", "ü": "lab",
+		"a-name-of-twenty-three-and-more": "a-name-of-twenty-three-a"} {
+		assert.Equal(t, name, nameFor(cluster))
+	}
+}
