@@ -22,8 +22,8 @@ func rootCommand() *cobra.Command {
 		Short: "Operate a PlasmaCloud cluster",
 		Long: `plasmactl evaluates a cluster's Nix definition, shows what the deployer knows
 of its nodes and gives orders about them, drains the VIPs of the host that it runs on, and
-runs a cluster on this machine: as a demo of the whole way from definition to BGP route, or as a lab that
-checks what every router and node does.`,
+runs a cluster on this machine: as a demo of the whole way from definition to BGP route,
+or as a lab that checks what every router and node does.`,
 		Example: `  plasmactl eval --flake ./my-cluster     what the definition says
   plasmactl status                        the fleet at a glance
   plasmactl node list                     what the deployer knows

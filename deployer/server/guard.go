@@ -87,6 +87,10 @@ func either(one string, h handler, other string, otherH handler) handler {
 			return h(w, r)
 		}
 		a := only(one, h)(w, r)
+		if p, ok := a.body.(api.Problem); ok {
+			p.Detail += ", " + other
+			a.body = p
+		}
 		a.allow += ", " + other
 		return a
 	}

@@ -160,6 +160,9 @@ func TestAudit(t *testing.T) {
 			t.Errorf("%s%s: %q, want %q", step.operator, step.query, code, step.want)
 		}
 	}
+	if w, code := g.ask(http.MethodPut, api.PathTokens, "", bearerOf("a"), "", here); code != api.CodeMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD, POST" {
+		t.Errorf("PUT: %q, allowed %q", code, w.Header().Get("Allow"))
+	}
 	g.cfg.Operators, g.cfg.Metrics = nil, nil
 	g.http = New(g.cfg)
 	for _, path := range []string{api.PathAudit, api.PathTokens} {
