@@ -58,6 +58,7 @@ func TestOperatorDrains(t *testing.T) {
 	expect(1, "is not drained by an order of its own", "vip", "undrain", v4a)
 	expect(1, "the node is not drained", "vip", "undrain", "--node")
 
+	expect(0, "\noffered to 127.0.1.2\n", "vip", "show", v4a)
 	removed := s.removals()
 	expect(0, v4a+" is drained\n", "vip", "drain", v4a, "--reason", "backend is rebuilt")
 	s.waitRoutes(v6a)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/centra/plasmacloud/bgp/speaker"
 	"github.com/centra/plasmacloud/bgp/vip"
 )
 
@@ -65,6 +66,14 @@ func (a *Announcer) DrainOrders() DrainOrders {
 // Configured reports whether addr is a VIP of the configuration.
 func (a *Announcer) Configured(addr netip.Addr) bool {
 	return slices.ContainsFunc(a.config().VIPs, func(v VIP) bool { return v.Address == addr })
+}
+
+// Offered asks the speaker which routers it offers our path for addr, by the routes for
+// each of them (Adj-RIB-Out).
+func (a *Announcer) Offered(ctx context.Context, addr netip.Addr) ([]netip.Addr, error) {
+	prefix := speaker.HostPrefix(addr)
+	got, err := a.speaker.Advertised(ctx, []netip.Prefix{prefix})
+	return got.To[prefix], err
 }
 
 // PlannedStep is one difference between what should be and what is.

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
 )
 
@@ -31,6 +32,11 @@ func NewClient(socket string) *Client {
 // State asks how the VIPs stand.
 func (c *Client) State(ctx context.Context) (s State, err error) {
 	return s, c.ask(ctx, http.MethodGet, "/v1/state", nil, &s)
+}
+
+// Offered asks which routers have a VIP's path on offer.
+func (c *Client) Offered(ctx context.Context, vip string) (o Offered, err error) {
+	return o, c.ask(ctx, http.MethodGet, "/v1/offered?vip="+url.QueryEscape(vip), nil, &o)
 }
 
 // Drain gives an order.

@@ -34,6 +34,12 @@ type State struct {
 	Drains bgp.DrainOrders `json:"drains"`
 }
 
+// Offered is what GET /v1/offered?vip=VIP answers: the routers that have the VIP's path on
+// offer, as gobgpd says right then (Adj-RIB-Out).
+type Offered struct {
+	Peers []string `json:"peers"`
+}
+
 // Plan is what GET and POST /v1/plan answer. POST takes an announcer.json.
 type Plan struct {
 	Steps []Step `json:"steps"` // none: there is nothing to do

@@ -38,6 +38,7 @@ type Announcer interface {
 	Configured(netip.Addr) bool
 	Plan(context.Context, *bgp.Config) ([]bgp.PlannedStep, error)
 	Events() *bgp.Events
+	Offered(context.Context, netip.Addr) ([]netip.Addr, error)
 	Note(level slog.Level, msg string, e bgp.Event, attrs ...any)
 }
 
@@ -84,6 +85,7 @@ func Listen(socket, file string, a Announcer, status func() metrics.Status, logg
 	mux.HandleFunc("GET /v1/plan", s.plan)
 	mux.HandleFunc("POST /v1/plan", s.plan)
 	mux.HandleFunc("GET /v1/events", s.events)
+	mux.HandleFunc("GET /v1/offered", s.offered)
 	mux.HandleFunc("POST /v1/drain", s.drain)
 	mux.HandleFunc("POST /v1/undrain", s.undrain)
 	s.http = &http.Server{
@@ -257,6 +259,29 @@ func (s *Server) note(r *http.Request, o Order, addr netip.Addr) {
 		what = addr.String()
 	}
 	s.announcer.Note(slog.LevelInfo, "order", e, "do", do, "what", what, "reason", o.Reason, "by", r.RemoteAddr)
+}
+
+func (s *Server) offered(w http.ResponseWriter, r *http.Request) {
+	addr, err := Order{VIP: r.URL.Query().Get("vip")}.address()
+	if err == nil && !addr.IsValid() {
+		err = errors.New("vip: is missing")
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout/2)
+	defer cancel()
+	peers, err := s.announcer.Offered(ctx, addr)
+	if err != nil {
+		refuse(w, http.StatusConflict, err)
+		return
+	}
+	o := Offered{Peers: []string{}}
+	for _, p := range peers {
+		o.Peers = append(o.Peers, p.String())
+	}
+	answer(w, http.StatusOK, o)
 }
 
 func (s *Server) plan(w http.ResponseWriter, r *http.Request) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,7 +78,19 @@ restarts and reloads. The announcer listens to root, and to its own user.`,
 			if i < 0 {
 				return fmt.Errorf("%.60q is no VIP of this host; see plasmactl vip list", args[0])
 			}
-			return show(cmd, s, s.Status.VIPs[i:i+1])
+			if err := show(cmd, s, s.Status.VIPs[i:i+1]); err != nil || format == outputJSON || !s.Status.VIPs[i].Announced {
+				return err
+			}
+			offered, err := control.NewClient(socket).Offered(cmd.Context(), args[0])
+			text := "no router"
+			if len(offered.Peers) > 0 {
+				text = strings.Join(offered.Peers, ", ")
+			}
+			if err != nil {
+				text = "routers that are not known: " + err.Error()
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "\noffered to "+text)
+			return err
 		},
 	})
 	var reason string
