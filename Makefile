@@ -24,6 +24,12 @@ demo: ## the whole way, from Nix to BGP route, on this machine (ARGS=--keep goes
 	@$(MAKE) --no-print-directory build
 	@bin/plasmactl demo --override-input plasmacloud=path:$(CURDIR) $(ARGS)
 
+.PHONY: lab
+lab: ## a cluster of real daemons in network namespaces, checked (ARGS="--flake DIR SCENARIO...")
+	@.ci/install nix=nix-bin git=git ip=iproute2 unshare=util-linux gobgpd=gobgpd bird=bird2 vtysh=frr nft=nftables
+	@$(MAKE) --no-print-directory build
+	@bin/plasmactl lab run --override-input plasmacloud=path:$(CURDIR) $(ARGS)
+
 .PHONY: test
 test: test-deps test-nix test-go ## all tests; installs what they need
 

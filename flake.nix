@@ -123,9 +123,12 @@
             pkgs.etcd
             pkgs.frr
             pkgs.git
+            pkgs.gobgp
+            pkgs.gobgpd
             pkgs.gnumake
             pkgs.go
             pkgs.iproute2
+            pkgs.nftables
             pkgs.nix
             pkgs.nixfmt-tree
             pkgs.openvswitch

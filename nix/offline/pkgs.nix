@@ -42,6 +42,7 @@ let
       "gobgp"
       "iproute2"
       "jq"
+      "nftables"
       "nix"
       "nixfmt"
       "nixfmt-tree"
