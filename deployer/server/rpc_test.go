@@ -612,3 +612,48 @@ func TestRPCDeadline(t *testing.T) {
 		}
 	}
 }
+
+// TestCallsAreBounded: many requests on one connection of HTTP/2, slow ones of REST too,
+// do not become any number of them at work, and HTTP/1.1 is served beside them.
+func TestCallsAreBounded(t *testing.T) {
+	t.Parallel()
+	slow := &slowStore{Store: file(t)}
+	r := begin(t, slow, server.Config{MaxConcurrent: 2, MaxWait: 20 * time.Second}, 1, false) // so 8 calls
+	slow.gate = make(chan struct{})
+	h2 := r.transport(true)
+	codes := make(chan int, 20)
+	for range 20 {
+		go func() {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+api.PathNodes+"/node01", nil)
+			if err != nil {
+				t.Error(err)
+			}
+			response, err := h2.Do(request)
+			if err != nil {
+				t.Error(err)
+				codes <- 0
+				return
+			}
+			response.Body.Close()
+			codes <- response.StatusCode
+		}()
+	}
+	for range 12 {
+		if code := <-codes; code != http.StatusServiceUnavailable {
+			t.Errorf("one too many: %d", code)
+		}
+	}
+	_, err := r.client(true, connect.WithGRPC()).GetHealth(t.Context(), &deployerv1.GetHealthRequest{})
+	wantProblem(t, "a call more", err, connect.CodeUnavailable, api.CodeBusy)
+	if response, err := r.transport(false).Get(r.url + api.PathOpenAPI); err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("%v, %v", response, err)
+	} else {
+		response.Body.Close()
+	}
+	close(slow.gate)
+	for range 8 {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("one of those that waited: %d", code)
+		}
+	}
+}

@@ -63,7 +63,7 @@ type server struct {
 	statuses  lists
 	fleet     fleet
 	listPages chan struct{} // one for each page of nodes in memory
-	calls     chan struct{} // one for each call over gRPC and Connect
+	calls     chan struct{} // one for each call over gRPC and Connect, and request over HTTP/2
 	rpc       http.Handler
 	failures  deployer.LogBudget // of requests that failed
 	watchers  chan struct{}      // one for each stream of events
@@ -105,6 +105,15 @@ func New(cfg Config) http.Handler {
 		if isRPC(r.URL.Path) {
 			s.rpc.ServeHTTP(w, r)
 			return
+		}
+		if r.ProtoMajor > 1 { // a connection has many requests, so that their number is no bound
+			select {
+			case s.calls <- struct{}{}:
+				defer func() { <-s.calls }()
+			default:
+				s.write(w, busy())
+				return
+			}
 		}
 		begin := time.Now()
 		path, handle := s.route(r.URL.Path)
