@@ -15,9 +15,9 @@ import (
 func benchAnnounce(ctx context.Context, b *bench) ([]figure, error) {
 	var figures []figure
 	for _, vips := range b.vips {
-		contestants := []contestant{ours("v4", "none"), ours("v3", "none"), ours("v4", "route"), bird, frrNetworks, exaBGP}
+		contestants := []contestant{ours("v4", "none", false), ours("v3", "none", false), ours("v4", "route", false), bird, frrNetworks, exaBGP}
 		if vips <= 10_000 { // the kernel's time for addresses grows with their square
-			contestants = append(contestants, ours("v4", "address"), frrAddresses)
+			contestants = append(contestants, ours("v4", "address", false), frrAddresses)
 		}
 		var base time.Duration
 		for _, c := range contestants {

@@ -199,7 +199,7 @@ func (f *frrRuns) start() (err error) {
 // write writes what bgpd starts with.
 func (f *frrRuns) write(vips int) error {
 	var conf strings.Builder
-	fmt.Fprintf(&conf, "router bgp %d\n bgp router-id %s\n no bgp ebgp-requires-policy\n no bgp network import-check\n neighbor %[3]s remote-as %d\n neighbor %[3]s timers connect 1\n address-family ipv4 unicast\n",
+	fmt.Fprintf(&conf, "router bgp %d\n bgp router-id %s\n no bgp ebgp-requires-policy\n no bgp network import-check\n neighbor %[3]s remote-as %d\n neighbor %[3]s timers connect 1\n neighbor %[3]s graceful-restart-disable\n address-family ipv4 unicast\n",
 		nodeASN, nodeAddress, routerAddress, routerASN)
 	if f.byAddresses {
 		fmt.Fprint(&conf, "  redistribute connected route-map vips\n")

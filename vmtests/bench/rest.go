@@ -18,7 +18,7 @@ func benchRest(ctx context.Context, b *bench) ([]figure, error) {
 	var figures []figure
 	for _, vips := range b.vips {
 		var base usage
-		for _, c := range []contestant{ours("v4", "route"), frrNetworks, exaBGP} {
+		for _, c := range []contestant{ours("v4", "route", false), frrNetworks, exaBGP} {
 			var all usage
 			var texts []string
 			err := withBIRD(func(node *lab.Host, router lab.Router) error {
