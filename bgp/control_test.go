@@ -1,9 +1,11 @@
 package bgp_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +61,21 @@ func TestOperatorDrains(t *testing.T) {
 	expect(1, "the node is not drained", "vip", "undrain", "--node")
 
 	expect(0, "\noffered to 127.0.1.2\n", "vip", "show", v4a)
+	var shown struct {
+		Status  struct{ VIPs []struct{ Address string } }
+		Offered *struct{ Peers []string }
+	}
+	show := func() {
+		t.Helper()
+		out, _ := s.plasmactl("vip", "show", v4a, "-o", "json")
+		shown.Offered = nil
+		if err := json.Unmarshal([]byte(out), &shown); err != nil || len(shown.Status.VIPs) != 1 || shown.Status.VIPs[0].Address != v4a {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	if show(); shown.Offered == nil || !slices.Equal(shown.Offered.Peers, []string{"127.0.1.2"}) {
+		t.Errorf("as JSON it is offered to %v", shown.Offered)
+	}
 	removed := s.removals()
 	expect(0, v4a+" is drained\n", "vip", "drain", v4a, "--reason", "backend is rebuilt")
 	s.waitRoutes(v6a)
@@ -69,6 +86,9 @@ func TestOperatorDrains(t *testing.T) {
 		}
 		return nil
 	})
+	if show(); shown.Offered != nil {
+		t.Errorf("not announced, and as JSON offered to %v", shown.Offered)
+	}
 	expect(0, `"cause": "drained"`, "vip", "list", "-o", "json")
 	s.crash()
 	s.start()

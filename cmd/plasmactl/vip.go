@@ -43,13 +43,6 @@ restarts and reloads. The announcer listens to root, and to its own user.`,
 	}
 	registerSocket(cmd, &socket)
 	format.register(cmd)
-	show := func(cmd *cobra.Command, s control.State, vips []metrics.VIP) error {
-		if format == outputJSON {
-			s.Status.VIPs = vips
-			return printJSON(cmd.OutOrStdout(), s)
-		}
-		return printVIPs(cmd.OutOrStdout(), s, vips)
-	}
 	cmd.AddCommand(&cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
@@ -61,14 +54,18 @@ restarts and reloads. The announcer listens to root, and to its own user.`,
 			if err != nil {
 				return err
 			}
-			return show(cmd, s, s.Status.VIPs)
+			if format == outputJSON {
+				return printJSON(cmd.OutOrStdout(), s)
+			}
+			return printVIPs(cmd.OutOrStdout(), s, s.Status.VIPs)
 		},
 	})
 	cmd.AddCommand(&cobra.Command{
-		Use:     "show VIP",
-		Short:   "Show one VIP",
-		Example: `  plasmactl vip show 203.0.113.10`,
-		Args:    cobra.ExactArgs(1),
+		Use:   "show VIP",
+		Short: "Show one VIP",
+		Example: `  plasmactl vip show 203.0.113.10
+  plasmactl vip show 203.0.113.10 -o json | jq -r '.offered.peers[]'`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := control.NewClient(socket).State(cmd.Context())
 			if err != nil {
@@ -78,18 +75,24 @@ restarts and reloads. The announcer listens to root, and to its own user.`,
 			if i < 0 {
 				return fmt.Errorf("%.60q is no VIP of this host; see plasmactl vip list", args[0])
 			}
-			if err := show(cmd, s, s.Status.VIPs[i:i+1]); err != nil || format == outputJSON || !s.Status.VIPs[i].Announced {
+			one := s.Status.VIPs[i]
+			s.Status.VIPs = []metrics.VIP{one}
+			shown := shownVIP{State: s}
+			if one.Announced {
+				offered, err := control.NewClient(socket).Offered(cmd.Context(), one.Address)
+				if err != nil {
+					shown.OfferedError = err.Error()
+				} else {
+					shown.Offered = &offered
+				}
+			}
+			if format == outputJSON {
+				return printJSON(cmd.OutOrStdout(), shown)
+			}
+			if err := printVIPs(cmd.OutOrStdout(), s, s.Status.VIPs); err != nil || !one.Announced {
 				return err
 			}
-			offered, err := control.NewClient(socket).Offered(cmd.Context(), args[0])
-			text := "no router"
-			if len(offered.Peers) > 0 {
-				text = strings.Join(offered.Peers, ", ")
-			}
-			if err != nil {
-				text = "routers that are not known: " + err.Error()
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), "\noffered to "+text)
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "\noffered to "+shown.routers())
 			return err
 		},
 	})
@@ -141,6 +144,26 @@ node's is taken back, and the other way round.`,
 	undrain.Flags().BoolVar(&undrainNode, "node", false, "the order about all VIPs of this host")
 	cmd.AddCommand(drain, undrain, vipEventsCommand(&socket, &format))
 	return cmd
+}
+
+// shownVIP is what vip show prints as JSON: the state with the one VIP alone, and where
+// that is announced, who has its path on offer, or why that is not known.
+type shownVIP struct {
+	control.State
+	Offered      *control.Offered `json:"offered"`
+	OfferedError string           `json:"offered_error,omitempty"`
+}
+
+// routers says in words to whom the path is offered.
+func (s shownVIP) routers() string {
+	switch {
+	case s.Offered == nil:
+		return "routers that are not known: " + s.OfferedError
+	case len(s.Offered.Peers) == 0:
+		return "no router"
+	default:
+		return strings.Join(s.Offered.Peers, ", ")
+	}
 }
 
 // order is about a VIP or about the node.
