@@ -42,6 +42,7 @@ test-deps:
 		/usr/share/OVMF/OVMF_CODE.fd=ovmf /usr/lib/grub/i386-pc/linux.mod=grub-pc-bin \
 		/usr/lib/grub/x86_64-efi/linux.mod=grub-efi-amd64-bin
 	@.ci/guest .cache/guest
+	@.ci/userland .cache/userland
 
 .PHONY: test-go
 test-go: ## Go tests: units, and integration with real daemons (root, or a user namespace)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -21,37 +22,102 @@ var drivers = []string{"virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio
 // Image is a small live system: a kernel, busybox, and phone-home.
 type Image struct {
 	Guest     string            // folder with a kernel and its modules, as .ci/guest unpacks them
-	PhoneHome string            // the static program
-	Script    string            // what runs once there is a network, a shell script
+	PhoneHome string            // the static program; "": none
+	Script    string            // what runs once there is a network by DHCP, a shell script
+	Init      string            // what runs in the place of DHCP and Script
+	Modules   []string          // of the kernel, beside those of a network card
 	Files     map[string]string // further files, by absolute path, for root alone
 }
 
 // Build makes dir/kernel, dir/initrd and dir/small.iso, which boots through BIOS and UEFI.
 func (i Image) Build(dir string) error {
-	root := filepath.Join(dir, "root")
-	if err := i.fill(root); err != nil {
+	if err := i.Initrd(dir); err != nil {
 		return err
 	}
 	boot := filepath.Join(dir, "iso", "boot")
 	if err := os.MkdirAll(filepath.Join(boot, "grub"), 0o755); err != nil {
 		return err
 	}
+	if err := os.WriteFile(filepath.Join(boot, "grub", "grub.cfg"), []byte(menu), 0o600); err != nil {
+		return err
+	}
+	return run([][]string{
+		{"cp", filepath.Join(dir, "kernel"), filepath.Join(dir, "initrd"), boot},
+		{"grub-mkrescue", "-o", filepath.Join(dir, "small.iso"), "--compress=no", "--fonts=", "--locales=", "--themes=",
+			"--install-modules=linux linux16 normal iso9660 serial terminal echo test", filepath.Join(dir, "iso")},
+	})
+}
+
+// Initrd makes dir/kernel and dir/initrd.
+func (i Image) Initrd(dir string) error {
+	root := filepath.Join(dir, "root")
+	if err := i.fill(root); err != nil {
+		return err
+	}
 	kernel, err := one(filepath.Join(i.Guest, "boot", "vmlinuz-*"))
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(boot, "grub", "grub.cfg"), []byte(menu), 0o600); err != nil {
-		return err
-	}
-	for _, step := range [][]string{
+	return run([][]string{
 		{"cp", kernel, filepath.Join(dir, "kernel")},
 		{"sh", "-c", fmt.Sprintf("cd %s && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -1 > %s/initrd", root, dir)},
-		{"cp", filepath.Join(dir, "kernel"), filepath.Join(dir, "initrd"), boot},
-		{"grub-mkrescue", "-o", filepath.Join(dir, "small.iso"), "--compress=no", "--fonts=", "--locales=", "--themes=",
-			"--install-modules=linux linux16 normal iso9660 serial terminal echo test", filepath.Join(dir, "iso")},
-	} {
+	})
+}
+
+func run(steps [][]string) error {
+	for _, step := range steps {
 		if out, err := exec.Command(step[0], step[1:]...).CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s", step[0], err, out)
+		}
+	}
+	return nil
+}
+
+func (i Image) fill(root string) error {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		return fmt.Errorf("an image needs Debian's package busybox-static: %w", err)
+	}
+	files := map[string]string{"/bin/busybox": busybox}
+	if i.PhoneHome != "" {
+		files["/bin/plasmacloud-phone-home"] = i.PhoneHome
+	}
+	modules := slices.Concat(drivers, i.Modules)
+	for _, name := range modules {
+		found, err := module(i.Guest, name)
+		if err != nil {
+			return err
+		}
+		files["/modules/"+name+".ko"] = found
+	}
+	for to, from := range files {
+		data, err := os.ReadFile(from)
+		if err == nil {
+			err = put(root, to, data, 0o755)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	texts := map[string]string{"/modules/order": strings.Join(modules, "\n") + "\n", "/script": i.Script}
+	if i.Init != "" {
+		texts["/own-init"] = i.Init
+	}
+	for name, to := range map[string]string{"init": "/init", "dhcp-lease": "/bin/dhcp-lease"} {
+		data, err := scripts.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		texts[to] = string(data)
+	}
+	for to, text := range texts {
+		if err := put(root, to, []byte(text), 0o755); err != nil {
+			return err
+		}
+	}
+	for to, text := range i.Files {
+		if err := put(root, to, []byte(text), 0o600); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -83,49 +149,6 @@ const (
 	userspaceMark = "userspace after "
 	networkMark   = "network after "
 )
-
-func (i Image) fill(root string) error {
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		return fmt.Errorf("an image needs Debian's package busybox-static: %w", err)
-	}
-	files := map[string]string{"/bin/busybox": busybox, "/bin/plasmacloud-phone-home": i.PhoneHome}
-	for _, name := range drivers {
-		found, err := module(i.Guest, name)
-		if err != nil {
-			return err
-		}
-		files["/modules/"+name+".ko"] = found
-	}
-	for to, from := range files {
-		data, err := os.ReadFile(from)
-		if err == nil {
-			err = put(root, to, data, 0o755)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	texts := map[string]string{"/modules/order": strings.Join(drivers, "\n") + "\n", "/script": i.Script}
-	for name, to := range map[string]string{"init": "/init", "dhcp-lease": "/bin/dhcp-lease"} {
-		data, err := scripts.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		texts[to] = string(data)
-	}
-	for to, text := range texts {
-		if err := put(root, to, []byte(text), 0o755); err != nil {
-			return err
-		}
-	}
-	for to, text := range i.Files {
-		if err := put(root, to, []byte(text), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 func put(root, name string, data []byte, mode os.FileMode) error {
 	path := filepath.Join(root, name)

@@ -31,6 +31,9 @@ type Config struct {
 
 	Disk string // file of a raw disk; "": none
 
+	// Switch is the bridge of the host that the network card is at; "": user networking.
+	Switch string
+
 	// HostAddress is where the machine reaches 127.0.0.1 of the namespace: an IPv4
 	// address in whose /24 it is, by DHCP. "": 10.0.2.2.
 	HostAddress string
@@ -54,7 +57,14 @@ func Start(ctx context.Context, h *lab.Host, cfg Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	args, err := cfg.args(accel, h.Dir)
+	tap := ""
+	if cfg.Switch != "" {
+		tap = fmt.Sprintf("vm-%.12s", cfg.Name)
+		if err := h.Batch("tuntap add dev "+tap+" mode tap", "link set "+tap+" up master "+cfg.Switch); err != nil {
+			return nil, err
+		}
+	}
+	args, err := cfg.args(accel, h.Dir, tap)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +76,7 @@ func Start(ctx context.Context, h *lab.Host, cfg Config) (*Machine, error) {
 	return &Machine{Name: cfg.Name, process: process, started: started}, nil
 }
 
-func (c Config) args(accel, dir string) ([]string, error) {
+func (c Config) args(accel, dir, tap string) ([]string, error) {
 	memory := c.Memory
 	if memory == 0 {
 		memory = 256
@@ -75,18 +85,20 @@ func (c Config) args(accel, dir string) ([]string, error) {
 	args := []string{"-accel", accel, "-machine", "q35", "-m", fmt.Sprint(memory), "-nodefaults", "-no-user-config",
 		"-display", "none", "-serial", "stdio", "-no-reboot"}
 	network := "user,id=net0"
-	if c.HostAddress != "" {
+	if c.Switch != "" {
+		network = "tap,id=net0,script=no,downscript=no,ifname=" + tap
+	} else if c.HostAddress != "" {
 		host, err := netip.ParseAddr(c.HostAddress)
 		if err != nil || !host.Is4() {
 			return nil, fmt.Errorf("HostAddress %q: want an IPv4 address", c.HostAddress)
 		}
-		net := netip.PrefixFrom(host, 24).Masked()
+		network24 := netip.PrefixFrom(host, 24).Masked()
 		guest, names := "100", "101"
 		if last := host.As4()[3]; last == 100 || last == 101 {
 			guest, names = "110", "111"
 		}
-		first, _, _ := strings.Cut(net.Addr().String()+"/", "0/")
-		network += fmt.Sprintf(",net=%s,host=%s,dhcpstart=%s%s,dns=%s%s", net, host, first, guest, first, names)
+		first, _, _ := strings.Cut(network24.Addr().String()+"/", "0/")
+		network += fmt.Sprintf(",net=%s,host=%s,dhcpstart=%s%s,dns=%s%s", network24, host, first, guest, first, names)
 	}
 	args = append(args, "-netdev", network)
 	card := "virtio-net-pci,netdev=net0,romfile="
