@@ -31,6 +31,7 @@ const (
 	CodeOperatorTokenExpired  = "operator_token_expired"
 	CodeOperatorRole          = "operator_role"
 	CodeOperatorsUnknown      = "operators_unknown"
+	CodeCrossOrigin           = "cross_origin" // an order of another site's page, with an operator's certificate
 )
 
 // Problem is the body of an error answer.

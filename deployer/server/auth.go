@@ -104,6 +104,11 @@ func (s *server) who(r *http.Request, role tokens.Role) (deployer.Operator, *ans
 			return by, no(http.StatusUnauthorized, api.CodeOperatorTokenRequired, "An operator's token is needed",
 				"send one of the deployer's operators' tokens as Authorization: Bearer TOKEN; plasmactl has --token-file, or --cert-file for an operator's certificate")
 		}
+		// A browser shows the certificate to us for any page that asks it to.
+		if s.ui.cross.Check(r) != nil {
+			return logged(http.StatusForbidden, api.CodeCrossOrigin, "From another site",
+				"this order was sent by another site's page, of which the operator whose certificate came with it may know nothing")
+		}
 	case s.operators.exhausted(r, s.cfg.Now()):
 		a := tooManyAttempts()
 		return by, &a

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -128,8 +129,6 @@ func TestClientCA(t *testing.T) {
 	wantError(t, "a stranger's", ask(t, address, api.TLSFiles{CA: ca.File, Cert: own, Key: ownKey}), "certificate")
 }
 
-// TestRenewal: a renewed certificate is used without a signal, and one that cannot
-// be used leaves the old one, with one line in the log.
 // TestOperatorCertificates: who shows a certificate with an operator's name needs no
 // token, and has the role that the file gives that name.
 func TestOperatorCertificates(t *testing.T) {
@@ -183,6 +182,62 @@ func TestOperatorCertificates(t *testing.T) {
 	}
 }
 
+// TestOrdersOfOtherSites: a browser shows an operator's certificate to whatever page asks
+// it to, so an order that another site's page sends is none of the operator's. A token
+// goes with nothing that a page of another site can send.
+func TestOrdersOfOtherSites(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t)
+	g.cfg.Operators = g.file(tokens.Operators, "bob certificate role=admin")
+	g.cfg.Metrics = nil
+	ca, clients := certtest.New(t), certtest.New(t)
+	cert, key := ca.Issue("deployer")
+	certificate, err := LoadCertificate(TLSFiles{Cert: cert, Key: key, ClientCA: clients.File, ClientAuth: ClientAuthOptional}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := serveOver(t, certificate, New(g.cfg))
+	files := api.TLSFiles{CA: ca.File}
+	files.Cert, files.Key = clients.Issue("bob")
+	transport, err := files.Transport()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer transport.(*http.Transport).CloseIdleConnections()
+	for _, test := range []struct {
+		method, path string
+		header       map[string]string
+		want         int
+	}{
+		{http.MethodPost, "/nodes/node01/decommission", map[string]string{"Sec-Fetch-Site": "cross-site"}, http.StatusForbidden},
+		{http.MethodPost, "/nodes/node01/decommission", map[string]string{"Sec-Fetch-Site": "same-site"}, http.StatusForbidden},
+		{http.MethodPost, "/nodes/node01/decommission", map[string]string{"Origin": "https://elsewhere.example"}, http.StatusForbidden},
+		{http.MethodDelete, "/tokens/row2", map[string]string{"Sec-Fetch-Site": "cross-site"}, http.StatusForbidden},
+		{http.MethodGet, "/nodes/node01", map[string]string{"Sec-Fetch-Site": "cross-site"}, http.StatusOK}, // the page cannot read it
+		{http.MethodPost, "/nodes/node01/hold", map[string]string{"Sec-Fetch-Site": "same-origin"}, http.StatusOK},
+		{http.MethodPost, "/nodes/node01/hold", nil, http.StatusOK}, // no browser
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), test.method, "https://"+address+"/api/v1"+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range test.header {
+			request.Header.Set(name, value)
+		}
+		answer, err := (&http.Client{Transport: transport}).Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
+		if answer.StatusCode != test.want || test.want == http.StatusForbidden && !strings.Contains(string(text), `"cross_origin"`) {
+			t.Errorf("%s %s %v: %d %s", test.method, test.path, test.header, answer.StatusCode, text)
+		}
+	}
+}
+
+// TestRenewal: a renewed certificate is used without a signal, and one that cannot
+// be used leaves the old one, with one line in the log.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
 	ca := certtest.New(t)
