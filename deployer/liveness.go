@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/centra/plasmacloud/deployer/node"
@@ -122,8 +123,35 @@ func (r *Registry) recount(nodes []node.Node) {
 	}
 }
 
+// stayAwake notices that this process did not run for a while, as when its machine was
+// suspended, or that the clock was set forward. Nobody was heard in that time, so silence
+// counts only from then on. It waits for nothing else: a slow store is no sleep.
+func (r *Registry) stayAwake(ctx context.Context) {
+	// With less than this a node that spoke in time is not offline.
+	gap := max((r.cfg.OfflineAfter-r.cfg.HeartbeatInterval)/2, 2*time.Second)
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	last := r.cfg.Now().Round(0)
+	for {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+		now := r.cfg.Now().Round(0)
+		if away := now.Sub(last); away > gap {
+			r.listeningSince.Store(&now)
+			r.cfg.Logger.WarnContext(ctx, "did not run, or the clock was set forward", "for", away.Truncate(time.Second))
+		}
+		last = now
+	}
+}
+
 // Run ticks and flushes until ctx ends, then flushes once more.
 func (r *Registry) Run(ctx context.Context) error {
+	var awake sync.WaitGroup
+	awake.Go(func() { r.stayAwake(ctx) })
+	defer awake.Wait()
 	every := min(max(r.cfg.ProvisioningTimeout/20, time.Second), 10*time.Second)
 	tick, flush, look := time.NewTicker(every), time.NewTicker(r.cfg.FlushInterval), time.NewTicker(vipLook)
 	defer tick.Stop()

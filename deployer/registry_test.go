@@ -79,6 +79,73 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestDeadlineWhileAway: a deadline that passed while nobody listened is judged once the
+// node has had the time to speak, so that one which was ready long ago is not Failed first.
+func TestDeadlineWhileAway(t *testing.T) {
+	w := newWorld(t)
+	w.declare(declared("node01", "node02")...)
+	w.says("node01", report(node.PhaseBooted))
+	w.says("node02", report(node.PhaseBooted))
+	w.clock.add(time.Hour)
+	w.restart()
+	w.clock.add(10 * time.Second)
+	w.tick()
+	w.says("node01", report(node.PhaseReady))
+	v := w.node("node01")
+	if last := v.History[len(v.History)-1]; v.State != node.Active || last.From != node.Provisioning {
+		t.Errorf("it became %s from %s", v.State, last.From)
+	}
+	w.clock.add(21 * time.Second)
+	w.tick()
+	if v := w.node("node02"); v.State != node.Failed || !strings.HasPrefix(v.LastError.Message, "not ready within 30m0s") {
+		t.Errorf("the one that says nothing is %s, %+v", v.State, v.LastError)
+	}
+}
+
+// TestAsleep: a deployer that did not run for a while, or whose clock was set forward, has
+// not heard anybody meanwhile, and takes that for no silence.
+func TestAsleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead atomic.Int64
+		w := newWorld(t, func(c *deployer.Config) {
+			c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		})
+		w.declare(declared("node01", "coming")...)
+		w.says("node01", report(node.PhaseReady))
+		w.says("coming", report(node.PhaseBooted))
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- w.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		ahead.Store(int64(24 * time.Hour))
+		time.Sleep(2 * time.Second)
+		if v := w.node("node01"); v.Reachability != node.Unknown {
+			t.Errorf("a day later: %s", v.Reachability)
+		}
+		other := report(node.PhaseReady)
+		other.MachineID = machineB
+		w.refused("node01", other, node.CodeMachineConflict)
+		time.Sleep(10 * time.Second)
+		if v := w.node("coming"); v.State != node.Provisioning {
+			t.Errorf("it had no time to speak, and is %s", v.State)
+		}
+		time.Sleep(31 * time.Second)
+		if v := w.node("node01"); v.Reachability != node.Offline {
+			t.Errorf("silent for as long as it may: %s", v.Reachability)
+		}
+		if v := w.node("coming"); v.State != node.Failed {
+			t.Errorf("past its deadline: %s", v.State)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if err := w.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestClockSetBack: what a clock wrote that was ten years ahead holds nothing up
 // once it is right.
 func TestClockSetBack(t *testing.T) {

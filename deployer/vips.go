@@ -85,6 +85,9 @@ func (r *Registry) VIPsOf(views []View) []VIP {
 		all[d.VIP] = of
 	}
 	for _, v := range views {
+		if v.Waiting { // what a machine says that is not the node yet counts for nothing
+			continue
+		}
 		says := func(vip, state, reason string) {
 			if all[vip] == nil {
 				all[vip] = &gathered{VIP: VIP{VIP: vip}, at: map[string]int{}}
@@ -110,7 +113,10 @@ func (r *Registry) VIPsOf(views []View) []VIP {
 		for i := range v.Nodes {
 			if at, ok := known[v.Nodes[i].ID]; ok {
 				v.Nodes[i].Reachability = at.Reachability
-				v.Nodes[i].heard, v.Nodes[i].cut = !at.LastSeen.IsZero(), at.VIPsLeftOut > 0
+				v.Nodes[i].heard, v.Nodes[i].cut = !at.LastSeen.IsZero(), at.VIPsLeftOut > 0 && !at.Waiting
+				if at.Waiting {
+					v.Nodes[i].Reason = "its machine waits for an operator's approval"
+				}
 			}
 		}
 		slices.SortFunc(v.Nodes, func(a, b VIPNode) int { return cmp.Compare(a.ID, b.ID) })

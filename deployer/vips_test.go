@@ -280,3 +280,19 @@ func TestVIPEventsOfSeveralDeployers(t *testing.T) {
 	want += "\n203.0.113.10/32 vip_announced announced by node01"
 	same(t, "by the second again", w.vipEvents(), want)
 }
+
+// TestVIPsOfWhoWaits: a machine that nobody has approved is not the node, so its word that
+// it announces a VIP hides from nobody that no node does.
+func TestVIPsOfWhoWaits(t *testing.T) {
+	w := newWorld(t, func(c *deployer.Config) { c.Approval = node.ApproveAll })
+	w.declare(declared("node01")...)
+	w.declareVIPs(deployer.VIPDeclaration{VIP: vip1, Nodes: []string{"node01"}})
+	speaking := map[string]node.Report{"node01": announces(machineA, vip1)}
+	w.passes(40*time.Second, speaking)
+	same(t, "not approved", w.vips(), "203.0.113.10/32 unannounced 0: node01 its machine waits for an operator's approval;")
+	if _, err := w.Operate(t.Context(), "node01", node.EventApprove, deployer.Operator{Name: "alice"}, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.passes(10*time.Second, speaking)
+	same(t, "approved", w.vips(), "203.0.113.10/32 announced 1: node01 announced;")
+}

@@ -344,8 +344,10 @@ func (n VIPNode) Why() string {
 		return "is offline"
 	case n.State == "" && n.Reachability == node.Unknown:
 		return "has not been heard"
-	case n.State == "":
+	case n.State == "" && reason == "":
 		return "says nothing of it"
+	case n.State == "":
+		return reason
 	case reason == "":
 		return n.State
 	default:

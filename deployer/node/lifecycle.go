@@ -261,6 +261,10 @@ func (c *change) tick(next Next) {
 	if c.now.Before(n.Deadline) {
 		return
 	}
+	// Who came up before this deployer listened may have said ready to nobody.
+	if n.Since.Before(c.ListeningSince) && c.now.Sub(c.ListeningSince) <= c.silence(*n) {
+		return
+	}
 	said := "said nothing"
 	if n.Phase != "" {
 		said = "last said " + string(n.Phase)
