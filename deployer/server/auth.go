@@ -185,7 +185,7 @@ func newGuesses() *guesses {
 func (g *guesses) exhausted(r *http.Request, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	left := g.until[network(r)].Sub(now)
+	left := g.until[network(r.RemoteAddr)].Sub(now)
 	// More than there can be: the clock was set back.
 	return left > (guessBurst-1)*guessRefill && left <= guessBurst*guessRefill
 }
@@ -193,7 +193,7 @@ func (g *guesses) exhausted(r *http.Request, now time.Time) bool {
 func (g *guesses) failed(r *http.Request, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	from := network(r)
+	from := network(r.RemoteAddr)
 	until, most := g.until[from].Add(guessRefill), now.Add(guessBurst*guessRefill)
 	if least := now.Add(guessRefill); until.Before(least) {
 		until = least
@@ -222,8 +222,9 @@ func (g *guesses) forget(now time.Time) {
 	}
 }
 
-func network(r *http.Request) netip.Prefix {
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+// network is what counts as one sender: an address, of IPv6 a /64.
+func network(address string) netip.Prefix {
+	remote, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return netip.Prefix{}
 	}

@@ -8,9 +8,11 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -54,9 +56,68 @@ func NewHTTP(h http.Handler) *http.Server {
 	}
 }
 
+// maxFromOne is how many of them one address may have, of IPv6 one /64, so that nobody
+// alone shuts out all others. A whole fleet may be behind one address, so it is most.
+const maxFromOne = maxConnections * 3 / 4
+
 // LimitListener lets no more connections in than the server should hold; more
-// wait in the kernel's queue.
-func LimitListener(l net.Listener) net.Listener { return netutil.LimitListener(l, maxConnections) }
+// wait in the kernel's queue. Those over the share of their address are closed.
+func LimitListener(l net.Listener) net.Listener { return limitListener(l, maxConnections, maxFromOne) }
+
+func limitListener(l net.Listener, all, fromOne int) net.Listener {
+	return &sharedListener{Listener: netutil.LimitListener(l, all), most: fromOne, open: map[netip.Prefix]int{}}
+}
+
+// sharedListener lets most connections in of each address.
+type sharedListener struct {
+	net.Listener
+	most int
+
+	mu   sync.Mutex
+	open map[netip.Prefix]int
+}
+
+func (l *sharedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from := network(conn.RemoteAddr().String())
+		if l.take(from) {
+			return &sharedConn{Conn: conn, release: sync.OnceFunc(func() { l.release(from) })}, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+func (l *sharedListener) take(from netip.Prefix) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[from] >= l.most {
+		return false
+	}
+	l.open[from]++
+	return true
+}
+
+func (l *sharedListener) release(from netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[from]--; l.open[from] == 0 {
+		delete(l.open, from)
+	}
+}
+
+type sharedConn struct {
+	net.Conn
+	release func()
+}
+
+func (c *sharedConn) Close() error {
+	c.release()
+	return c.Conn.Close()
+}
 
 // only answers any other method with the one that is allowed.
 func only(method string, h handler) handler {

@@ -1,0 +1,50 @@
+package server
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// TestShareOfAnAddress: one address cannot take all connections.
+func TestShareOfAnAddress(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewHTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	go func() { _ = s.Serve(limitListener(listener, 8, 6)) }()
+	t.Cleanup(func() { _ = s.Close() })
+	served := func(from byte) (net.Conn, bool) {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, from)}}
+		conn, err := dialer.DialContext(t.Context(), "tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err == nil {
+			_ = answer.Body.Close()
+		}
+		return conn, err == nil
+	}
+	var held []net.Conn
+	for i := range 10 {
+		conn, ok := served(1)
+		if ok != (i < 6) {
+			t.Errorf("connection %d of one address: %v", i, ok)
+		}
+		held = append(held, conn)
+	}
+	if _, ok := served(2); !ok {
+		t.Error("another address is shut out")
+	}
+	_ = held[0].Close()
+	within(t, func() bool { _, ok := served(1); return ok }, "no place after one was given back")
+}
