@@ -75,7 +75,7 @@ func (r *Registry) Status(ctx context.Context) (Status, error) {
 			nowhere = append(nowhere, v.VIP)
 		}
 	}
-	warn(nowhere, "VIPs that no node announces")
+	warn(nowhere, map[bool]string{true: "VIP", false: "VIPs"}[len(nowhere) == 1]+" that no node announces")
 	warn(failed, "Failed")
 	warn(offline, "Active and offline")
 	warn(waiting, "waiting for an approval")

@@ -43,7 +43,7 @@ func TestStatus(t *testing.T) {
 		Held:         1, Waiting: 1, Undeclared: 1,
 		VIPs: map[node.VIPStatus]int{node.Unannounced: 1},
 		Warnings: []string{
-			"1 VIPs that no node announces: 203.0.113.10/32", "1 Failed: failed", "1 Active and offline: gone", "1 waiting for an approval: stranger",
+			"1 VIP that no node announces: 203.0.113.10/32", "1 Failed: failed", "1 Active and offline: gone", "1 waiting for an approval: stranger",
 			"1 with another configuration than the manifest expects: drifted", "1 decommissioned, and have not acknowledged it: sold",
 		},
 	}

@@ -43,7 +43,6 @@ goes on from. It takes the token of an admin.`,
 	deployer.register(cmd)
 	format.register(cmd)
 	cmd.Flags().StringVar(&after, "after", "", "begin behind the entry with this `CURSOR`")
-	_ = cmd.RegisterFlagCompletionFunc("after", cobra.NoFileCompletions)
 	return cmd
 }
 

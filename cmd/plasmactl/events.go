@@ -76,7 +76,6 @@ whose events are not all kept any more is an error.`,
 	_ = cmd.RegisterFlagCompletionFunc("node", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return deployer.completeNodes(cmd)
 	})
-	_ = cmd.RegisterFlagCompletionFunc("after", cobra.NoFileCompletions)
 	return cmd
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -33,10 +34,13 @@ runs the configuration that the cluster declares.`,
 
 	cmd.AddCommand(listCommand(&deployer, &format))
 	cmd.AddCommand(&cobra.Command{
-		Use:     "show NODE",
-		Short:   "Show one node with its history",
-		Example: `  plasmactl node show node01`,
-		Args:    cobra.ExactArgs(1),
+		Use:   "show NODE",
+		Short: "Show one node with its services, its VIPs and its history",
+		Long: `Shows one node: where it stands, how the services and VIPs are that it reported last,
+and its history.`,
+		Example: `  plasmactl node show node01
+  plasmactl node show node01 -o json | jq -r '.vip_states[]? | select(.state == "drained").vip'`,
+		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
@@ -157,19 +161,46 @@ func printNode(w io.Writer, n api.Node, now time.Time) error {
 	if n.ReportedIP != "" && n.ReportedIP != n.IP {
 		add("Reported IP:", n.ReportedIP)
 	}
-	add("VIPs:", strings.Join(n.VIPs, ", "))
 	if err := printTable(w, "", rows); err != nil {
 		return err
 	}
-	if len(n.History) == 0 {
-		return nil
+	return errors.Join(printServices(w, n), printVIPsOf(w, n), printHistory(w, n))
+}
+
+func printServices(w io.Writer, n api.Node) error {
+	var rows [][]any
+	for _, s := range n.Services {
+		rows = append(rows, []any{s.Name, serviceState(s), s.Reason})
 	}
-	rows = nil
+	return printSection(w, "SERVICE\tSTATE\tREASON", rows)
+}
+
+// printVIPsOf prints what the node said last of its VIPs, by address.
+func printVIPsOf(w io.Writer, n api.Node) error {
+	vips := slices.Clone(n.VIPStates)
+	for _, vip := range n.VIPs {
+		if !slices.ContainsFunc(n.VIPStates, func(s node.VIPState) bool { return s.VIP == vip }) {
+			vips = append(vips, node.VIPState{VIP: vip, State: node.VIPAnnounced})
+		}
+	}
+	slices.SortFunc(vips, func(a, b node.VIPState) int { return node.CompareVIPs(a.VIP, b.VIP) })
+	var rows [][]any
+	for _, v := range vips {
+		rows = append(rows, []any{v.VIP, vipState(v.State), v.Reason})
+	}
+	err := printSection(w, "VIP\tSTATE\tREASON", rows)
+	if err == nil && n.VIPsLeftOut > 0 {
+		_, err = fmt.Fprintf(w, "and %d more, for which its report had no room\n", n.VIPsLeftOut)
+	}
+	return err
+}
+
+func printHistory(w io.Writer, n api.Node) error {
+	var rows [][]any
 	for _, t := range n.History {
 		rows = append(rows, []any{t.At.Local().Format(time.DateTime), t.From, t.To, t.Event, t.By, t.Reason})
 	}
-	fmt.Fprintln(w)
-	return printTable(w, "WHEN\tFROM\tTO\tEVENT\tBY\tREASON", rows)
+	return printSection(w, "WHEN\tFROM\tTO\tEVENT\tBY\tREASON", rows)
 }
 
 // remark is what else is worth knowing of a node in one line.

@@ -24,7 +24,6 @@ func (s *selection) register(cmd *cobra.Command) {
 	flags.StringArrayVarP(&s.labels, "selector", "l", nil, "only nodes that are declared with this `LABEL=VALUE`, or with this LABEL; repeatable, all of them count")
 	flags.StringVar(&s.role, "role", "", "only nodes with this `ROLE`")
 	flags.StringVar(&s.state, "state", "", "only nodes in this `STATE`: Pending, Provisioning, Active, Failed or Decommissioned")
-	_ = cmd.RegisterFlagCompletionFunc("selector", cobra.NoFileCompletions)
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"control-plane", "worker"}, cobra.ShellCompDirectiveNoFileComp))
 	var states []string
 	for _, state := range node.States {

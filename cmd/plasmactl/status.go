@@ -15,20 +15,30 @@ import (
 func statusCommand() *cobra.Command {
 	var deployer deployerFlags
 	var format outputFormat
-	var live bool
+	var live, vips bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show the fleet at a glance",
-		Long: `Shows how many nodes there are in each state, how many are online and run what the cluster
-declares, which VIPs are announced, and what somebody should look after.`,
+		Short: "Show the fleet at a glance, or all VIPs with their nodes",
+		Long: `Shows how many nodes there are in each state, how many are online and run what
+the cluster declares, how many VIPs are announced, and what somebody should look
+after.
+
+With --vips it shows every VIP in place of that: which nodes announce it and are
+online, and of its other nodes what they say of it. Those that no node announces
+come first. What a VIP does on one node, "plasmactl node show" tells.`,
 		Example: `  plasmactl status
-  plasmactl status --watch`,
+  plasmactl status --watch
+  plasmactl status --vips
+  plasmactl status --vips -o json | jq -r '.vips[] | select(.status == "unannounced").vip'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := deployer.client()
 			if err != nil {
 				return err
 			}
 			draw := func(ctx context.Context, w io.Writer) (string, error) {
+				if vips {
+					return drawVIPs(ctx, w, c, format)
+				}
 				s, err := c.Status(ctx)
 				switch {
 				case err != nil:
@@ -48,6 +58,7 @@ declares, which VIPs are announced, and what somebody should look after.`,
 	}
 	deployer.register(cmd)
 	format.register(cmd)
+	cmd.Flags().BoolVar(&vips, "vips", false, "show every VIP with its nodes, in place of the fleet")
 	cmd.Flags().BoolVarP(&live, "watch", "w", false, "go on, and show what changes, until it is interrupted")
 	return cmd
 }
@@ -95,9 +106,5 @@ func printStatus(w io.Writer, url string, s api.Status) error {
 	for _, warning := range s.Warnings {
 		rows = append(rows, []any{styled{strings.TrimSpace(warning), yellow}})
 	}
-	if len(rows) == 0 {
-		return nil
-	}
-	fmt.Fprintln(w)
-	return printTable(w, "TO LOOK AFTER", rows)
+	return printSection(w, "TO LOOK AFTER", rows)
 }

@@ -67,6 +67,41 @@ func coloured[T node.State | node.Reachability | node.Config](value T) styled {
 	return styled{value, style}
 }
 
+func serviceState(s node.Service) styled {
+	switch {
+	case s.Active():
+		return styled{s.State, plain}
+	case s.State == "failed":
+		return styled{s.State, red}
+	default:
+		return styled{s.State, yellow}
+	}
+}
+
+// vipState is what a node says of a VIP as a cell.
+func vipState(state string) styled {
+	switch state {
+	case node.VIPAnnounced:
+		return styled{state, plain}
+	case node.VIPMissing:
+		return styled{state, red}
+	default:
+		return styled{state, yellow}
+	}
+}
+
+// vipStatus is whether a VIP is announced as a cell.
+func vipStatus(status node.VIPStatus) styled {
+	switch status {
+	case node.Announced:
+		return styled{status, green}
+	case node.Unannounced:
+		return styled{status, red}
+	default:
+		return styled{status, yellow}
+	}
+}
+
 const gap = 2 // blanks between columns
 
 // printTable writes rows of cells under a header, "" for none, columns aligned. A cell is
@@ -113,6 +148,15 @@ func printTable(w io.Writer, header string, rows [][]any) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// printSection is printTable behind an empty line, and nothing where there are no rows.
+func printSection(w io.Writer, header string, rows [][]any) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	return printTable(w, header, rows)
 }
 
 // columns is how wide each column is, together at most width; 0 is any.

@@ -29,10 +29,11 @@ import (
 // guardedCluster is a deployer with operators and four declared nodes, of which the first two are
 // in rack a1.
 type guardedCluster struct {
-	t      *testing.T
-	url    string
-	client *api.Client
-	flags  []string // of an admin
+	t        *testing.T
+	url      string
+	client   *api.Client
+	flags    []string // of an admin
+	registry *deployer.Registry
 }
 
 const adminToken = "admin-0123456789abcdef0123456789abcdef"
@@ -61,7 +62,7 @@ func newCluster4(t *testing.T) *guardedCluster {
 	t.Cleanup(web.Close)
 	client, err := api.NewClient(web.URL, 10*time.Second, http.DefaultTransport)
 	require.NoError(t, err)
-	return &guardedCluster{t, web.URL, client, []string{"--deployer-url", web.URL, "--token-file", token}}
+	return &guardedCluster{t, web.URL, client, []string{"--deployer-url", web.URL, "--token-file", token}, registry}
 }
 
 func (f *guardedCluster) says(id string, phase node.Phase) {

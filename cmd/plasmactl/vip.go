@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -39,14 +41,16 @@ func vipCommand() *cobra.Command {
 
 A VIP that is drained is withdrawn, and let go of after its drain delay, as if its
 check were down. An order to drain stands until it is taken back, also through
-restarts and reloads. The announcer listens to root, and to its own user.`,
+restarts and reloads. The announcer listens to root, and to its own user.
+
+The VIPs of all nodes, as the deployer knows them: plasmactl status --vips.`,
 	}
 	registerSocket(cmd, &socket)
 	format.register(cmd)
 	cmd.AddCommand(&cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
-		Short:   "List all VIPs",
+		Short:   "List all VIPs of this host",
 		Example: `  plasmactl vip list
   plasmactl vip list -o json | jq -r '.status.vips[] | select(.announced | not).address'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -62,10 +66,11 @@ restarts and reloads. The announcer listens to root, and to its own user.`,
 	})
 	cmd.AddCommand(&cobra.Command{
 		Use:   "show VIP",
-		Short: "Show one VIP",
+		Short: "Show one VIP of this host",
 		Example: `  plasmactl vip show 203.0.113.10
   plasmactl vip show 203.0.113.10 -o json | jq -r '.offered.peers[]'`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeVIPs(&socket),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := control.NewClient(socket).State(cmd.Context())
 			if err != nil {
@@ -103,7 +108,8 @@ restarts and reloads. The announcer listens to root, and to its own user.`,
 		Short: "Take a VIP, or all of this host's, out of service",
 		Example: `  plasmactl vip drain 203.0.113.10 --reason "backend is rebuilt"
   plasmactl vip drain --node --reason "new kernel"`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeVIPs(&socket),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := order(args, drainNode)
 			if err != nil {
@@ -128,7 +134,8 @@ restarts and reloads. The announcer listens to root, and to its own user.`,
 node's is taken back, and the other way round.`,
 		Example: `  plasmactl vip undrain 203.0.113.10
   plasmactl vip undrain --node`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeVIPs(&socket),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := order(args, undrainNode)
 			if err != nil {
@@ -163,6 +170,21 @@ func (s shownVIP) routers() string {
 		return "no router"
 	default:
 		return strings.Join(s.Offered.Peers, ", ")
+	}
+}
+
+// completeVIPs completes a VIP of this host. Completion has no place for an error.
+func completeVIPs(socket *string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) (vips []string, _ cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+			defer cancel()
+			s, _ := control.NewClient(*socket).State(ctx)
+			for _, v := range s.Status.VIPs {
+				vips = append(vips, v.Address)
+			}
+		}
+		return vips, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 

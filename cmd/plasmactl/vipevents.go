@@ -71,8 +71,9 @@ whose events are not all kept any more is an error, and so is a reader that is t
 	flags.BoolVarP(&follow, "follow", "f", false, "go on with what happens from now on, until it is interrupted")
 	flags.StringVar(&after, "after", "", "begin behind the event with this `CURSOR`")
 	flags.StringVar(&vip, "vip", "", "only the events of this `VIP`")
-	_ = cmd.RegisterFlagCompletionFunc("vip", cobra.NoFileCompletions)
-	_ = cmd.RegisterFlagCompletionFunc("after", cobra.NoFileCompletions)
+	_ = cmd.RegisterFlagCompletionFunc("vip", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return completeVIPs(socket)(cmd, nil, "")
+	})
 	return cmd
 }
 

@@ -4,9 +4,11 @@ package command
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 )
@@ -21,7 +23,25 @@ func Prepare(root *cobra.Command) *cobra.Command {
 	return root
 }
 
+// fileNames are the names of values of flags that the shell completes as files.
+var fileNames = []string{"FILE", "DIR", "FLAKE", "INPUT=REF", "EXECUTABLE", "PROGRAM", "SOCKET"}
+
+// completeNoFiles keeps the shell from offering files where none is wanted.
+func completeNoFiles(cmd *cobra.Command) {
+	if cmd.Args == nil && cmd.ValidArgsFunction == nil {
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	flags := func(f *pflag.Flag) {
+		if name, _ := pflag.UnquoteUsage(f); !slices.Contains(fileNames, name) {
+			_ = cmd.RegisterFlagCompletionFunc(f.Name, cobra.NoFileCompletions) // an error: it has one of its own
+		}
+	}
+	cmd.Flags().VisitAll(flags)
+	cmd.PersistentFlags().VisitAll(flags)
+}
+
 func checkArguments(cmd *cobra.Command) {
+	completeNoFiles(cmd)
 	check := cmd.Args
 	if check == nil {
 		check = cobra.NoArgs
