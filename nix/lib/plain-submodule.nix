@@ -1,22 +1,25 @@
 /*
-  A submodule of which a configuration has very many, such as the nodes of a
-  cluster:
+  types.submodule, made cheap for a configuration that has very many of them,
+  such as the nodes of a cluster:
 
     type = types.attrsOf (plainSubmodule { options = { ... }; });
 
-  It gives what types.submodule gives. That evaluates a module system and every
-  option anew for each of them; this merges only the options that somebody has
-  defined, and takes the defaults of all others from one evaluation. So a default
-  may depend neither on another option nor on the name.
+  types.submodule evaluates a module system, and every option, for each value.
+  This merges only the options that somebody has defined, and takes all others
+  from one evaluation without any definition. That is right only while a default
+  follows neither another option nor the name, which is why it takes options and
+  nothing else: there is no function of config or name, and no config.
 
-  Definitions that are not sets of its options (functions, mkIf around a group,
-  an option that does not exist) are left to types.submodule. So are all, where
-  another module declares further options.
+  Where definitions are more than sets of those options, types.submodule itself
+  merges them: functions and files, mkIf around a group, an option that does not
+  exist. It does so, too, for all values of an option that a second module
+  declares as well, since merging the two types gives a types.submodule.
 */
 { lib }:
 let
   inherit (lib) isOption mapAttrs;
 
+  # Whether each name in it is an option, or a group of such, below `options`.
   isPlain =
     options: value:
     lib.isAttrs value
@@ -46,11 +49,12 @@ let
         (lib.modules.evalOptionValue here option found).value
     ) options;
 
-  plainSubmodule =
+  # The module system gives the module back in a list, with its file.
+  ofModules =
     modules:
     let
       submodule = lib.types.submodule modules;
-      options = removeAttrs (lib.evalModules { modules = lib.toList modules; }).options [ "_module" ];
+      options = removeAttrs (lib.evalModules { inherit modules; }).options [ "_module" ];
     in
     submodule
     // {
@@ -61,7 +65,7 @@ let
           merge loc options (lib.reverseList defs)
         else
           submodule.merge loc defs;
-      substSubModules = plainSubmodule;
+      substSubModules = ofModules;
     };
 in
-plainSubmodule
+{ options }: ofModules [ { inherit options; } ]

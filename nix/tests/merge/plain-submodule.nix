@@ -96,6 +96,43 @@ let
         ];
       }
     ];
+    wholeMachines = [
+      {
+        m.a = lib.mkForce {
+          name = "a";
+          tags = [ "forced" ];
+        };
+        m."b.c" = lib.mkDefault {
+          name = "default";
+          tags = [ "lost" ];
+        };
+      }
+      {
+        m.a.tags = [ "lost" ];
+        m."b.c".name = "b";
+      }
+    ];
+    imported = [
+      {
+        imports = [
+          {
+            m.a.tags = [ "imported" ];
+            m.a.disk.parts.root = "imported";
+          }
+        ];
+        m.a.name = "a";
+        m.a.tags = [ "importing" ];
+        m.a.disk.parts.root = "importing";
+      }
+      { m.a.disk.parts.root = lib.mkBefore "before"; }
+    ];
+    emptyGroups = [
+      {
+        m.a.name = "a";
+        m.a.disk.parts = { };
+        m.a.parts = { };
+      }
+    ];
     # What types.submodule has to see to.
     inAGroup = [
       { m.a.name = "a"; }
@@ -117,6 +154,45 @@ let
           };
       }
       { m.a.tags = [ "x" ]; }
+    ];
+    files = [
+      { m.a = ../merge-parts/machine.nix; }
+      {
+        m.a.tags = [ "x" ];
+        m.b.name = "b";
+      }
+    ];
+    ofItsOwn = [
+      (
+        { config, ... }:
+        {
+          m.a.name = "a";
+          m.a.disk = lib.mkIf (config.m.a.name == "a") { device = "/dev/sdh"; };
+          m.b.name = lib.mkIf (config.m.a.name == "a") "b";
+        }
+      )
+    ];
+    ownOptions = [
+      {
+        m.a =
+          { config, ... }:
+          {
+            options.twice = mkOption { default = config.name + config.name; };
+            config.name = "a";
+          };
+      }
+      { m.b.name = "b"; }
+    ];
+    freeform = [
+      {
+        options.m = mkOption {
+          type = types.attrsOf (types.submodule { freeformType = types.attrsOf types.int; });
+        };
+      }
+      {
+        m.a.name = "a";
+        m.a.rack = 5;
+      }
     ];
     furtherOptions = [
       {
@@ -164,6 +240,7 @@ let
     in
     {
       inherit (result.config) m;
+      extended = (result.extendModules { modules = [ { m.a.tags = [ "more" ]; } ]; }).config.m.a;
       documented = map (o: o.name) (
         lib.filter (o: !o.internal) (lib.optionAttrSetToDocList { inherit (result.options) m; })
       );

@@ -1,0 +1,5 @@
+{ name, lib, ... }:
+{
+  name = "${name} of a file";
+  tags = lib.mkBefore [ "file" ];
+}
