@@ -75,11 +75,19 @@ type MachinesResult struct {
 	Machines map[string]Machine
 }
 
-// EvalMachines evaluates the cluster as [Evaluator.Eval] does, and the NixOS
+// EvalMachines is [Evaluator.EvalMachinesWith] without a further module.
+func (e *Evaluator) EvalMachines(ctx context.Context, ref string) (*MachinesResult, error) {
+	return e.EvalMachinesWith(ctx, ref, "")
+}
+
+// EvalMachinesWith evaluates the cluster as [Evaluator.Eval] does, and the NixOS
 // configuration of each of its nodes with it, in one evaluation. That takes
 // more time a node than the cluster's data alone. A machine that fails its own
 // assertions is an [AssertionError].
-func (e *Evaluator) EvalMachines(ctx context.Context, ref string) (*MachinesResult, error) {
+//
+// The module is the text of a further NixOS module of every node, which can name no
+// file by a relative path; "" is none. The cluster's own data does not see it.
+func (e *Evaluator) EvalMachinesWith(ctx context.Context, ref, module string) (*MachinesResult, error) {
 	flake, err := parseRef(ref)
 	if err != nil {
 		return nil, err
@@ -87,9 +95,9 @@ func (e *Evaluator) EvalMachines(ctx context.Context, ref string) (*MachinesResu
 	if !clusterName.MatchString(flake.fragment) {
 		return nil, fmt.Errorf("%q after '#' is no cluster name: want letters, digits, '-' and '_'", flake.fragment)
 	}
-	raw, result, err := e.eval(ctx, flake, "nixosConfigurations", "--apply", fmt.Sprintf("(%s) %q", machines.Function, flake.fragment))
+	raw, result, err := e.eval(ctx, flake, "nixosConfigurations", "--apply", machines.Apply(flake.fragment, module))
 	var evalErr *EvalError
-	if errors.As(err, &evalErr) {
+	if errors.As(err, &evalErr) && module == "" {
 		// What is wrong with the cluster is said better without its machines.
 		if _, plain := e.Eval(ctx, ref); plain != nil {
 			return nil, plain

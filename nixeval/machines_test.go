@@ -32,6 +32,20 @@ func TestEvalMachines(t *testing.T) {
 	assert.ErrorContains(t, err, "the flake has no cluster four-nodes; it has: three-nodes")
 }
 
+// A further module is in every node, and in nothing else: not in the ISO, nor in the manifest.
+func TestEvalMachinesWithAModule(t *testing.T) {
+	result, err := New(Config{Lib: LibOffline}).EvalMachinesWith(t.Context(), "..#three-nodes", `{ lib, ... }: {
+		options.nix-nos.bgp.peers = lib.mkOption { type = lib.types.attrsOf (lib.types.submodule { timers.hold = lib.mkForce 7; }); };
+	} # the end`)
+	require.NoError(t, err)
+	require.Len(t, result.Machines, 3)
+	for id, machine := range result.Machines {
+		assert.Equal(t, 7, machine.BGP.Peers["router1"].Hold, id)
+	}
+	_, err = New(Config{Lib: LibOffline}).EvalMachinesWith(t.Context(), "..#three-nodes", "{ nix-nos.none = 1; }")
+	assert.ErrorContains(t, err, "nix-nos.none")
+}
+
 // What NixOS says of one machine is the cluster's concern too.
 func TestEvalMachinesWithFailedAssertions(t *testing.T) {
 	repo, err := filepath.Abs("..")

@@ -21,7 +21,8 @@ type Evaluated struct {
 }
 
 // Evaluate evaluates clusters by name, each a module in the Nix language with
-// options plasmacloud.*, in one go. It needs no network.
+// options plasmacloud.*, or arguments of mkCluster with such modules; in one go. It
+// needs no network.
 func Evaluate(ctx context.Context, repo string, clusters map[string]string) (map[string]*Evaluated, error) {
 	nix, err := filepath.Abs(filepath.Join(repo, "nix"))
 	if err != nil {
@@ -42,7 +43,7 @@ func Evaluate(ctx context.Context, repo string, clusters map[string]string) (map
 		  };
 		  machines = %[3]s;
 		in
-		lib.mapAttrs (_: module: machines "" (mkCluster { modules = [ module ]; }).nixosConfigurations) { %[2]s }`,
+		lib.mapAttrs (_: given: machines "" (mkCluster (if given ? modules then given else { modules = [ given ]; })).nixosConfigurations) { %[2]s }`,
 		nix, modules.String(), machines.Function))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

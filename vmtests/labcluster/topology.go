@@ -45,6 +45,7 @@ type router struct {
 // peering is what a node says of a router.
 type peering struct {
 	node string
+	name string // of the peer, at the node
 	peer nixeval.SpeakerPeer
 }
 
@@ -135,7 +136,7 @@ func (t *topology) findRouters(ids []string, machines map[string]nixeval.Machine
 			if peer.Multihop == nil {
 				r.far = false
 			}
-			r.peers = append(r.peers, peering{id, peer})
+			r.peers = append(r.peers, peering{id, name, peer})
 		}
 	}
 	return nil
@@ -242,7 +243,7 @@ func (t *topology) number(s *site) error {
 		}
 		network, err := covering(addresses, usual[f])
 		if err != nil || network.Bits() < widest[f] {
-			return fmt.Errorf("%s and %s are on one link, and no network has both: set multihop for routers that are further away", addresses[0], addresses[len(addresses)-1])
+			return s.tooWide(t, f, addresses[0])
 		}
 		s.nets[f] = network
 		for _, a := range addresses {
@@ -262,6 +263,28 @@ func (t *topology) number(s *site) error {
 		}
 	}
 	return nil
+}
+
+// tooWide says who of a site is in no one network with its first address.
+func (s *site) tooWide(t *topology, f int, first netip.Addr) error {
+	fits := func(a netip.Addr) bool {
+		network, err := covering([]netip.Addr{first, a}, usual[f])
+		return err == nil && network.Bits() >= widest[f]
+	}
+	for _, name := range s.routers {
+		r := t.routers[name]
+		if a := r.place[f]; a.IsValid() && !fits(a) {
+			by := r.peers[0]
+			return fmt.Errorf("bgp.peers.%s.address of node %s: no network has both %s and %s, so they are not on one link; set bgp.peers.%s.multihop if routers are between them, or correct the address",
+				by.name, by.node, a, first, by.name)
+		}
+	}
+	for _, id := range s.nodes {
+		if a := t.nodes[id][f]; a.IsValid() && !fits(a) {
+			return fmt.Errorf("address of node %s: no network has both %s and %s, and they peer with each other or with one router without multihop", id, a, first)
+		}
+	}
+	return fmt.Errorf("no network has all addresses of the nodes %s and of their routers", strings.Join(s.nodes, ", "))
 }
 
 // covering is the network of at most so many bits that has all the addresses, none

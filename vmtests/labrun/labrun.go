@@ -211,8 +211,8 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 			var capture *captures
 			name := fmt.Sprintf("%s-%d", s.Name, run)
 			result := s.Play(ctx, scenario.Stage{
-				Start: func(ctx context.Context, cluster string) (*labcluster.Cluster, error) {
-					e, err := r.evaluate(ctx, cluster)
+				Start: func(ctx context.Context, change scenario.Change) (*labcluster.Cluster, error) {
+					e, err := r.evaluate(ctx, change)
 					if err != nil {
 						return nil, err
 					}
@@ -246,19 +246,19 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 	return nil
 }
 
-// evaluate is the cluster as it is, or with another file in it.
-func (r *Runner) evaluate(ctx context.Context, cluster string) (*labcluster.Evaluated, error) {
-	if cluster == "" {
+// evaluate is the cluster as it is, or with a change.
+func (r *Runner) evaluate(ctx context.Context, change scenario.Change) (*labcluster.Evaluated, error) {
+	if change == (scenario.Change{}) {
 		return &labcluster.Evaluated{Manifest: r.evaluated.Manifest, Machines: r.evaluated.Machines}, nil
 	}
-	return r.evaluateAnew(ctx, cluster)
+	return r.evaluateAnew(ctx, change)
 }
 
-func (r *Runner) evaluateAnew(ctx context.Context, cluster string) (*labcluster.Evaluated, error) {
+func (r *Runner) evaluateAnew(ctx context.Context, change scenario.Change) (*labcluster.Evaluated, error) {
 	flake := r.cfg.Flake
 	if r.cfg.Evaluated != "" {
-		if cluster != "" {
-			return nil, errors.New("a scenario with a cluster of its own needs a flake, and not one that was evaluated before")
+		if change != (scenario.Change{}) {
+			return nil, scenario.Skip("it changes the configuration, and there is no flake, only what was evaluated before")
 		}
 		result, err := evaluate(ctx, r.cfg)
 		if err != nil {
@@ -266,15 +266,15 @@ func (r *Runner) evaluateAnew(ctx context.Context, cluster string) (*labcluster.
 		}
 		return &labcluster.Evaluated{Manifest: result.Manifest, Machines: result.Machines}, nil
 	}
-	if cluster != "" {
-		copied, err := nixeval.CopyFlake(flake, map[string]string{scenario.ClusterFile: cluster})
+	if change.Cluster != "" {
+		copied, err := nixeval.CopyFlake(flake, map[string]string{scenario.ClusterFile: change.Cluster})
 		if err != nil {
 			return nil, fmt.Errorf("put %s in the place of that of the flake: %w", scenario.ClusterFile, err)
 		}
 		defer os.RemoveAll(copied.Dir)
 		flake = copied.Ref
 	}
-	result, err := nixeval.New(r.cfg.Eval).EvalMachines(ctx, flake)
+	result, err := nixeval.New(r.cfg.Eval).EvalMachinesWith(ctx, flake, change.Module)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type Report struct {
 	Speaker   string             `json:"speaker,omitempty"`
 	Nix       string             `json:"nix"`
 	Lib       nixeval.Lib        `json:"lib"`
+	Begin     time.Time          `json:"begin"`
 	Evaluated time.Duration      `json:"evaluated_ns"`
 	Up        time.Duration      `json:"up_ns"`      // until every daemon was started
 	Settled   time.Duration      `json:"settled_ns"` // until all was as declared, or was given up
@@ -47,7 +48,7 @@ type Times struct {
 func (r *Runner) newReport() *Report {
 	m := r.evaluated.Manifest
 	return &Report{
-		Cluster: m.Cluster.Name, Nodes: len(m.Nodes), VIPs: len(m.VIPs), Speaker: r.speaker,
+		Begin: time.Now(), Cluster: m.Cluster.Name, Nodes: len(m.Nodes), VIPs: len(m.VIPs), Speaker: r.speaker,
 		Nix: r.evaluated.Nix, Lib: r.evaluated.Lib, Evaluated: r.evaluated.Took, Routers: map[string]string{},
 	}
 }
@@ -89,7 +90,7 @@ func (r *Report) Measure() {
 			continue
 		}
 		for _, step := range s.Steps {
-			if step.Waits && !strings.HasPrefix(step.Text, "client ") {
+			if step.Timed() {
 				add(s.Name, fmt.Sprintf("%s (line %d)", step.Text, step.Line), step.After)
 			}
 		}
@@ -220,28 +221,36 @@ type (
 		XMLName  xml.Name     `xml:"testsuites"`
 		Tests    int          `xml:"tests,attr"`
 		Failures int          `xml:"failures,attr"`
+		Errors   int          `xml:"errors,attr"`
+		Time     string       `xml:"time,attr"`
 		Suites   []junitSuite `xml:"testsuite"`
 	}
 	junitSuite struct {
 		Name     string      `xml:"name,attr"`
 		Tests    int         `xml:"tests,attr"`
 		Failures int         `xml:"failures,attr"`
+		Errors   int         `xml:"errors,attr"`
 		Skipped  int         `xml:"skipped,attr"`
 		Time     string      `xml:"time,attr"`
+		Begin    string      `xml:"timestamp,attr"`
 		Cases    []junitCase `xml:"testcase"`
+		took     time.Duration
 	}
 	junitCase struct {
 		Class   string     `xml:"classname,attr"`
 		Name    string     `xml:"name,attr"`
-		Time    string     `xml:"time,attr,omitempty"`
+		Time    string     `xml:"time,attr"`
 		Failure *junitText `xml:"failure,omitempty"`
 		Skipped *junitText `xml:"skipped,omitempty"`
 	}
 	junitText struct {
 		Message string `xml:"message,attr"`
+		Type    string `xml:"type,attr,omitempty"`
 		Text    string `xml:",chardata"`
 	}
 )
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
 
 func (s *junitSuite) add(c junitCase) {
 	s.Tests++
@@ -254,39 +263,51 @@ func (s *junitSuite) add(c junitCase) {
 	s.Cases = append(s.Cases, c)
 }
 
+// failure is one that every reader of JUnit's XML shows: some the message, some the text.
+func failure(kind, reason string) *junitText {
+	first, _, _ := strings.Cut(reason, "\n")
+	return &junitText{Message: first, Type: kind, Text: reason}
+}
+
 // WriteJUnit writes the report as JUnit's XML: a suite of all checks, and one of each scenario.
 func (r *Report) WriteJUnit(w io.Writer) error {
-	seconds := func(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
-	checks := junitSuite{Name: "lab " + r.Cluster, Time: seconds(r.Settled)}
+	suite := func(name string, took time.Duration, begin time.Time) junitSuite {
+		return junitSuite{Name: name, Time: seconds(took), Begin: begin.UTC().Format("2006-01-02T15:04:05"), took: took}
+	}
+	checks := suite("lab "+r.Cluster, r.Settled, r.Begin)
 	for _, c := range r.Checks {
-		test := junitCase{Class: c.Where, Name: c.What}
+		// They are all looked at together, until all are so: none has a time of its own.
+		test := junitCase{Class: c.Where, Name: c.What, Time: seconds(0)}
 		if !c.OK {
-			test.Failure = &junitText{Message: c.Reason}
+			test.Failure = failure("check", c.Reason)
 		}
 		checks.add(test)
 	}
 	all := junitSuites{Suites: []junitSuite{checks}}
 	for _, s := range r.Scenarios {
-		suite := junitSuite{Name: fmt.Sprintf("scenario %s, run %d", s.Name, s.Run), Time: seconds(s.Took)}
+		played := suite(fmt.Sprintf("scenario %s, run %d", s.Name, s.Run), s.Took, s.Begin)
 		for _, step := range s.Steps {
 			test := junitCase{Class: s.Name, Name: fmt.Sprintf("line %d: %s", step.Line, step.Text), Time: seconds(step.Took)}
 			if step.Error != "" {
-				test.Failure = &junitText{Message: step.Error}
+				test.Failure = failure("scenario", step.Error)
 			}
-			suite.add(test)
+			played.add(test)
 		}
 		switch {
 		case s.Skipped != "":
-			suite.add(junitCase{Class: s.Name, Name: "applies to the cluster", Skipped: &junitText{Message: s.Skipped}})
-		case !s.OK() && suite.Failures == 0: // at the very end
-			suite.add(junitCase{Class: s.Name, Name: "the end", Failure: &junitText{Message: s.Error}})
+			played.add(junitCase{Class: s.Name, Name: "applies to the cluster", Time: seconds(0), Skipped: &junitText{Message: s.Skipped}})
+		case !s.OK() && played.Failures == 0: // at the very end
+			played.add(junitCase{Class: s.Name, Name: "the end", Time: seconds(0), Failure: failure("scenario", s.Error)})
 		}
-		all.Suites = append(all.Suites, suite)
+		all.Suites = append(all.Suites, played)
 	}
+	var whole time.Duration
 	for _, suite := range all.Suites {
 		all.Tests += suite.Tests
 		all.Failures += suite.Failures
+		whole += suite.took
 	}
+	all.Time = seconds(whole)
 	if _, err := io.WriteString(w, xml.Header); err != nil {
 		return err
 	}

@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
+	"io"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,9 +48,60 @@ func TestReport(t *testing.T) {
 	require.NoError(t, xml.Unmarshal(out.Bytes(), &suites))
 	assert.Equal(t, 1+20*2+1+1, suites.Tests)
 	assert.Equal(t, 1, suites.Failures)
+	checkJUnit(t, out.Bytes())
 	last := suites.Suites[len(suites.Suites)-1]
 	assert.Equal(t, 1, last.Skipped)
 	assert.Equal(t, "it needs a VIP", last.Cases[0].Skipped.Message)
+}
+
+// checkJUnit looks for what the readers of CI systems insist on: of each suite its name,
+// its counts and a time without a zone, of each case its names and seconds, and of each
+// failure a message, a type and a text.
+func checkJUnit(t *testing.T, text []byte) {
+	t.Helper()
+	type attributes = map[string]string
+	number, seconds := regexp.MustCompile(`^\d+$`), regexp.MustCompile(`^\d+\.\d{3}$`)
+	is := map[string]map[string]*regexp.Regexp{
+		"testsuites": {"tests": number, "failures": number, "errors": number, "time": seconds},
+		"testsuite": {"name": regexp.MustCompile(`.`), "tests": number, "failures": number, "errors": number, "skipped": number, "time": seconds,
+			"timestamp": regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$`)},
+		"testcase": {"name": regexp.MustCompile(`.`), "classname": regexp.MustCompile(`.`), "time": seconds},
+		"failure":  {"message": regexp.MustCompile(`.`), "type": regexp.MustCompile(`.`)},
+		"skipped":  {"message": regexp.MustCompile(`.`)},
+	}
+	inside := map[string]string{"": "testsuites", "testsuites": "testsuite", "testsuite": "testcase", "testcase": "failure skipped"}
+	path, seen := []string{""}, map[string]int{}
+	decoder := xml.NewDecoder(bytes.NewReader(text))
+	for {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		switch token := token.(type) {
+		case xml.StartElement:
+			name := token.Name.Local
+			require.Contains(t, strings.Fields(inside[path[len(path)-1]]), name)
+			path, seen[name] = append(path, name), seen[name]+1
+			got := attributes{}
+			for _, a := range token.Attr {
+				got[a.Name.Local] = a.Value
+			}
+			for key, pattern := range is[name] {
+				assert.Regexp(t, pattern, got[key], "%s of %s", key, name)
+			}
+			assert.Len(t, got, len(is[name]), name)
+		case xml.EndElement:
+			path = path[:len(path)-1]
+		case xml.CharData:
+			if path[len(path)-1] == "failure" {
+				assert.NotEmpty(t, strings.TrimSpace(string(token)))
+			}
+		}
+	}
+	for name := range is {
+		assert.NotZero(t, seen[name], name)
+	}
 }
 
 func TestNameFor(t *testing.T) {

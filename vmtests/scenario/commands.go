@@ -125,11 +125,15 @@ func (p *play) file(name string) (string, error) {
 
 func (p *play) clusterCommand(ctx context.Context, args []string) (waits bool, err error) {
 	switch {
-	case match(args, "start"):
+	case match(args, "start"), match(args, "start", "with", "*"):
 		if p.c != nil {
 			return false, errors.New("it runs already")
 		}
-		if p.c, err = p.stage.Start(ctx, p.scenario.Files[ClusterFile]); err != nil {
+		change, err := p.change(args[1:])
+		if err != nil {
+			return false, err
+		}
+		if p.c, err = p.stage.Start(ctx, change); err != nil {
 			return false, err
 		}
 		p.picks = pick(p.c)
@@ -138,22 +142,32 @@ func (p *play) clusterCommand(ctx context.Context, args []string) (waits bool, e
 		return false, errNotStarted
 	case match(args, "settled"):
 		return true, labcluster.Err(p.c.Settle(ctx, p.stage.Patience+p.picks.hold))
-	case match(args, "evaluate"), match(args, "evaluate", "*"):
-		text := p.scenario.Files[ClusterFile]
-		if len(args) == 2 {
-			if text, err = p.file(args[1]); err != nil {
-				return false, err
-			}
+	case match(args, "evaluate"), match(args, "evaluate", "*"), match(args, "evaluate", "with", "*"):
+		change, err := p.change(args[1:])
+		if err != nil {
+			return false, err
 		}
-		p.next, err = p.stage.Evaluate(ctx, text)
+		p.next, err = p.stage.Evaluate(ctx, change)
 		return false, err
-	case match(args, "reload", "*"), match(args, "reload"):
+	case match(args, "reload"), match(args, "reload", "*"), match(args, "reload", "with", "*"):
 		if _, err := p.clusterCommand(ctx, append([]string{"evaluate"}, args[1:]...)); err != nil {
 			return false, err
 		}
 		return false, p.reload(p.c.NodeIDs()...)
 	}
 	return false, errUsage
+}
+
+// change is what `[FILE]` or `with FILE` at the end of a command means.
+func (p *play) change(words []string) (c Change, err error) {
+	c.Cluster = p.scenario.Files[ClusterFile]
+	switch len(words) {
+	case 1:
+		c.Cluster, err = p.file(words[0])
+	case 2:
+		c.Module, err = p.file(words[1])
+	}
+	return c, err
 }
 
 // reload applies what was evaluated last to nodes, and to the deployer.

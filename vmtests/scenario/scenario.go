@@ -115,13 +115,19 @@ func split(line string) (words []string, err error) {
 	return words, nil
 }
 
+// Change is what a scenario has else than the cluster as it is.
+type Change struct {
+	Cluster string // the text of ClusterFile in its place; "": as it is
+	Module  string // the text of a further NixOS module of every node; "": none
+}
+
 // Stage is where scenarios are played.
 type Stage struct {
-	// Start starts the cluster: that of the stage, with the text of its ClusterFile
-	// replaced if there is one. It is closed by who plays, also after an error.
-	Start func(ctx context.Context, cluster string) (*labcluster.Cluster, error)
+	// Start starts the cluster of the stage with a change. It is closed by who plays,
+	// also after an error.
+	Start func(context.Context, Change) (*labcluster.Cluster, error)
 	// Evaluate evaluates the cluster anew, in the same way.
-	Evaluate func(ctx context.Context, cluster string) (*labcluster.Evaluated, error)
+	Evaluate func(context.Context, Change) (*labcluster.Evaluated, error)
 	// Patience is how long to wait for what should happen soon.
 	Patience time.Duration
 	// Scale divides the time of `wait ... scaled`; 0 is DefaultScale.
@@ -161,6 +167,9 @@ type StepResult struct {
 	Error string        `json:"error,omitempty"`
 }
 
+// Timed tells whether the step is one that converges: not what is counted of clients.
+func (s StepResult) Timed() bool { return s.Waits && !strings.HasPrefix(s.Text, "client ") }
+
 // ClientView is what a client saw of a VIP by a router.
 type ClientView struct {
 	VIP    string           `json:"vip"`
@@ -172,6 +181,9 @@ type ClientView struct {
 
 // errSkip ends a scenario that does not apply to the cluster.
 type errSkip struct{ reason string }
+
+// Skip is the error of a [Stage] that lacks what the scenario needs: the reason.
+func Skip(reason string) error { return errSkip{reason} }
 
 func (e errSkip) Error() string { return e.reason }
 
@@ -250,13 +262,21 @@ func (p *play) do(ctx context.Context, s step) (waits bool, err error) {
 	return waits, nil
 }
 
+// mostNamed is how many nodes are named where they are shown; of more it is how many.
+const mostNamed = 4
+
 // readable is a command with what it means in place of names with a dollar sign.
 func (p *play) readable(s step) string {
 	words := strings.Fields(s.text)
 	for i, word := range words {
-		if value, err := p.expand(word); err == nil {
-			words[i] = value
+		value, err := p.expand(word)
+		if err != nil {
+			continue
 		}
+		if count := strings.Count(value, ",") + 1; count > mostNamed {
+			value = fmt.Sprintf("%d nodes", count)
+		}
+		words[i] = value
 	}
 	return strings.Join(words, " ")
 }

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -66,23 +69,73 @@ func TestCount(t *testing.T) {
 }
 
 func TestWriteSVG(t *testing.T) {
+	many := &Result{Name: strings.Repeat("many-", 20), Title: strings.Repeat("A long title. ", 30), Begin: time.Now(), Took: 2 * time.Minute, Steps: []StepResult{
+		{Line: 1, Text: "router has 2001:db8:ffff:ffff:ffff:ffff:ffff:ffff via " + strings.Repeat("node10,", 10), Waits: true, Took: 2 * time.Minute, After: 2 * time.Minute},
+		{Line: 2, Text: "client lost none", Waits: true, At: 2 * time.Minute, After: 17 * time.Second},
+	}}
+	for i := range 10 {
+		many.Clients = append(many.Clients, ClientView{VIP: "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", Router: fmt.Sprintf("a-router-of-a-long-name-%d", i),
+			Tally: labcluster.Tally{Requests: 100000, Lost: 99999}, requests: []labcluster.Request{{At: many.Begin.Add(time.Second)}}})
+	}
 	results := []*Result{
 		{Name: "skipped", Skipped: "no VIP"},
 		{Name: "a<b", Title: `"quoted" & more`, Begin: time.Now(), Took: 3 * time.Second, Steps: []StepResult{
 			{Line: 1, Text: "cluster start", Took: time.Second},
 			{Line: 2, Text: "router has 203.0.113.1", Waits: true, At: time.Second, Took: 2 * time.Second, After: 2 * time.Second, Error: "<it> has not"},
 		}},
+		many,
 	}
 	var out bytes.Buffer
 	require.NoError(t, WriteSVG(&out, results))
 	assert.Contains(t, out.String(), "a&lt;b")
 	assert.NotContains(t, out.String(), "skipped")
+	assert.NotContains(t, out.String(), ">17s<", "what is counted is not timed")
+	assert.Contains(t, out.String(), "@media (prefers-color-scheme: dark)")
+
+	// Well-formed; every text is inside of the picture, and on no other one, with letters
+	// of seven pixels, which is more than they have on average.
+	type box struct{ from, to, y int }
+	var boxes []box
+	var width, height int
 	decoder := xml.NewDecoder(&out)
 	for {
-		_, err := decoder.Token()
+		token, err := decoder.Token()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		require.NoError(t, err)
+		start, is := token.(xml.StartElement)
+		if !is {
+			continue
+		}
+		attributes := map[string]string{}
+		for _, a := range start.Attr {
+			attributes[a.Name.Local] = a.Value
+		}
+		switch start.Name.Local {
+		case "svg":
+			_, err = fmt.Sscan(attributes["width"]+" "+attributes["height"], &width, &height)
+			require.NoError(t, err)
+		case "text":
+			text, err := decoder.Token()
+			require.NoError(t, err)
+			var x, y int
+			_, err = fmt.Sscan(attributes["x"]+" "+attributes["y"], &x, &y)
+			require.NoError(t, err)
+			wide := 7 * utf8.RuneCount(text.(xml.CharData))
+			b := box{x, x + wide, y}
+			switch attributes["text-anchor"] {
+			case "end":
+				b = box{x - wide, x, y}
+			case "middle":
+				b = box{x - wide/2, x + wide/2, y}
+			}
+			assert.True(t, b.from >= 0 && b.to <= width && y > 0 && y <= height, "%q at %v", text, b)
+			for _, other := range boxes {
+				assert.False(t, other.y == b.y && other.from < b.to && b.from < other.to, "%q at %v is on %v", text, b, other)
+			}
+			boxes = append(boxes, b)
+		}
 	}
+	assert.Greater(t, len(boxes), 20)
 }

@@ -13,6 +13,13 @@ const (
 	svgTime   = 620 // how wide all the time is
 	svgRow    = 20
 	svgMargin = 12
+	svgRight  = 150 // for how many requests were lost
+)
+
+// What fits of a text, in letters: beside the time, and above it.
+const (
+	longestName  = 46
+	longestTitle = 108
 )
 
 // bars is into how many bars a client's requests are put.
@@ -33,7 +40,7 @@ func WriteSVG(w io.Writer, results []*Result) error {
 		last[r.Name] = r
 	}
 	var body strings.Builder
-	y := svgMargin
+	y := drawLegend(&body)
 	for _, name := range order {
 		y = drawOne(&body, last[name], y) + svgRow
 	}
@@ -45,8 +52,21 @@ text { fill: #222 } .dim { fill: #666 } .grid { stroke: #ddd } .page { fill: #ff
 </style>
 <rect class="page" width="%[1]d" height="%[2]d"/>
 %[3]s</svg>
-`, svgText+svgTime+90, y, body.String())
+`, svgText+svgTime+svgRight, y, body.String())
 	return err
+}
+
+// drawLegend says what the colours are, and returns where that ends.
+func drawLegend(b *strings.Builder) int {
+	x := svgText
+	for _, part := range []struct{ class, says string }{
+		{"act", "does something"}, {"wait", "waits until it is so"}, {"good", "requests are answered"}, {"bad", "failed, or lost"},
+	} {
+		fmt.Fprintf(b, `<rect class="%s" x="%d" y="%d" width="12" height="12"/><text x="%d" y="%d" class="dim">%s</text>`+"\n",
+			part.class, x, svgMargin+2, x+18, svgMargin+12, part.says)
+		x += 18 + 7*len(part.says) + 24
+	}
+	return svgMargin + 2*svgRow
 }
 
 // drawOne draws a scenario from y on, and returns where it ends.
@@ -57,8 +77,8 @@ func drawOne(b *strings.Builder, r *Result, y int) int {
 	whole := max(r.Took, time.Millisecond)
 	x := func(at time.Duration) float64 { return svgText + float64(at)/float64(whole)*svgTime }
 
-	fmt.Fprintf(b, `<text x="%d" y="%d" font-weight="bold">%s</text>`+"\n", svgMargin, y+14, escape(r.Name))
-	text(svgText, y+14, "dim", "start", r.Title)
+	fmt.Fprintf(b, `<text x="%d" y="%d" font-weight="bold">%s</text>`+"\n", svgMargin, y+14, escape(short(r.Name, longestName-6)))
+	text(svgText, y+14, "dim", "start", short(r.Title, longestTitle))
 	y += svgRow + 6
 	top := y
 	bottom := y + svgRow*(len(r.Steps)+len(r.Clients))
@@ -74,17 +94,17 @@ func drawOne(b *strings.Builder, r *Result, y int) int {
 		if s.Error != "" {
 			class = "bad"
 		}
-		text(svgText-8, y+14, "", "end", short(s.Text, 48))
+		text(svgText-8, y+14, "", "end", short(s.Text, longestName))
 		from, to := x(s.At), x(s.At+s.Took)
 		fmt.Fprintf(b, `<rect class="%s" x="%.1f" y="%d" width="%.1f" height="%d"><title>%s</title></rect>`+"\n",
 			class, from, y+4, max(to-from, 2), svgRow-8, escape(fmt.Sprintf("%s: from %s on, %s %s", s.Text, round(s.At), round(s.Took), s.Error)))
-		if s.Waits {
+		if s.Timed() {
 			text(int(to)+5, y+14, "dim", "start", round(s.After).String())
 		}
 		y += svgRow
 	}
 	for _, v := range r.Clients {
-		text(svgText-8, y+14, "", "end", short(fmt.Sprintf("%s by %s", v.VIP, v.Router), 48))
+		text(svgText-8, y+14, "", "end", short(fmt.Sprintf("%s by %s", v.VIP, v.Router), longestName))
 		var answered, lost [bars]int
 		for _, q := range v.requests {
 			at := min(bars-1, max(0, int(float64(q.At.Sub(r.Begin))/float64(whole)*bars)))
@@ -104,7 +124,7 @@ func drawOne(b *strings.Builder, r *Result, y int) int {
 			}
 			fmt.Fprintf(b, `<rect class="%s" x="%.1f" y="%d" width="%.1f" height="%d"/>`+"\n", class, svgText+float64(i)/bars*svgTime, y+4, float64(svgTime)/bars+0.2, svgRow-8)
 		}
-		text(svgText+svgTime+5, y+14, "dim", "start", fmt.Sprintf("%d, %d lost", v.Tally.Requests, v.Tally.Lost))
+		text(svgText+svgTime+5, y+14, "dim", "start", fmt.Sprintf("%d of %d lost", v.Tally.Lost, v.Tally.Requests))
 		y += svgRow
 	}
 	return bottom + svgRow

@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -39,18 +40,33 @@ const quick = `{
 // loses is bounded by the hold time. Each scenario says so itself.
 func TestCatalogue(t *testing.T) {
 	t.Parallel()
-	evaluated, err := labcluster.Evaluate(t.Context(), repo, map[string]string{"it": quick})
-	require.NoError(t, err)
 	all, err := scenario.Catalogue()
+	require.NoError(t, err)
+	clusters, names := map[string]string{"it": quick}, map[string]string{"": "it"} // by the module that a scenario adds
+	for _, s := range all {
+		for _, module := range s.Files {
+			names[module] = s.Name
+			clusters[s.Name] = fmt.Sprintf("{ modules = [ (%s) ]; nixosModules = [ (%s) ]; }", quick, module)
+		}
+	}
+	require.Greater(t, len(clusters), 1)
+	evaluated, err := labcluster.Evaluate(t.Context(), repo, clusters)
 	require.NoError(t, err)
 	for _, s := range all {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			on := stage(t, "v4")
-			on.Start = func(_ context.Context, _ string) (*labcluster.Cluster, error) {
-				return labcluster.Start(labcluster.Config{Name: "catalog", Programs: programs.With("v4"), Cluster: evaluated["it"], Deployer: true, Clients: true})
+			on.Evaluate = func(_ context.Context, change scenario.Change) (*labcluster.Evaluated, error) {
+				require.Contains(t, names, change.Module)
+				return evaluated[names[change.Module]], nil
 			}
-			on.Evaluate = func(context.Context, string) (*labcluster.Evaluated, error) { return evaluated["it"], nil }
+			on.Start = func(ctx context.Context, change scenario.Change) (*labcluster.Cluster, error) {
+				e, err := on.Evaluate(ctx, change)
+				if err != nil {
+					return nil, err
+				}
+				return labcluster.Start(labcluster.Config{Name: "catalog", Programs: programs.With("v4"), Cluster: e, Deployer: true, Clients: true})
+			}
 			result := s.Play(t.Context(), on)
 			require.Empty(t, result.Skipped)
 			require.Empty(t, result.Error)

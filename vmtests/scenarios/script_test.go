@@ -43,13 +43,13 @@ func TestScenarios(t *testing.T) {
 
 // stage plays scenarios with a cluster.nix of their own.
 func stage(t *testing.T, speaker string) scenario.Stage {
-	evaluate := func(ctx context.Context, cluster string) (*labcluster.Evaluated, error) {
-		evaluated, err := labcluster.Evaluate(ctx, repo, map[string]string{"it": cluster})
+	evaluate := func(ctx context.Context, change scenario.Change) (*labcluster.Evaluated, error) {
+		evaluated, err := labcluster.Evaluate(ctx, repo, map[string]string{"it": change.Cluster})
 		return evaluated["it"], err
 	}
 	return scenario.Stage{
-		Start: func(ctx context.Context, cluster string) (*labcluster.Cluster, error) {
-			evaluated, err := evaluate(ctx, cluster)
+		Start: func(ctx context.Context, change scenario.Change) (*labcluster.Cluster, error) {
+			evaluated, err := evaluate(ctx, change)
 			if err != nil {
 				return nil, err
 			}
