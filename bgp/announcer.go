@@ -92,7 +92,7 @@ func Open(cfg *Config, logger *slog.Logger) (*Announcer, error) {
 	if err != nil {
 		return nil, err
 	}
-	holder, err := vip.Open(vip.Config{Interface: cfg.Hold.Interface, NetNS: cfg.Hold.NetNS})
+	holder, err := vip.Open(vip.Config{Interface: cfg.Hold.Interface, NetNS: cfg.Hold.NetNS, Lifetime: cfg.Hold.Lifetime})
 	if err != nil {
 		return nil, errors.Join(err, locks.Close())
 	}
@@ -241,6 +241,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 	defer a.monitor.Close()
 	watchers.Go(func() { a.watch(work, a.speaker.Watch) })
 	watchers.Go(func() { a.watch(work, a.holder.Watch) })
+	watchers.Go(func() { a.renew(work) })
 
 	a.mu.Lock()
 	a.monitor.Update(slices.Collect(maps.Keys(a.users)))

@@ -73,6 +73,21 @@ func (b *boundedHolder) Release(ctx context.Context, how vip.How, addrs []netip.
 	return b.each(ctx, "release", addrs, func(ctx context.Context, part []netip.Addr) error { return b.Holder.Release(ctx, how, part) })
 }
 
+func (b *boundedHolder) Renew(ctx context.Context) (again time.Duration, err error) {
+	found := make(chan time.Duration, 1)
+	err = b.do(ctx, func(ctx context.Context) error {
+		again, err := b.Holder.Renew(ctx)
+		found <- again
+		return err
+	})
+	select {
+	case again = <-found:
+	default:
+		again = hostPatience // it hangs
+	}
+	return again, err
+}
+
 // each calls f for a part of addrs after the other, up to the first that hangs.
 func (b *boundedHolder) each(ctx context.Context, do string, addrs []netip.Addr, f func(context.Context, []netip.Addr) error) error {
 	var errs []error

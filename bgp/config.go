@@ -73,7 +73,13 @@ type NextHop struct{ IPv4, IPv6 netip.Addr }
 type Hold struct {
 	Interface string
 	NetNS     string // path of a network namespace; "" is our own
+	// Lifetime is after how long an address ends that nobody renews any more; 0: never.
+	Lifetime time.Duration
 }
+
+// MinLifetime is the least Lifetime. A third of it is left whenever the announcer dies:
+// time for the next one to start, and for a release that waits a minute for that.
+const MinLifetime = 5 * time.Minute
 
 // VIP is one address to announce.
 type VIP struct {
@@ -183,6 +189,9 @@ func (r *reader) config(tree any) *Config {
 		r.add("hold.interface", "%s is no interface name: want 1 to 15 characters", quote(cfg.Hold.Interface))
 	}
 	cfg.Hold.NetNS = hold.textOr("netns", "")
+	if cfg.Hold.Lifetime = hold.duration("lifetime", 0); cfg.Hold.Lifetime > 0 && cfg.Hold.Lifetime < MinLifetime {
+		r.add("hold.lifetime", "%s is too short for the next announcer to take over; make it at least %s, or remove it", cfg.Hold.Lifetime, "5m")
+	}
 	hold.end()
 
 	m := o.optionalObject("metrics")
@@ -280,6 +289,9 @@ func (r *reader) vip(path string, item any, cfg *Config) VIP {
 		v.Hold = vip.Address
 	case "route":
 		v.Hold = vip.Route
+		if cfg.Hold.Lifetime > 0 {
+			r.add(o.at("hold"), "is \"route\", and hold.lifetime is set, which routes do not have: those of IPv4 never end by themselves; make it \"address\", or remove hold.lifetime")
+		}
 	case "none":
 		v.Hold = vip.None
 	default:

@@ -113,6 +113,8 @@ func TestConfigMistakes(t *testing.T) {
 		{`"10.0.0.11"`, `"2001:db8::1"`, `next_hop.ipv4: "2001:db8::1" is no next hop; want an IPv4 address`},
 		{`"10.0.0.11"`, `""`, `next_hop.ipv4: is empty; want an IPv4 address`},
 		{`"interface": "lo"`, `"interface": "a-name-that-is-too-long"`, `hold.interface: "a-name-that-is-too-long" is no interface name`},
+		{`"netns": ""`, `"netns": "", "lifetime": "4m59s"`, `hold.lifetime: 4m59s is too short for the next announcer to take over; make it at least 5m, or remove it`},
+		{`"netns": ""`, `"netns": "", "lifetime": "5m"`, `vips[0].hold: is "route", and hold.lifetime is set, which routes do not have: those of IPv4 never end by themselves; make it "address", or remove hold.lifetime`},
 		{`"drain_delay": "5s"`, `"drain_delay": "5"`, `drain_delay: "5" is not a duration; want a number with a unit`},
 		{`"drain_delay": "5s"`, `"drain_delay": "-5s"`, `drain_delay: "-5s" is out of range; want from 1ms to 24h`},
 		{`"drain_delay": "5s"`, `"drain_delay": "0s"`, `drain_delay: "0s" is out of range`},

@@ -14,7 +14,7 @@ func TestOneAnnouncerForEachSpeakerAndNamespace(t *testing.T) {
 	config := func(socket, netns string) *Config {
 		cfg := testConfig(1)
 		cfg.Speaker.Address = "unix://" + socket
-		cfg.Hold = Hold{"lo", netns}
+		cfg.Hold = Hold{Interface: "lo", NetNS: netns}
 		return cfg
 	}
 	one, two := netnstest.New(t).Path, netnstest.New(t).Path

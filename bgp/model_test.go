@@ -258,6 +258,8 @@ func (w worldHolder) Watch(ctx context.Context, changed func()) error {
 	return ctx.Err()
 }
 
+func (w worldHolder) Renew(context.Context) (time.Duration, error) { return 0, nil }
+
 func (w worldHolder) Close() error { return nil }
 
 // testConfig has n VIPs, each with one check of its own.

@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -27,6 +29,9 @@ const (
 type Config struct {
 	Interface string // must exist, in the namespace
 	NetNS     string // path of a network namespace, such as /run/netns/edge; "" is our own
+	// Lifetime is after how long an address ends that is not renewed, in whole seconds,
+	// rounded up; 0: never. Routes have none.
+	Lifetime time.Duration
 }
 
 // Netlink is a Holder with one interface.
@@ -265,7 +270,7 @@ func (n *Netlink) list(ctx context.Context) (*finding, error) {
 			}
 			switch {
 			case !a.local.IsValid():
-			case a.proto == Protocol && a.bits == a.local.BitLen():
+			case a.ours():
 				found.marks[a.local] = append(found.marks[a.local], mark{Address, a.index})
 			case a.index == index:
 				found.foreign[a.local] = true
@@ -292,6 +297,15 @@ type address struct {
 	bits  int // prefix length
 	proto uint8
 	local netip.Addr
+	// left is in how many seconds it ends, by the kernel; forever is never.
+	left uint32
+	// renewed: it was added, and changed since.
+	renewed bool
+}
+
+// ours reports whether it has our mark.
+func (a address) ours() bool {
+	return a.local.IsValid() && a.proto == Protocol && a.bits == a.local.BitLen()
 }
 
 // dump reads every address of the namespace. On ErrDumpInterrupted each has seen a part.
@@ -329,7 +343,7 @@ func parseAddress(message []byte) (address, error) {
 		return address{}, fmt.Errorf("netlink: address message of %d bytes", len(message))
 	}
 	header := nl.DeserializeIfAddrmsg(message)
-	a := address{index: int(header.Index), bits: int(header.Prefixlen)}
+	a := address{index: int(header.Index), bits: int(header.Prefixlen), left: forever}
 	var peer netip.Addr
 	err := attributes(message[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) {
 		switch kind {
@@ -340,6 +354,11 @@ func parseAddress(message []byte) (address, error) {
 		case ifaProto:
 			if len(value) > 0 {
 				a.proto = value[0]
+			}
+		case unix.IFA_CACHEINFO: // struct ifa_cacheinfo: preferred, valid, created, updated
+			if len(value) >= 16 {
+				a.left = binary.NativeEndian.Uint32(value[4:])
+				a.renewed = !bytes.Equal(value[8:12], value[12:16])
 			}
 		}
 	})
@@ -374,21 +393,28 @@ func (n *Netlink) Bind(ctx context.Context, how How, addrs []netip.Addr) error {
 
 func (n *Netlink) addAddress(index int, a netip.Addr) error {
 	// EXCL: an address that somebody else added keeps its mark, or lack of one.
-	req := n.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	describeAddress(req, index, a)
-	req.AddData(nl.NewRtAttr(ifaProto, []byte{Protocol}))
-	if a.Is6() {
-		// No source of ours: a connection from this host would die with the VIP.
-		// And no duplicate detection: several nodes hold the VIP by design.
-		lifetimes := make([]byte, 16) // struct ifa_cacheinfo: preferred, valid, and two stamps
-		binary.NativeEndian.PutUint32(lifetimes[4:], forever)
-		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetimes))
-		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
-	}
-	_, err := n.execute(req, 0)
+	err := n.setAddress(unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, a)
 	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
+	return err
+}
+
+func (n *Netlink) setAddress(flags, index int, a netip.Addr) error {
+	req := n.request(unix.RTM_NEWADDR, flags|unix.NLM_F_ACK)
+	describeAddress(req, index, a)
+	req.AddData(nl.NewRtAttr(ifaProto, []byte{Protocol}))
+	lifetimes := make([]byte, 16) // struct ifa_cacheinfo: preferred, valid, and two stamps
+	binary.NativeEndian.PutUint32(lifetimes[4:], n.lifetime())
+	if a.Is4() {
+		binary.NativeEndian.PutUint32(lifetimes, n.lifetime())
+	} else {
+		// No source of ours: a connection from this host would die with the VIP.
+		// And no duplicate detection: several nodes hold the VIP by design.
+		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
+	}
+	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetimes))
+	_, err := n.execute(req, 0)
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Protocol is the protocol of our addresses and routes: "V" in ASCII. Of addresses the
@@ -71,6 +72,10 @@ type Holder interface {
 	// what is absent, is left alone and is no error. The error joins one *AddrError for
 	// each that failed.
 	Release(ctx context.Context, how How, addrs []netip.Addr) error
+	// Renew keeps our addresses from ending by their lifetime, a part of them at a time,
+	// and says when to call it again; 0: never. It must be called at the start also
+	// where there is no lifetime: who held them before may have had one.
+	Renew(ctx context.Context) (again time.Duration, err error)
 	// Watch calls changed after anybody has changed what is held, until ctx ends or the
 	// kernel's events fail.
 	Watch(ctx context.Context, changed func()) error
@@ -80,7 +85,7 @@ type Holder interface {
 // AddrError is a failure with one address.
 type AddrError struct {
 	Addr netip.Addr
-	Do   string // "bind" or "release"
+	Do   string // "bind", "release" or "renew"
 	Err  error
 }
 

@@ -69,6 +69,10 @@ func (n *Netlink) concerns(m syscall.NetlinkMessage) bool {
 			ours = ours || kind == unix.IFLA_IFNAME && string(bytes.TrimRight(value, "\x00")) == n.cfg.Interface
 		})
 		return ours || err != nil
+	case unix.RTM_NEWADDR:
+		// A renewal changes nothing; of 10,000 addresses it would start pass after pass.
+		a, err := parseAddress(m.Data)
+		return err != nil || !a.ours() || !a.renewed
 	default:
 		return true
 	}

@@ -234,7 +234,8 @@ let
             hold = {
               interface = bgp.holdInterface;
               netns = "";
-            };
+            }
+            // (if bgp.holdLifetime == null then { } else { lifetime = bgp.holdLifetime; });
             drain_delay = bgp.drainDelay;
             reconcile_interval = bgp.reconcileInterval;
             vips = map (e: e.announced) mine;

@@ -734,6 +734,17 @@ in
         example = "br0";
         description = "The network interface that holds the VIPs on a node.";
       };
+      holdLifetime = mkOption {
+        type = types.nullOr duration.type;
+        default = null;
+        example = "1h";
+        description = ''
+          After how long the address of a VIP ends that no announcer renews any
+          more: what remains where a node's announcer dies, and neither starts
+          again nor is released. At least 5m, and only where no VIP's `hold` is
+          route. null: it never ends, as the route that is announced for it.
+        '';
+      };
       quietArp = mkOption {
         type = types.bool;
         default = false;
@@ -792,6 +803,19 @@ in
       (durationProblem "plasmacloud.network.fiberlbBgp.gracefulShutdown.delay" cfg.gracefulShutdown.delay)
       (durationProblem "plasmacloud.network.fiberlbBgp.reconcileInterval" cfg.reconcileInterval)
     ]
+    ++ lib.optionals (cfg.holdLifetime != null) (
+      [
+        {
+          assertion =
+            duration.parse cfg.holdLifetime >= 300000 && duration.parse cfg.holdLifetime <= 86400000;
+          message = "plasmacloud.network.fiberlbBgp.holdLifetime: \"${cfg.holdLifetime}\" is out of range; take 5m to 24h, in a third of which the next announcer can start.";
+        }
+      ]
+      ++ map (v: {
+        assertion = v.hold != "route";
+        message = "${option}: ${v.address} is held by a route, which does not end by itself, and plasmacloud.network.fiberlbBgp.holdLifetime is set; hold it as \"address\", or leave holdLifetime at null.";
+      }) cfg.vips
+    )
     ++ poolProblems
     ++ lib.concatMap vipProblems cfg.vips
     ++ map (v: {

@@ -24,6 +24,7 @@
     network.fiberlbBgp = {
       enable = true;
       holdInterface = "br0";
+      holdLifetime = "1h30m";
       drainDelay = "1m30s";
       reconcileInterval = "500ms";
       vips = [
