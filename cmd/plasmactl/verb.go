@@ -196,7 +196,7 @@ func (o *nodeOrder) do(ctx context.Context, c *api.Client, nodes []api.Node) []r
 			defer func() { <-slots }()
 			request := api.OperateRequest{Reason: o.reason}
 			if o.event == node.EventApprove {
-				request.Machine = n.Machine // the one that was seen
+				request.Machine = cmp.Or(n.Machine, "none") // the one that was seen
 			}
 			done, err := c.Operate(ctx, n.ID, o.event, request)
 			results[i] = result{n.ID, done, err}

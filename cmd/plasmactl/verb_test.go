@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -161,6 +163,31 @@ func TestNodeVerbs(t *testing.T) {
 	out, _, _, err = plasmactl(t, append(append([]string{"__complete", "node", "hold"}, f.flags...), "")...)
 	require.NoError(t, err)
 	assert.Contains(t, out, "node01\nnode02\nnode03\nnode04\nstranger1\nstranger2\n")
+}
+
+// TestApproveWhatWasSeen: where no machine was seen, one that comes before the order does is
+// not approved by it.
+func TestApproveWhatWasSeen(t *testing.T) {
+	f := newCluster4(t)
+	behind, err := url.Parse(f.url)
+	require.NoError(t, err)
+	proxy := httputil.NewSingleHostReverseProxy(behind)
+	meanwhile := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			f.says("stranger", node.PhaseBooted) // another machine
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(meanwhile.Close)
+	f.says("stranger", node.PhaseBooted)
+	f.run("node", "reset", "stranger")
+	f.flags[1] = meanwhile.URL
+	_, err = f.fails(daemon.ExitFailure, "node", "approve", "stranger")
+	assert.ErrorContains(t, err, node.CodeWrongMachine)
+	f.flags[1] = f.url
+	assert.Regexp(t, `(?m)^stranger .* Pending .* waits`, f.run("node", "list"))
+	_, err = f.fails(daemon.ExitFailure, "node", "approve", "node04")
+	assert.ErrorContains(t, err, node.CodeWrongState)
 }
 
 func TestSelectors(t *testing.T) {

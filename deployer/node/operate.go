@@ -69,10 +69,10 @@ func (c *change) operate(in Input, next Next) error {
 		switch {
 		case n.Approved != nil && (in.Machine == "" || in.Machine == n.machineName()):
 			return nil
+		case n.Approved == nil && (n.State != Pending || n.Phase == ""):
+			return wrongState(*n, in.Event)
 		case in.Machine != "" && in.Machine != n.machineName():
 			return wrongMachine(*n, in.Machine)
-		case n.State != Pending || n.Phase == "":
-			return wrongState(*n, in.Event)
 		}
 		n.Approved = mark
 	case EventHold:
