@@ -37,10 +37,10 @@ func (s *server) events(_ http.ResponseWriter, r *http.Request) answer {
 	if r.Method != http.MethodGet || !strings.Contains(r.Header.Get("Accept"), api.EventStreamType) {
 		return s.eventList(r, after, limit)
 	}
-	page, a := s.watchEvents(r, after)
+	page, unwatch, a := s.watchEvents(r, after)
 	if a.status == http.StatusOK {
 		a.stream = func(w http.ResponseWriter) {
-			defer s.unwatch()
+			defer unwatch()
 			s.stream(w, r, page)
 		}
 	}
@@ -58,21 +58,20 @@ func (s *server) eventList(r *http.Request, after string, limit int) answer {
 }
 
 // watchEvents begins a stream of events: with the first page of them, and a place among
-// the watchers where the status is 200.
-func (s *server) watchEvents(r *http.Request, after string) (page store.Page, a answer) {
+// the watchers, to be left by unwatch, where the status is 200.
+func (s *server) watchEvents(r *http.Request, after string) (page store.Page, unwatch func(), a answer) {
 	a = s.turnstile(r, func() answer {
 		var err error
-		page, err = s.registry.Events(r.Context(), after, streamPage)
-		switch {
-		case err != nil:
+		if page, err = s.registry.Events(r.Context(), after, streamPage); err != nil {
 			return s.noEvents(r, err)
-		case !s.watch():
-			return busy()
-		default:
-			return answer{status: http.StatusOK}
 		}
+		var ok bool
+		if unwatch, ok = s.watch(r); !ok {
+			return busy()
+		}
+		return answer{status: http.StatusOK}
 	})
-	return page, a
+	return page, unwatch, a
 }
 
 // listQuery reads what a list takes: where to begin, and how many. limit is 0 where it
@@ -122,19 +121,16 @@ func (s *server) noEvents(r *http.Request, err error) answer {
 }
 
 // watch takes a place among the watchers, and says whether there was one.
-func (s *server) watch() bool {
-	select {
-	case s.watchers <- struct{}{}:
-		s.cfg.Metrics.Watchers(len(s.watchers))
-		return true
-	default:
-		return false
+func (s *server) watch(r *http.Request) (unwatch func(), ok bool) {
+	leave, ok := s.watchers.take(r)
+	if !ok {
+		return nil, false
 	}
-}
-
-func (s *server) unwatch() {
-	<-s.watchers
-	s.cfg.Metrics.Watchers(len(s.watchers))
+	s.cfg.Metrics.Watchers(len(s.watchers.all))
+	return func() {
+		leave()
+		s.cfg.Metrics.Watchers(len(s.watchers.all))
+	}, true
 }
 
 // stream writes server-sent events.

@@ -8,11 +8,9 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -56,67 +54,12 @@ func NewHTTP(h http.Handler) *http.Server {
 	}
 }
 
-// maxFromOne is how many of them one address may have, of IPv6 one /64, so that nobody
-// alone shuts out all others. A whole fleet may be behind one address, so it is most.
-const maxFromOne = maxConnections * 3 / 4
-
 // LimitListener lets no more connections in than the server should hold; more
 // wait in the kernel's queue. Those over the share of their address are closed.
-func LimitListener(l net.Listener) net.Listener { return limitListener(l, maxConnections, maxFromOne) }
+func LimitListener(l net.Listener) net.Listener { return limitListener(l, maxConnections) }
 
-func limitListener(l net.Listener, all, fromOne int) net.Listener {
-	return &sharedListener{Listener: netutil.LimitListener(l, all), most: fromOne, open: map[netip.Prefix]int{}}
-}
-
-// sharedListener lets most connections in of each address.
-type sharedListener struct {
-	net.Listener
-	most int
-
-	mu   sync.Mutex
-	open map[netip.Prefix]int
-}
-
-func (l *sharedListener) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		from := network(conn.RemoteAddr().String())
-		if l.take(from) {
-			return &sharedConn{Conn: conn, release: sync.OnceFunc(func() { l.release(from) })}, nil
-		}
-		_ = conn.Close()
-	}
-}
-
-func (l *sharedListener) take(from netip.Prefix) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open[from] >= l.most {
-		return false
-	}
-	l.open[from]++
-	return true
-}
-
-func (l *sharedListener) release(from netip.Prefix) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open[from]--; l.open[from] == 0 {
-		delete(l.open, from)
-	}
-}
-
-type sharedConn struct {
-	net.Conn
-	release func()
-}
-
-func (c *sharedConn) Close() error {
-	c.release()
-	return c.Conn.Close()
+func limitListener(l net.Listener, all int) net.Listener {
+	return &sharedListener{netutil.LimitListener(l, all), shareOf(all)}
 }
 
 // only answers any other method with the one that is allowed.
@@ -212,10 +155,15 @@ func (s *server) readBytes(w http.ResponseWriter, r *http.Request, limit int64) 
 	in := http.MaxBytesReader(w, r.Body, limit)
 	body, err := readSmall(in, r.ContentLength)
 	if err == nil && len(body) == smallBody {
-		if !s.enter(r, s.large) {
+		from := network(r.RemoteAddr)
+		if !s.large.share.take(from) {
 			return nil, done, &api.Problem{Code: api.CodeBusy}
 		}
-		done = func() { <-s.large }
+		if !s.enter(r, s.large.all) {
+			s.large.share.release(from)
+			return nil, done, &api.Problem{Code: api.CodeBusy}
+		}
+		done = func() { s.large.leave(from) }
 		within(s.cfg.BodyTimeout)
 		var rest []byte
 		rest, err = io.ReadAll(in)

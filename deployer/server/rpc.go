@@ -98,13 +98,12 @@ func (c *rpc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.refuse(w, r, call, only(http.MethodPost, nil)(w, r))
 		return
 	}
-	select {
-	case c.calls <- struct{}{}:
-		defer func() { <-c.calls }()
-	default:
+	leave, ok := c.calls.take(r)
+	if !ok {
 		c.refuse(w, r, call, busy())
 		return
 	}
+	defer leave()
 	if strings.HasPrefix(r.URL.Path, reflectionPrefix) {
 		_ = call.conn.SetReadDeadline(time.Now().Add(reflectionTime))
 		_ = call.conn.SetWriteDeadline(time.Now().Add(reflectionTime + c.cfg.WriteTimeout))
@@ -324,14 +323,15 @@ func (c *rpc) GetHealth(ctx context.Context, _ *deployerv1.GetHealthRequest) (*d
 // WatchEvents is a stream of events.
 func (c *rpc) WatchEvents(ctx context.Context, m *deployerv1.WatchEventsRequest, stream *connect.ServerStream[deployerv1.WatchEventsResponse]) error {
 	var page store.Page
+	var unwatch func()
 	call, a := c.ask(ctx, c.viewer(func(r *http.Request) (a answer) {
-		page, a = c.watchEvents(r, m.After)
+		page, unwatch, a = c.watchEvents(r, m.After)
 		return a
 	}))
 	if a.status != http.StatusOK {
 		return rpcError(ctx, a)
 	}
-	defer c.unwatch()
+	defer unwatch()
 	_ = call.conn.SetReadDeadline(time.Time{}) // one that passes would look like a peer that left
 	return c.ended(ctx, c.follow(call.request.WithContext(ctx), page, func(events []api.Event, cursor string) bool {
 		_ = call.conn.SetWriteDeadline(time.Now().Add(c.cfg.WriteTimeout))
@@ -342,14 +342,15 @@ func (c *rpc) WatchEvents(ctx context.Context, m *deployerv1.WatchEventsRequest,
 // WatchNodes is a stream of nodes.
 func (c *rpc) WatchNodes(ctx context.Context, m *deployerv1.WatchNodesRequest, stream *connect.ServerStream[deployerv1.WatchNodesResponse]) error {
 	var has digest
-	call, a := c.ask(ctx, c.viewer(func(*http.Request) answer {
+	var unwatch func()
+	call, a := c.ask(ctx, c.viewer(func(r *http.Request) answer {
+		var ok bool
 		if m.After != "" {
-			var ok bool
 			if has, ok = readDigest(m.After); !ok {
 				return refused(*badQuery("after", "not a cursor of WatchNodes; take it from one of its messages"))
 			}
 		}
-		if !c.watch() {
+		if unwatch, ok = c.watch(r); !ok {
 			return busy()
 		}
 		return answer{status: http.StatusOK}
@@ -357,7 +358,7 @@ func (c *rpc) WatchNodes(ctx context.Context, m *deployerv1.WatchNodesRequest, s
 	if a.status != http.StatusOK {
 		return rpcError(ctx, a)
 	}
-	defer c.unwatch()
+	defer unwatch()
 	_ = call.conn.SetReadDeadline(time.Time{})
 	return c.ended(ctx, c.followNodes(call.request.WithContext(ctx), has, func(nodes []api.Node, cursor string, deadline time.Time) bool {
 		_ = call.conn.SetWriteDeadline(deadline)

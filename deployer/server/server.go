@@ -56,17 +56,17 @@ type server struct {
 	registry  *deployer.Registry
 	log       *slog.Logger
 	slots     chan struct{} // one for each request at work
-	large     chan struct{} // one for each large body in memory
+	large     places        // one for each large body in memory
 	lists     lists
 	vips      lists
 	ui        ui
 	statuses  lists
 	fleet     fleet
 	listPages chan struct{} // one for each page of nodes in memory
-	calls     chan struct{} // one for each call over gRPC and Connect, and request over HTTP/2
+	calls     places        // one for each call over gRPC and Connect, and request over HTTP/2
 	rpc       http.Handler
 	failures  deployer.LogBudget // of requests that failed
-	watchers  chan struct{}      // one for each stream of events
+	watchers  places             // one for each stream of events
 	feed      feed
 	memo      *memo
 
@@ -93,11 +93,11 @@ func New(cfg Config) http.Handler {
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 20*time.Second)
 	s := &server{
 		cfg: cfg, registry: cfg.Registry, log: cfg.Logger,
-		slots: make(chan struct{}, cfg.MaxConcurrent), large: make(chan struct{}, largeBodies),
+		slots: make(chan struct{}, cfg.MaxConcurrent), large: newPlaces(largeBodies),
 		joins: newGuesses(), operators: newGuesses(),
-		watchers: make(chan struct{}, cfg.MaxWatchers), memo: newMemo(),
+		watchers: newPlaces(cfg.MaxWatchers), memo: newMemo(),
 		listPages: make(chan struct{}, listPagesAtOnce),
-		calls:     make(chan struct{}, 4*cfg.MaxConcurrent),
+		calls:     newPlaces(4 * cfg.MaxConcurrent),
 	}
 	s.ui.cross, s.ui.slots = http.NewCrossOriginProtection(), make(chan struct{}, pagesAtOnce)
 	s.rpc = newRPC(s)
@@ -107,13 +107,12 @@ func New(cfg Config) http.Handler {
 			return
 		}
 		if r.ProtoMajor > 1 { // a connection has many requests, so that their number is no bound
-			select {
-			case s.calls <- struct{}{}:
-				defer func() { <-s.calls }()
-			default:
+			leave, ok := s.calls.take(r)
+			if !ok {
 				s.write(w, busy())
 				return
 			}
+			defer leave()
 		}
 		begin := time.Now()
 		path, handle := s.route(r.URL.Path)

@@ -17,7 +17,7 @@ func TestShareOfAnAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := NewHTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
-	go func() { _ = s.Serve(limitListener(listener, 8, 6)) }()
+	go func() { _ = s.Serve(limitListener(listener, 8)) }()
 	t.Cleanup(func() { _ = s.Close() })
 	served := func(from byte) (net.Conn, bool) {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, from)}}
@@ -47,4 +47,39 @@ func TestShareOfAnAddress(t *testing.T) {
 	}
 	_ = held[0].Close()
 	within(t, func() bool { _, ok := served(1); return ok }, "no place after one was given back")
+}
+
+// TestPlaces: of what all have in common one address has a share, and gives it back.
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+	p := newPlaces(8)
+	from := func(address string) *http.Request { return &http.Request{RemoteAddr: address} }
+	var leave []func()
+	for i := range 8 {
+		left, ok := p.take(from("[2001:db8::1]:1"))
+		if ok != (i < 6) {
+			t.Errorf("place %d of one address: %v", i, ok)
+		}
+		if ok {
+			leave = append(leave, left)
+		}
+	}
+	if _, ok := p.take(from("[2001:db8::ffff]:1")); ok {
+		t.Error("another address of the /64 has a share of its own")
+	}
+	for i := range 3 {
+		left, ok := p.take(from("192.0.2.1:1"))
+		if ok != (i < 2) {
+			t.Errorf("place %d of another address: %v", i, ok)
+		}
+		if ok {
+			leave = append(leave, left)
+		}
+	}
+	for _, left := range leave {
+		left()
+	}
+	if len(p.all) != 0 || len(p.share.open) != 0 {
+		t.Errorf("%d places and %v are not given back", len(p.all), p.share.open)
+	}
 }
