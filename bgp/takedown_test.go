@@ -1,10 +1,14 @@
 package bgp_test
 
 import (
+	"os"
 	"os/exec"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/centra/plasmacloud/bgp"
 	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
 )
 
@@ -16,7 +20,7 @@ func testRelease(t *testing.T, g gobgpdtest.Generation) {
 	s := newSite(t, gobgpdtest.Config{Generation: g})
 	release := func() (string, int) {
 		t.Helper()
-		cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "release", "--config", s.file)
+		cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "release", "--config", s.file, "--last", s.file+".last")
 		out, _ := cmd.CombinedOutput()
 		return string(out), cmd.ProcessState.ExitCode()
 	}
@@ -41,5 +45,63 @@ func testRelease(t *testing.T, g gobgpdtest.Generation) {
 	s.waitHeld()
 	if _, ok := removed.of("198.51.100.1"); ok {
 		t.Error("the stranger's address is gone")
+	}
+
+	// The file is broken by the time, as by a bad upgrade that the announcer dies of.
+	s.configure(object{"address": v4a}, object{"address": v6a, "hold": "route"})
+	s.start()
+	s.waitRoutes(v4a, v6a, v4c)
+	s.crash()
+	if err := os.WriteFile(s.file, []byte(`{"schema_version": 1, "vips": [`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	if status := s.wait(); status != 78 {
+		t.Errorf("with a broken file the announcer ends with %d", status)
+	}
+	if out, status := release(); status != 0 || !strings.Contains(out, "the configuration has a mistake; released is what an announcer left") {
+		t.Errorf("status %d, %s", status, out)
+	}
+	s.waitRoutes(v4c)
+	s.waitHeld()
+	if _, ok := removed.of("198.51.100.1"); ok {
+		t.Error("the stranger's address is gone")
+	}
+	if err := os.Remove(s.file + ".last"); err != nil {
+		t.Fatal(err)
+	}
+	if out, status := release(); status != 78 || !strings.Contains(out, "is it cut off?") || !strings.Contains(out, "not known either") {
+		t.Errorf("with nothing to go by: status %d, %s", status, out)
+	}
+}
+
+// What is kept for a release is a configuration itself, and has all that a release needs.
+func TestForRelease(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		`{"schema_version": 1, "node_id": "n", "asn": 65001, "vips": []}`,
+		`{"schema_version": 1, "node_id": "n", "asn": 4200000000, "drain_delay": "90s", "reconcile_interval": "1500ms", "graceful_shutdown": {"on_health": true, "delay": "1s"},
+		  "speaker": {"address": "unix:///run/gobgpd.sock", "timeout": "250ms", "tls": {"ca": "/ca", "cert": "/cert", "key": "/key", "server_name": "s"}},
+		  "hold": {"interface": "br0", "netns": "/run/netns/edge", "lifetime": "1h0m1s"}, "vips": []}`,
+	} {
+		cfg, err := bgp.ParseConfig([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := cfg.ForRelease()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := bgp.ParseConfig(data); err != nil || !reflect.DeepEqual(again, cfg) {
+			t.Errorf("%v: %s\ngot  %+v\nwant %+v", err, data, again, cfg)
+		}
+	}
+	cfg, err := bgp.ParseConfig([]byte(`{"schema_version": 1, "node_id": "n", "asn": 65001, "vips": [{"address": "203.0.113.10", "drain_delay": "30s"}, {"address": "203.0.113.11"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, _ := cfg.ForRelease()
+	if again, err := bgp.ParseConfig(data); err != nil || again.DrainDelay != 30*time.Second || len(again.VIPs) != 0 {
+		t.Errorf("%v: %s", err, data)
 	}
 }

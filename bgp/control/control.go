@@ -17,6 +17,7 @@ import (
 const (
 	DefaultSocket = "/run/plasmacloud-announcer/control.sock"
 	DefaultState  = "/var/lib/plasmacloud-announcer/drains.json"
+	DefaultLast   = "/var/lib/plasmacloud-announcer/last.json" // of what ran last
 )
 
 // MaxReason is how long a reason may be, in bytes.

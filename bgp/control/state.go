@@ -45,19 +45,23 @@ func decode(r io.Reader, v any) error {
 	return err
 }
 
-// save replaces the file as a whole, or not at all, also when the machine stops.
 func save(file string, orders bgp.DrainOrders) error {
 	data, err := json.MarshalIndent(orders, "", "  ")
 	if err != nil {
 		return err
 	}
+	return Replace(file, append(data, '\n'))
+}
+
+// Replace replaces the file as a whole, or not at all, also when the machine stops.
+func Replace(file string, data []byte) error {
 	dir := filepath.Dir(file)
-	temporary, err := os.CreateTemp(dir, ".drains-*")
+	temporary, err := os.CreateTemp(dir, "."+filepath.Base(file)+"-*")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(temporary.Name()) }() // after the rename there is none
-	_, err = temporary.Write(append(data, '\n'))
+	_, err = temporary.Write(data)
 	if err == nil {
 		err = temporary.Sync()
 	}

@@ -37,8 +37,8 @@ with the daemon, the drain delay begins, and only after it the host lets go of i
 With graceful_shutdown, routers are asked to prefer other paths before a withdraw that
 is planned. The drain delay has to cover the withdraw's way to the routers: how far it has come, the
 daemon does not say. What the daemon announces and what the host holds is read anew
-in every pass, so a crash of either side is mended, and nothing is kept on disk
-but operators' orders to drain (plasmactl vip drain).
+in every pass, so a crash of either side is mended, and nothing of it is kept on disk:
+only operators' orders to drain (plasmactl vip drain), and where to release.
 What others made is reported and left alone. A second announcer with the same daemon,
 or in the same network namespace, is refused.
 
@@ -77,6 +77,9 @@ Files:
                                       what happens, as root
   ` + control.DefaultState + `
                                       orders to drain that stand
+  ` + control.DefaultLast + `
+                                      what "release" needs where the configuration
+                                      has a mistake by then
 
 The daemon's address need not answer at the start: the announcer waits for it.
 It needs CAP_NET_ADMIN, Linux 5.18, and a daemon that holds its own configuration.`
@@ -113,6 +116,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	cmd.Flags().StringVar(&f.control, "control", control.DefaultSocket, "answer operators (plasmactl vip) at `SOCKET`; empty: nowhere")
 	cmd.Flags().StringVar(&f.group, "control-group", "", "let the `GROUP` open that socket too; orders are root's all the same")
 	cmd.Flags().StringVar(&f.drains, "drains", control.DefaultState, "keep operators' orders to drain in `FILE`")
+	cmd.Flags().StringVar(&f.last, "last", control.DefaultLast, "keep in `FILE` what release needs where the configuration is broken by then; empty: nowhere")
 	logging.Register(cmd.Flags())
 	return cmd
 }
@@ -139,7 +143,7 @@ Exit status 0: the file is right. 78: it is not.`,
 }
 
 func releaseCommand(stderr io.Writer) *cobra.Command {
-	var file string
+	var file, last string
 	var after time.Duration
 	var logging daemon.LogOptions
 	cmd := &cobra.Command{
@@ -149,6 +153,9 @@ func releaseCommand(stderr io.Writer) *cobra.Command {
 and route with our mark, also of VIPs that are not in the configuration any more; in the
 order of a stop, and with its exit statuses. For an announcer that was killed and is not to
 run again. One that runs is not disturbed: then this is an error.
+
+Of the configuration it needs the speaker and where VIPs are held. Where the file has a
+mistake by now, or is gone, it goes by what the last announcer has kept of its own.
 
 With --after it waits first, and does nothing, which is no error, if an announcer runs or
 one starts meanwhile. For ExecStopPost= of the announcer's unit, in a unit of its own.`,
@@ -160,9 +167,9 @@ one starts meanwhile. For ExecStopPost= of the announcer's unit, in a unit of it
 			if err != nil {
 				return err
 			}
-			cfg, err := bgp.LoadConfig(file)
+			cfg, err := toRelease(file, last, logger)
 			if err != nil {
-				return daemon.ConfigError(err)
+				return err
 			}
 			logger = logger.With("node", cfg.NodeID)
 			if after > 0 && !alone(cmd.Context(), cfg, after) {
@@ -184,6 +191,7 @@ one starts meanwhile. For ExecStopPost= of the announcer's unit, in a unit of it
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", defaultConfig, "read the configuration from `FILE`")
+	cmd.Flags().StringVar(&last, "last", control.DefaultLast, "where the configuration has a mistake, go by what run has kept in `FILE`")
 	cmd.Flags().DurationVar(&after, "after", 0, "wait for `TIME`, such as 1m, and do nothing if an announcer runs until then")
 	logging.Register(cmd.Flags())
 	return cmd
@@ -234,7 +242,37 @@ func handsOver(ctx context.Context, announcer *bgp.Announcer, file string, logge
 }
 
 // files are where run reads and listens.
-type files struct{ config, control, group, drains string }
+type files struct{ config, control, group, drains, last string }
+
+// keepLast keeps what release needs where the configuration is broken by then. VIPs are
+// announced all the same without.
+func keepLast(file string, cfg *bgp.Config, logger *slog.Logger) {
+	if file == "" {
+		return
+	}
+	data, err := cfg.ForRelease()
+	if err == nil {
+		err = control.Replace(file, data)
+	}
+	if err != nil {
+		logger.Warn("a release will need a configuration without mistakes", "error", err)
+	}
+}
+
+// toRelease is the configuration in file, or where that has a mistake, what the last
+// announcer has kept.
+func toRelease(file, last string, logger *slog.Logger) (*bgp.Config, error) {
+	cfg, err := bgp.LoadConfig(file)
+	if err == nil {
+		return cfg, nil
+	}
+	kept, lastErr := bgp.LoadConfig(last)
+	if last == "" || lastErr != nil {
+		return nil, daemon.ConfigError(fmt.Errorf("%w; and what an announcer ran with last is not known either (%w)", err, lastErr))
+	}
+	logger.Warn("the configuration has a mistake; released is what an announcer left that ran with another one", "error", err, "last", last)
+	return kept, nil
+}
 
 // run wires signals to an announcer.
 func run(parent context.Context, f files, logger *slog.Logger) error {
@@ -264,6 +302,7 @@ func run(parent context.Context, f files, logger *slog.Logger) error {
 		return err
 	}
 	defer announcer.Close()
+	keepLast(f.last, cfg, logger)
 
 	n := &notifier{logger: logger}
 	announcer.OnPass(n.pass)
@@ -298,7 +337,7 @@ func run(parent context.Context, f files, logger *slog.Logger) error {
 			case <-ctx.Done():
 				return
 			case <-hup:
-				n.reload(announcer, server, f.config)
+				n.reload(announcer, server, f)
 			}
 		}
 	}()
@@ -363,7 +402,7 @@ func (n *notifier) tell(ready bool) {
 	}
 }
 
-func (n *notifier) reload(announcer *bgp.Announcer, server *metrics.Server, file string) {
+func (n *notifier) reload(announcer *bgp.Announcer, server *metrics.Server, f files) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ready {
@@ -372,7 +411,7 @@ func (n *notifier) reload(announcer *bgp.Announcer, server *metrics.Server, file
 		_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
 		notify(n.logger, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/int64(time.Microsecond)))
 	}
-	cfg, err := bgp.LoadConfig(file)
+	cfg, err := bgp.LoadConfig(f.config)
 	if err == nil {
 		err = announcer.Reload(cfg)
 	}
@@ -382,6 +421,7 @@ func (n *notifier) reload(announcer *bgp.Announcer, server *metrics.Server, file
 		announcer.Note(slog.LevelError, "reload refused; the old configuration stays", bgp.Event{Kind: bgp.EventReloadRefused, Reason: n.refused}, "error", err)
 	} else {
 		server.Listen(cfg.Metrics.Listen)
+		keepLast(f.last, cfg, n.logger)
 		announcer.Note(slog.LevelInfo, "reloaded", bgp.Event{Kind: bgp.EventReloaded, Reason: fmt.Sprintf("%d VIPs are configured", len(cfg.VIPs))}, "vips", len(cfg.VIPs))
 	}
 	n.tell(n.ready)
