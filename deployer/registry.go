@@ -300,7 +300,7 @@ func (r *Registry) apply(ctx context.Context, id, token string, in node.Input, n
 			err = fmt.Errorf("write node %s: %w", id, err)
 		}
 		var corrupt *store.CorruptError
-		if errors.As(err, &corrupt) {
+		if errors.As(err, &corrupt) && corrupt.Token == "" {
 			err = fmt.Errorf("%w; plasmactl node reset %s rewrites it", err, id)
 		}
 		return node.Node{}, nil, err

@@ -11,13 +11,28 @@ import (
 	"github.com/centra/plasmacloud/deployer/store"
 )
 
+// MaxTokens is how many join tokens there may be, those that have expired or are used up
+// too: they are listed in one answer.
+const MaxTokens = 10_000
+
+// ErrTooManyTokens: there are MaxTokens already.
+var ErrTooManyTokens = errors.New("too many join tokens")
+
 // CreateToken makes a join token with the name and the limits of t, and returns it
 // together with the token itself, which nobody can ask for again: NAME.SECRET. A limit
-// that is none is a *node.FieldError; store.ErrTokenExists where the name is taken.
+// that is none is a *node.FieldError; store.ErrTokenExists where the name is taken, and
+// ErrTooManyTokens where there are as many as there may be.
 func (r *Registry) CreateToken(ctx context.Context, t node.Token, by Operator) (made node.Token, token string, err error) {
 	now := r.cfg.Now().UTC().Truncate(msec)
 	if err := t.Check(now); err != nil {
 		return node.Token{}, "", err
+	}
+	all, err := r.Tokens(ctx)
+	if r.read(ctx, err) != nil {
+		return node.Token{}, "", fmt.Errorf("count the tokens: %w", err)
+	}
+	if len(all) >= MaxTokens {
+		return node.Token{}, "", ErrTooManyTokens
 	}
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails

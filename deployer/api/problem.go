@@ -23,7 +23,8 @@ const (
 	CodeInternal         = "internal"
 	CodeCursorGone       = "cursor_gone" // begin anew without a cursor
 
-	CodeTokenExists = "token_exists"
+	CodeTokenExists   = "token_exists"
+	CodeTooManyTokens = "too_many_tokens"
 
 	CodeTooManyAttempts       = "too_many_attempts" // try again after Retry-After
 	CodeOperatorTokenRequired = "operator_token_required"

@@ -92,7 +92,13 @@ func (s *server) who(r *http.Request, role tokens.Role) (deployer.Operator, *ans
 	}
 	var by deployer.Operator
 	logged := func(status int, code, title, detail string) (deployer.Operator, *answer) {
-		s.log.WarnContext(r.Context(), "operator refused", "remote", r.RemoteAddr, "code", code)
+		ok, unlogged := s.refusals.Take(s.cfg.Now())
+		if unlogged > 0 {
+			s.log.WarnContext(r.Context(), "more operators were refused than logged", "count", unlogged)
+		}
+		if ok {
+			s.log.WarnContext(r.Context(), "operator refused", "remote", r.RemoteAddr, "code", code)
+		}
 		return by, no(status, code, title, detail)
 	}
 	given, sent := bearer(r)

@@ -66,6 +66,7 @@ type server struct {
 	calls     places        // one for each call over gRPC and Connect, and request over HTTP/2
 	rpc       http.Handler
 	failures  deployer.LogBudget // of requests that failed
+	refusals  deployer.LogBudget // of operators
 	watchers  places             // one for each stream of events
 	feed      feed
 	memo      *memo
@@ -336,7 +337,12 @@ func (s *server) fail(r *http.Request, err error) answer {
 		Detail: "nothing was acknowledged; the deployer's log has the reason",
 	}
 	var corrupt *store.CorruptError
-	if errors.As(err, &corrupt) {
+	switch {
+	case !errors.As(err, &corrupt):
+	case corrupt.Token != "":
+		p.Title = "The token's record cannot be read"
+		p.Detail = "nothing was recorded; take another token, and this one away with plasmactl token revoke " + clean(corrupt.Token)
+	default:
 		p.Title = "The node's record cannot be read"
 		p.Detail = "nothing was recorded; rewrite the record with plasmactl node reset " + clean(corrupt.ID)
 	}

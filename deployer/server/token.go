@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/centra/plasmacloud/deployer"
@@ -65,6 +66,11 @@ func (s *server) makeToken(r *http.Request, wanted api.TokenRequest, by deployer
 		return refused(api.Problem{
 			Status: http.StatusConflict, Code: api.CodeTokenExists, Title: "There is a token of that name",
 			Detail: "take another name, or revoke the token " + wanted.Name + " first",
+		})
+	case errors.Is(err, deployer.ErrTooManyTokens):
+		return refused(api.Problem{
+			Status: http.StatusConflict, Code: api.CodeTooManyTokens, Title: "There are too many tokens",
+			Detail: fmt.Sprintf("there are %d already; revoke those that have expired or are used up first", deployer.MaxTokens),
 		})
 	case err != nil:
 		return s.fail(r, err)

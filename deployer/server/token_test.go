@@ -1,14 +1,17 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/store"
 )
 
 func (g *guarded) createToken(operator, body string) (api.NewToken, string) {
@@ -35,6 +38,56 @@ func (g *guarded) get(path string, into any) string {
 		g.t.Fatal(err)
 	}
 	return text
+}
+
+// tokenStore has a token row2 that cannot be read, or any number of tokens.
+type tokenStore struct {
+	store.Store
+	tokens int
+}
+
+func (s tokenStore) Token(context.Context, string) (node.Token, error) {
+	return store.DecodeToken("row2", "join_tokens/row2", []byte("{"))
+}
+
+func (s tokenStore) Tokens(context.Context) ([]node.Token, error) {
+	return make([]node.Token, s.tokens), nil
+}
+
+// TestUnreadableToken: who comes with it is told that the token is at fault, and not the
+// node.
+func TestUnreadableToken(t *testing.T) {
+	g := newGuarded(t, func(c *deployer.Config) { c.Store = tokenStore{Store: c.Store} })
+	w, code := g.ask(http.MethodPost, api.PathPhoneHome, `{"node_id":"node01","phase":"ready","role":"worker"}`,
+		"Bearer row2."+strings.Repeat("0", 64), token("secret"), here)
+	if text := w.Body.String(); code != api.CodeUnavailable || !strings.Contains(text, "plasmactl token revoke row2") || strings.Contains(text, "node reset") {
+		t.Errorf("%s", text)
+	}
+}
+
+// TestTokensAreBounded: a list of tokens, which has no pages, stays one that can be read.
+func TestTokensAreBounded(t *testing.T) {
+	g := newGuarded(t, func(c *deployer.Config) { c.Store = tokenStore{Store: c.Store, tokens: deployer.MaxTokens} })
+	w, code := g.ask(http.MethodPost, api.PathTokens, `{"name":"one-more"}`, bearerOf("a"), "", here)
+	if text := w.Body.String(); code != api.CodeTooManyTokens || !strings.Contains(text, "revoke") {
+		t.Errorf("%s", text)
+	}
+}
+
+// TestRefusalsOfOperatorsAreLoggedWithinABudget: whoever asks again and again for what
+// they may not do does not fill the disk.
+func TestRefusalsOfOperatorsAreLoggedWithinABudget(t *testing.T) {
+	g := newGuarded(t)
+	for range 500 {
+		g.order("v", "node01", "hold", "")
+		g.order("o", "node01", "hold", "")
+	}
+	g.now = g.now.Add(11 * time.Second)
+	g.order("v", "node01", "hold", "")
+	log := g.log.String()
+	if n := strings.Count(log, `msg="operator refused"`); n != 51 || !strings.Contains(log, `msg="more operators were refused than logged" count=950`) {
+		t.Errorf("%d lines:\n%.2000s", n, log)
+	}
 }
 
 // TestStoredTokens: the life of a token that an admin makes, and what becomes of those

@@ -21,9 +21,10 @@ var (
 
 // CorruptError is a record that cannot be read. The others can.
 type CorruptError struct {
-	ID  string // of the node
-	Key string // where the record is, in the store's own terms
-	Err error
+	ID    string // of the node
+	Token string // its name, where the record is a token's
+	Key   string // where the record is, in the store's own terms
+	Err   error
 }
 
 func (e *CorruptError) Error() string {

@@ -24,10 +24,10 @@ type JoinChange func(old node.Node, found bool, t node.Token) (node.Node, node.T
 func DecodeToken(name, key string, value []byte) (node.Token, error) {
 	var t node.Token
 	if err := json.Unmarshal(value, &t); err != nil {
-		return node.Token{}, &CorruptError{Key: key, Err: err}
+		return node.Token{}, &CorruptError{Token: name, Key: key, Err: err}
 	}
 	if t.Name != name || t.Hash == "" {
-		return node.Token{}, &CorruptError{Key: key, Err: fmt.Errorf("it holds the token %q", t.Name)}
+		return node.Token{}, &CorruptError{Token: name, Key: key, Err: fmt.Errorf("it holds the token %q", t.Name)}
 	}
 	return t, nil
 }
