@@ -16,7 +16,7 @@ type generation interface {
 	peers(ctx context.Context, each func(Peer) error) error
 	// paths calls each for every path of a table, those of one prefix together, the
 	// best one first.
-	paths(ctx context.Context, q question, each func(prefix string, p listed) error) error
+	paths(ctx context.Context, q question, each func(prefix string, p *listed) error) error
 	// add sends paths as one message: all of them are taken, or none. They are valid and canonical.
 	add(ctx context.Context, paths []Path, withdraw bool) error
 	// watch calls changed when a session comes or goes, until the stream ends.
@@ -50,25 +50,6 @@ func familyOf(a netip.Addr) family {
 
 // originIGP is the ORIGIN attribute of what we announce (RFC 4271, section 5.1.1).
 const originIGP = 0
-
-// listed is a path in a daemon's answer. Whose it is shows without its attributes,
-// and most paths of a full table are nobody's concern, so those are read on demand.
-type listed interface {
-	GetNeighborIp() string
-	GetIdentifier() uint32
-	GetBest() bool
-	GetStale() bool
-	// attributes fills in those that we know; others are left out.
-	attributes(*Route) error
-}
-
-// isLearned reports whether the daemon has p from a peer. A path of a local client
-// has no neighbour, which the API writes as "<nil>" (v3) or "" (v4). Only local paths
-// can be ours: with add-path a peer may choose any identifier, OwnPathID too.
-func isLearned(p listed) bool {
-	_, err := netip.ParseAddr(p.GetNeighborIp())
-	return err == nil
-}
 
 // canonical is p as it goes over the wire: with a next hop, the unspecified address
 // for the daemon's own, and with communities in order.

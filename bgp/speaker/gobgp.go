@@ -49,6 +49,7 @@ type GoBGP struct {
 	generations []generation
 	speaks      atomic.Int32 // index into generations: what the daemon spoke last
 	answered    atomic.Int32 // number of the generation that answered last
+	last        lastTable
 }
 
 var (
@@ -134,41 +135,16 @@ func (g *GoBGP) Ready(ctx context.Context) error {
 	}
 }
 
-// List implements Speaker.
-func (g *GoBGP) List(ctx context.Context) (Table, error) {
-	table := Table{Own: map[netip.Prefix]Path{}, Foreign: map[netip.Prefix]int{}}
-	for _, f := range families {
-		err := g.list(ctx, question{family: f}, func(text string, p listed) error {
-			prefix, err := netip.ParsePrefix(text)
-			if err != nil || !prefix.IsSingleIP() || isLearned(p) {
-				return nil // not a host route, or not local, so not ours
-			}
-			if p.GetIdentifier() != OwnPathID {
-				table.Foreign[prefix]++
-				return nil
-			}
-			route := Route{Prefix: prefix}
-			err = p.attributes(&route)
-			table.Own[prefix] = route.path()
-			return err
-		})
-		if err != nil {
-			return Table{}, err
-		}
-	}
-	return table, nil
-}
-
 // list calls each for every path. The timeout starts anew with each of them, so a
 // big table is not taken for a daemon that hangs.
-func (g *GoBGP) list(ctx context.Context, q question, each func(prefix string, p listed) error) error {
+func (g *GoBGP) list(ctx context.Context, q question, each func(prefix string, p *listed) error) error {
 	streamCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	idle := time.AfterFunc(g.cfg.Timeout, func() { cancel(context.DeadlineExceeded) })
 	defer idle.Stop()
 
 	err := g.ask(func(api generation) error {
-		return api.paths(streamCtx, q, func(prefix string, p listed) error {
+		return api.paths(streamCtx, q, func(prefix string, p *listed) error {
 			idle.Reset(g.cfg.Timeout)
 			return each(prefix, p)
 		})
@@ -261,9 +237,9 @@ func (g *GoBGP) Advertised(ctx context.Context, prefixes []netip.Prefix) (Advert
 			if len(lookups) <= lookupMost {
 				q.prefixes = lookups
 			}
-			err := g.list(ctx, q, func(text string, p listed) error {
+			err := g.list(ctx, q, func(text string, p *listed) error {
 				prefix, err := netip.ParsePrefix(text)
-				if err != nil || !asked[prefix] || isLearned(p) || p.GetIdentifier() != OwnPathID {
+				if err != nil || !asked[prefix] || p.isLearned() || p.identifier != OwnPathID {
 					return nil
 				}
 				to := result.To[prefix]

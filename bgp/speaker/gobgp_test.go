@@ -72,6 +72,52 @@ func testRoundTrip(t *testing.T, g gobgpdtest.Generation) {
 	}
 }
 
+// A table that is read again and again is always the daemon's, whatever changed, of ours
+// and of others; one that was read before stays what it was.
+func TestListAgain(t *testing.T) { gobgpdtest.Each(t, testListAgain) }
+
+func testListAgain(t *testing.T, g gobgpdtest.Generation) {
+	d := gobgpdtest.Start(t, gobgpdtest.Config{Generation: g})
+	s := d.Client(2 * time.Second)
+	waitReady(t, s)
+	vip := netip.MustParsePrefix("203.0.113.11/32")
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := list(t, s)
+	for i, step := range []struct {
+		do    func()
+		own   []speaker.Path
+		other int
+	}{
+		{func() { do(s.Announce(t.Context(), []speaker.Path{{Prefix: vip4}, {Prefix: vip6}})) }, []speaker.Path{{Prefix: vip4}, {Prefix: vip6}}, 0},
+		{func() {}, []speaker.Path{{Prefix: vip4}, {Prefix: vip6}}, 0},
+		{func() { do(s.Announce(t.Context(), []speaker.Path{{Prefix: vip6, MED: ptr(7)}})) }, []speaker.Path{{Prefix: vip4}, {Prefix: vip6, MED: ptr(7)}}, 0},
+		{func() { d.AddForeign(t, vip4, "192.0.2.77") }, []speaker.Path{{Prefix: vip4}, {Prefix: vip6, MED: ptr(7)}}, 1},
+		{func() {
+			do(s.Withdraw(t.Context(), []netip.Prefix{vip4}))
+			do(s.Announce(t.Context(), []speaker.Path{{Prefix: vip}}))
+		}, []speaker.Path{{Prefix: vip}, {Prefix: vip6, MED: ptr(7)}}, 1},
+		{func() { do(s.Withdraw(t.Context(), []netip.Prefix{vip, vip6})) }, nil, 1},
+	} {
+		step.do()
+		for range 2 {
+			got := list(t, s)
+			if len(got.Own) != len(step.own) || got.Foreign[vip4] != step.other || len(first.Own) != 0 {
+				t.Fatalf("step %d: %+v", i, got)
+			}
+			for _, p := range step.own {
+				if !got.Own[p.Prefix].Equal(p) {
+					t.Errorf("step %d: %+v, want %+v", i, got.Own[p.Prefix], p)
+				}
+			}
+		}
+	}
+}
+
 // The mark of ownership, against a real gobgpd: it is listed, it lives beside a
 // foreign path for the same prefix, it is not sent, and a withdraw takes ours only.
 func TestOwnershipMark(t *testing.T) { gobgpdtest.Each(t, testOwnershipMark) }

@@ -13,10 +13,13 @@ import (
 
 // gobgpV3 is the API of gobgpd 3.x, service apipb.GobgpApi: NLRI and attributes are
 // packed messages of any type.
-type gobgpV3 struct{ client api.GobgpApiClient }
+type gobgpV3 struct {
+	conn   grpc.ClientConnInterface
+	client api.GobgpApiClient
+}
 
 func newGoBGPv3(conn grpc.ClientConnInterface) gobgpV3 {
-	return gobgpV3{api.NewGobgpApiClient(conn)}
+	return gobgpV3{conn, api.NewGobgpApiClient(conn)}
 }
 
 func (gobgpV3) number() int { return 3 }
@@ -34,26 +37,15 @@ func (g gobgpV3) peers(ctx context.Context, each func(Peer) error) error {
 	return receive(stream, func(answer *api.ListPeerResponse) error { return each(decodePeerV3(answer.GetPeer())) })
 }
 
-func (g gobgpV3) paths(ctx context.Context, q question, each func(string, listed) error) error {
-	req := &api.ListPathRequest{TableType: api.TableType_GLOBAL, Family: familyV3(q.family)}
+func (g gobgpV3) paths(ctx context.Context, q question, each func(string, *listed) error) error {
+	req := &api.ListPathRequest{TableType: api.TableType_GLOBAL, Family: familyV3(q.family), EnableOnlyBinary: true, BatchSize: listBatch}
 	if q.adjOutOf.IsValid() {
 		req.TableType, req.Name = api.TableType_ADJ_OUT, q.adjOutOf.String()
 	}
 	for _, p := range q.prefixes {
 		req.Prefixes = append(req.Prefixes, &api.TableLookupPrefix{Prefix: p.String()})
 	}
-	stream, err := g.client.ListPath(ctx, req)
-	if err != nil {
-		return err
-	}
-	return receive(stream, func(answer *api.ListPathResponse) error {
-		for _, p := range answer.GetDestination().GetPaths() {
-			if err := each(answer.Destination.Prefix, listedV3{p}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return listPaths(ctx, g.conn, "/apipb.GobgpApi/ListPath", req, decodeAttributesV3, each)
 }
 
 func (g gobgpV3) add(ctx context.Context, paths []Path, withdraw bool) error {
@@ -131,9 +123,12 @@ func encodePathV3(p Path) (*api.Path, error) {
 	return encoded, nil
 }
 
-type listedV3 struct{ *api.Path }
-
-func (p listedV3) attributes(r *Route) error {
+// decodeAttributesV3 fills in r those of a path that are messages of the API.
+func decodeAttributesV3(message []byte, r *Route) error {
+	var p api.Path
+	if err := proto.Unmarshal(message, &p); err != nil {
+		return fmt.Errorf("path of %s: %w", r.Prefix, err)
+	}
 	for _, packed := range p.Pattrs {
 		message, err := packed.UnmarshalNew()
 		if err != nil {

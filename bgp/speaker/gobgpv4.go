@@ -7,14 +7,18 @@ import (
 
 	api "github.com/osrg/gobgp/v4/api"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 )
 
 // gobgpV4 is the API of gobgpd 4.x, service api.GoBgpService: NLRI and attributes
 // are messages of their own types.
-type gobgpV4 struct{ client api.GoBgpServiceClient }
+type gobgpV4 struct {
+	conn   grpc.ClientConnInterface
+	client api.GoBgpServiceClient
+}
 
 func newGoBGPv4(conn grpc.ClientConnInterface) gobgpV4 {
-	return gobgpV4{api.NewGoBgpServiceClient(conn)}
+	return gobgpV4{conn, api.NewGoBgpServiceClient(conn)}
 }
 
 func (gobgpV4) number() int { return 4 }
@@ -32,26 +36,15 @@ func (g gobgpV4) peers(ctx context.Context, each func(Peer) error) error {
 	return receive(stream, func(answer *api.ListPeerResponse) error { return each(decodePeerV4(answer.GetPeer())) })
 }
 
-func (g gobgpV4) paths(ctx context.Context, q question, each func(string, listed) error) error {
-	req := &api.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: familyV4(q.family)}
+func (g gobgpV4) paths(ctx context.Context, q question, each func(string, *listed) error) error {
+	req := &api.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: familyV4(q.family), EnableOnlyBinary: true, BatchSize: listBatch}
 	if q.adjOutOf.IsValid() {
 		req.TableType, req.Name = api.TableType_TABLE_TYPE_ADJ_OUT, q.adjOutOf.String()
 	}
 	for _, p := range q.prefixes {
 		req.Prefixes = append(req.Prefixes, &api.TableLookupPrefix{Prefix: p.String()})
 	}
-	stream, err := g.client.ListPath(ctx, req)
-	if err != nil {
-		return err
-	}
-	return receive(stream, func(answer *api.ListPathResponse) error {
-		for _, p := range answer.GetDestination().GetPaths() {
-			if err := each(answer.Destination.Prefix, listedV4{p}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return listPaths(ctx, g.conn, api.GoBgpService_ListPath_FullMethodName, req, decodeAttributesV4, each)
 }
 
 func (g gobgpV4) add(ctx context.Context, paths []Path, withdraw bool) error {
@@ -119,9 +112,12 @@ func encodePathV4(p Path) *api.Path {
 	return encoded
 }
 
-type listedV4 struct{ *api.Path }
-
-func (p listedV4) attributes(r *Route) error {
+// decodeAttributesV4 fills in r those of a path that are messages of the API.
+func decodeAttributesV4(message []byte, r *Route) error {
+	var p api.Path
+	if err := proto.Unmarshal(message, &p); err != nil {
+		return fmt.Errorf("path of %s: %w", r.Prefix, err)
+	}
 	for _, packed := range p.Pattrs {
 		var err error
 		switch a := packed.GetAttr().(type) {

@@ -13,13 +13,13 @@ import (
 func (g *GoBGP) Routes(ctx context.Context) ([]Route, error) {
 	var routes []Route
 	for _, f := range families {
-		err := g.list(ctx, question{family: f}, func(text string, p listed) error {
+		err := g.list(ctx, question{family: f}, func(text string, p *listed) error {
 			prefix, err := netip.ParsePrefix(text)
 			if err != nil {
 				return err
 			}
-			r := Route{Prefix: prefix, PathID: p.GetIdentifier(), Best: p.GetBest(), Stale: p.GetStale()}
-			r.Peer, _ = netip.ParseAddr(p.GetNeighborIp())
+			r := Route{Prefix: prefix, PathID: p.identifier, Best: p.best, Stale: p.stale}
+			r.Peer, _ = netip.ParseAddr(string(p.neighbor))
 			err = p.attributes(&r)
 			slices.Sort(r.Communities)
 			slices.SortFunc(r.LargeCommunities, LargeCommunity.Compare)

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -129,7 +130,7 @@ func equalPtr(a, b *uint32) bool {
 }
 
 func sortedSet(s []Community) []Community {
-	if slices.IsSorted(s) && len(s) < 2 {
+	if isSet(s, cmp.Compare) {
 		return s
 	}
 	s = slices.Clone(s)
@@ -138,10 +139,20 @@ func sortedSet(s []Community) []Community {
 }
 
 func sortedLarge(s []LargeCommunity) []LargeCommunity {
-	if len(s) < 2 {
+	if isSet(s, LargeCommunity.Compare) {
 		return s
 	}
 	s = slices.Clone(s)
 	slices.SortFunc(s, LargeCommunity.Compare)
 	return slices.Compact(s)
+}
+
+// isSet reports whether s is in order, and has nothing twice.
+func isSet[T any](s []T, compare func(T, T) int) bool {
+	for i := 1; i < len(s); i++ {
+		if compare(s[i-1], s[i]) >= 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -25,6 +25,7 @@ const OwnPathID uint32 = 0x504c4356
 
 // Table is what the daemon's global table says about locally originated host routes.
 // What it learned from peers (another node's announcement of the same VIP, say) is in neither.
+// It is to be read only: List may return the same one again.
 type Table struct {
 	Own     map[netip.Prefix]Path
 	Foreign map[netip.Prefix]int // paths of other clients or of the daemon's configuration, per prefix
