@@ -3,7 +3,6 @@ package node
 import (
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 )
 
@@ -236,8 +235,8 @@ func (c *change) move(to State, event Event, reason string) {
 			c.node.LastError = nil
 		}
 	}
-	history := append(slices.Clone(c.node.History), t)
-	c.node.History = history[max(0, len(history)-MaxHistory):]
+	kept := c.node.History[max(0, len(c.node.History)+1-MaxHistory):]
+	c.node.History = append(append(make([]Transition, 0, len(kept)+1), kept...), t)
 	c.made = append(c.made, t)
 }
 

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -198,9 +197,19 @@ func readSmall(in io.Reader, length int64) ([]byte, error) {
 	if length < 0 || length > smallBody {
 		length = smallBody
 	}
-	body := bytes.NewBuffer(make([]byte, 0, length+bytes.MinRead)) // with room to find its end
-	_, err := body.ReadFrom(io.LimitReader(in, smallBody))
-	return body.Bytes(), err
+	body := make([]byte, 0, length+1) // with room to find its end
+	for {
+		n, err := in.Read(body[len(body):min(cap(body), smallBody)])
+		body = body[:len(body)+n]
+		switch {
+		case errors.Is(err, io.EOF), err == nil && len(body) == smallBody:
+			return body, nil
+		case err != nil:
+			return body, err
+		case len(body) == cap(body): // longer than announced
+			body = append(body, 0)[:len(body)]
+		}
+	}
 }
 
 func checkMedia(header http.Header) *api.Problem {

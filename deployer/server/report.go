@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -49,10 +48,11 @@ func badRequest(field, detail string) *api.Problem {
 	}
 }
 
-var (
-	factKey = regexp.MustCompile(`^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$`)
-	roleRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-)
+// factKey says whether key is of a-z, 0-9, dot, dash and underscore, the last three inside.
+func factKey(key string) bool {
+	const inside = "._-"
+	return key != "" && strings.Trim(key, inside) == key && strings.Trim(key, inside+"abcdefghijklmnopqrstuvwxyz0123456789") == ""
+}
 
 // parseReport validates a request. Its errors are *strictjson.FieldError.
 func parseReport(request api.PhoneHomeRequest) (string, node.Report, error) {
@@ -76,7 +76,7 @@ func parseReport(request api.PhoneHomeRequest) (string, node.Report, error) {
 		return bad("error", "goes only with the phase failed")
 	case request.Acknowledges != "" && request.Acknowledges != api.AckDecommissioned:
 		return bad("acknowledges", "want %s, or leave it out", api.AckDecommissioned)
-	case request.Role != "" && !roleRE.MatchString(request.Role):
+	case request.Role != "" && !node.ValidID(request.Role):
 		return bad("role", "want control-plane or worker")
 	case request.ConfigHash != "" && !node.ValidConfigHash(request.ConfigHash):
 		return bad("config_hash", "want sha256: and 64 lower-case hex digits, of the bytes of cluster-config.json")
@@ -128,7 +128,7 @@ func checkFacts(facts map[string]string) (field, reason string) {
 	}
 	for key, value := range facts {
 		switch {
-		case len(key) > api.MaxFactKey || !factKey.MatchString(key):
+		case len(key) > api.MaxFactKey || !factKey(key):
 			return "facts", fmt.Sprintf("want keys of a-z, 0-9, dot, dash and underscore, at most %d", api.MaxFactKey)
 		case len(value) > api.MaxFactValue || !printable(value):
 			return "facts." + key, fmt.Sprintf("want at most %d printable characters", api.MaxFactValue)

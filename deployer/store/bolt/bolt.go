@@ -56,7 +56,7 @@ type Config struct {
 type Store struct {
 	db    *bbolt.DB
 	write *commits
-	nodes *decoded
+	nodes *cache
 	keep  uint64 // events
 	epoch string // of the events
 }
@@ -87,7 +87,8 @@ func Open(cfg Config) (*Store, error) {
 		_ = db.Close() // the first error says it all, in one line
 		return nil, fmt.Errorf("store %s: %w", cfg.Path, err)
 	}
-	return &Store{db: db, write: newCommits(db, cfg.MaxBatchDelay), nodes: newDecoded(), keep: uint64(cmp.Or(cfg.KeptEvents, store.KeptEvents)), epoch: epoch}, nil
+	nodes := newCache()
+	return &Store{db: db, write: newCommits(db, nodes, cfg.MaxBatchDelay), nodes: nodes, keep: uint64(cmp.Or(cfg.KeptEvents, store.KeptEvents)), epoch: epoch}, nil
 }
 
 func openError(path string, err error) error {
@@ -166,8 +167,16 @@ func (s *Store) Get(ctx context.Context, id string) (n node.Node, err error) {
 	if err := ctx.Err(); err != nil {
 		return node.Node{}, err
 	}
-	err = s.db.View(func(tx *bbolt.Tx) (err error) {
-		n, err = s.read(tx, []byte(id))
+	if k, ok := s.nodes.get(id); ok {
+		return k.node(), nil
+	}
+	since := s.nodes.now()
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		k, err := s.read(tx, id)
+		if err == nil {
+			s.nodes.add(id, k, since)
+			n = k.node()
+		}
 		return err
 	})
 	return n, closed(err)
@@ -175,19 +184,22 @@ func (s *Store) Get(ctx context.Context, id string) (n node.Node, err error) {
 
 // List implements store.Store.
 func (s *Store) List(ctx context.Context) (nodes []node.Node, err error) {
+	since := s.nodes.now()
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		var broken []error
 		cursor := tx.Bucket(bucketNodes).Cursor()
-		for id, _ := cursor.First(); id != nil; id, _ = cursor.Next() {
+		for key, _ := cursor.First(); key != nil; key, _ = cursor.Next() {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			n, err := s.read(tx, id)
+			id := string(key)
+			k, err := s.read(tx, id)
 			if err != nil {
 				broken = append(broken, err)
 				continue
 			}
-			nodes = append(nodes, n)
+			s.nodes.add(id, k, since)
+			nodes = append(nodes, k.node())
 		}
 		return errors.Join(broken...)
 	})
@@ -210,20 +222,25 @@ func (s *Store) Join(ctx context.Context, id, token string, change store.JoinCha
 	// An error returned would roll back everybody else's write, so what concerns this node
 	// alone stays in refused.
 	var refused error
-	err := s.write.do(ctx, func(tx *bbolt.Tx) error {
-		var old, changed node.Node
-		old, refused = s.read(tx, []byte(id))
+	err := s.write.do(ctx, func(tx *txn) error {
+		var old node.Node
+		var k kept
+		k, refused = s.latest(tx, id)
 		found := refused == nil
-		if !found && !errors.Is(refused, store.ErrNotFound) {
+		switch {
+		case found:
+			old = k.node()
+		case !errors.Is(refused, store.ErrNotFound):
 			return nil
 		}
 		var before, after node.Token
 		if token != "" {
-			if before, refused = readToken(tx, token); refused != nil && !errors.Is(refused, store.ErrNoToken) {
+			if before, refused = readToken(tx.Tx, token); refused != nil && !errors.Is(refused, store.ErrNoToken) {
 				return nil
 			}
 		}
-		if changed, after, refused = change(old, found, before); refused != nil {
+		changed := new(node.Node)
+		if *changed, after, refused = change(old, found, before); refused != nil {
 			return nil
 		}
 		var value []byte
@@ -231,18 +248,14 @@ func (s *Store) Join(ctx context.Context, id, token string, change store.JoinCha
 			return nil
 		}
 		if after != before && before.Name != "" {
-			if err := putToken(tx, after); err != nil {
+			if err := putToken(tx.Tx, after); err != nil {
 				return err
 			}
 		}
-		if err := tx.Bucket(bucketNodes).Put([]byte(id), value); err != nil {
+		if err := s.record(tx, changed, value); err != nil {
 			return err
 		}
-		s.nodes.encoded(value, changed)
-		if err := s.happened(tx, store.Happened(old, found, changed)); err != nil {
-			return err
-		}
-		return tx.Bucket(bucketSeen).Delete([]byte(id)) // the record has it
+		return s.happened(tx.Tx, store.Happened(old, found, *changed))
 	})
 	if err == nil {
 		err = refused
@@ -258,10 +271,9 @@ func (s *Store) Mend(ctx context.Context, n node.Node) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return closed(s.db.Update(func(tx *bbolt.Tx) error {
-		id := []byte(n.ID)
+	return closed(s.write.do(ctx, func(tx *txn) error {
 		var corrupt *store.CorruptError
-		if _, err := s.read(tx, id); !errors.As(err, &corrupt) {
+		if _, err := s.latest(tx, n.ID); !errors.As(err, &corrupt) {
 			return nil
 		}
 		aside, err := tx.CreateBucketIfNotExists(bucketCorrupt)
@@ -276,14 +288,12 @@ func (s *Store) Mend(ctx context.Context, n node.Node) error {
 		if err != nil {
 			return err
 		}
-		nodes := tx.Bucket(bucketNodes)
 		// A copy, since bbolt's bytes are not to be written back.
-		bad := bytes.Clone(nodes.Get(id))
+		bad := bytes.Clone(tx.Bucket(bucketNodes).Get([]byte(n.ID)))
 		return errors.Join(
-			aside.Put(fmt.Appendf(nil, "%s/%d", id, number), bad),
-			nodes.Put(id, value),
-			tx.Bucket(bucketSeen).Delete(id),
-			s.happened(tx, store.Happened(node.Node{}, false, n)),
+			aside.Put(fmt.Appendf(nil, "%s/%d", n.ID, number), bad),
+			s.record(tx, &n, value),
+			s.happened(tx.Tx, store.Happened(node.Node{}, false, n)),
 		)
 	}))
 }
@@ -293,24 +303,18 @@ func (s *Store) Seen(ctx context.Context, heard map[string]time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return closed(s.db.Update(func(tx *bbolt.Tx) error {
+	return closed(s.write.do(ctx, func(tx *txn) error {
 		seen := tx.Bucket(bucketSeen)
 		for id, at := range heard {
-			key := []byte(id)
-			var n node.Node
-			var ok bool
-			if n.LastSeen, ok = lastSeen(seen, key); !ok {
-				var err error
-				if n, err = s.read(tx, key); err != nil {
-					continue
-				}
-			}
-			if !store.News(n, at) {
+			k, err := s.latest(tx, id)
+			if err != nil || !store.News(k.node(), at) {
 				continue
 			}
-			if err := seen.Put(key, binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano()))); err != nil {
+			if err := seen.Put([]byte(id), binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano()))); err != nil {
 				return err
 			}
+			k.seen = time.Unix(0, at.UnixNano()).UTC() // as lastSeen reads it
+			tx.nodes[id] = k
 		}
 		return nil
 	}))
@@ -335,22 +339,48 @@ func (s *Store) Check() error {
 // Close implements store.Store.
 func (s *Store) Close() error {
 	s.write.close()
-	return s.db.Close()
+	err := s.db.Close()
+	s.nodes.clear()
+	return err
 }
 
-func (s *Store) read(tx *bbolt.Tx, id []byte) (node.Node, error) {
-	value := tx.Bucket(bucketNodes).Get(id)
+// latest is the node as tx has it so far.
+func (s *Store) latest(tx *txn, id string) (kept, error) {
+	if k, ok := tx.nodes[id]; ok {
+		return k, nil
+	}
+	if k, ok := s.nodes.get(id); ok {
+		return k, nil
+	}
+	return s.read(tx.Tx, id)
+}
+
+// record stores n in place of what there was.
+func (s *Store) record(tx *txn, n *node.Node, value []byte) error {
+	tx.nodes[n.ID] = kept{record: n, sum: s.nodes.sum(value)}
+	id := []byte(n.ID)
+	return errors.Join(tx.Bucket(bucketNodes).Put(id, value), tx.Bucket(bucketSeen).Delete(id)) // the record has it
+}
+
+// read is the node as the file has it. Decoding it is spared where the cache was given
+// the same bytes.
+func (s *Store) read(tx *bbolt.Tx, id string) (k kept, err error) {
+	key := []byte(id)
+	value := tx.Bucket(bucketNodes).Get(key)
 	if value == nil {
-		return node.Node{}, store.ErrNotFound
+		return k, store.ErrNotFound
 	}
-	n, err := s.nodes.node(id, value)
-	if err != nil {
-		return node.Node{}, err
+	known, _ := s.nodes.get(id)
+	k.record, k.sum = known.record, s.nodes.sum(value)
+	if known.record == nil || known.sum != k.sum {
+		n, err := store.Decode(id, "nodes/"+id, value)
+		if err != nil {
+			return k, err
+		}
+		k.record = &n
 	}
-	if at, ok := lastSeen(tx.Bucket(bucketSeen), id); ok {
-		n.LastSeen = at
-	}
-	return n, nil
+	k.seen, _ = lastSeen(tx.Bucket(bucketSeen), key)
+	return k, nil
 }
 
 func lastSeen(seen *bbolt.Bucket, id []byte) (at time.Time, ok bool) {

@@ -17,55 +17,61 @@ import (
 // each with syncs of its own.
 type commits struct {
 	db    *bbolt.DB
+	nodes *cache
 	delay time.Duration // how long it waits for company while there is some
-	queue chan *write
-	stop  chan struct{} // closed: no more
+	some  chan struct{} // of one place: next has somebody
 	done  chan struct{} // closed: none is under way
-	once  sync.Once
+
+	mu     sync.Mutex
+	next   *group
+	closed bool
 }
 
-// maxGroup is how many writes a transaction has at most.
-const maxGroup = 1024
+// group is those who share a transaction. Their callers bound how many they are.
+type group struct {
+	writes []*write
+	done   chan struct{} // closed: each write has its outcome
+}
 
 // write is one of those who wait.
 type write struct {
-	work   func(*bbolt.Tx) error // an error fails the whole transaction
+	work   func(*txn) error // an error fails the whole transaction
 	err    error
 	panics any // what work panicked with: its caller's matter
-	done   chan struct{}
 }
 
-func newCommits(db *bbolt.DB, delay time.Duration) *commits {
-	c := &commits{db: db, delay: delay, queue: make(chan *write, maxGroup), stop: make(chan struct{}), done: make(chan struct{})}
+// txn is a transaction that knows which nodes it has changed so far.
+type txn struct {
+	*bbolt.Tx
+	nodes map[string]kept
+}
+
+func newCommits(db *bbolt.DB, nodes *cache, delay time.Duration) *commits {
+	c := &commits{db: db, nodes: nodes, delay: delay, some: make(chan struct{}, 1), done: make(chan struct{}), next: newGroup()}
 	go c.run()
 	return c
 }
 
-// do returns when work is on disk, or failed. Once it is queued, work is done whatever
-// becomes of ctx.
-func (c *commits) do(ctx context.Context, work func(*bbolt.Tx) error) error {
-	w := &write{work: work, done: make(chan struct{})}
-	select {
-	case <-c.stop:
+func newGroup() *group { return &group{done: make(chan struct{})} }
+
+// do returns when work is on disk, or failed, whatever becomes of ctx meanwhile.
+func (c *commits) do(ctx context.Context, work func(*txn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	w := &write{work: work}
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
 		return store.ErrClosed
-	default:
 	}
-	select {
-	case c.queue <- w:
-	case <-c.stop:
-		return store.ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
+	g := c.next
+	g.writes = append(g.writes, w)
+	if len(g.writes) == 1 {
+		c.some <- struct{}{} // which has room: run took the one of the group before
 	}
-	select {
-	case <-w.done:
-	case <-c.done: // it may have been the last that was taken, or not taken any more
-		select {
-		case <-w.done:
-		default:
-			return store.ErrClosed
-		}
-	}
+	c.mu.Unlock()
+	<-g.done
 	if w.panics != nil {
 		panic(w.panics)
 	}
@@ -75,64 +81,61 @@ func (c *commits) do(ctx context.Context, work func(*bbolt.Tx) error) error {
 func (c *commits) run() {
 	defer close(c.done)
 	company := false
-	for {
-		var group []*write
-		select {
-		case w := <-c.queue:
-			group = append(group, w)
-		case <-c.stop:
-			return
-		}
+	for range c.some {
 		if company {
 			time.Sleep(c.delay)
 		}
-		for more := true; more && len(group) < maxGroup; {
-			select {
-			case w := <-c.queue:
-				group = append(group, w)
-			default:
-				more = false
-			}
-		}
-		company = len(group) > 1
-		c.commit(group)
+		c.mu.Lock()
+		g := c.next
+		c.next = newGroup()
+		c.mu.Unlock()
+		company = len(g.writes) > 1
+		c.commit(g.writes)
+		close(g.done)
 	}
 }
 
-func (c *commits) commit(group []*write) {
+func (c *commits) commit(writes []*write) {
+	t := txn{nodes: make(map[string]kept, len(writes))}
 	err := c.db.Update(func(tx *bbolt.Tx) error {
-		for _, w := range group {
-			if err := w.run(tx); err != nil {
+		t.Tx = tx
+		for _, w := range writes {
+			if err := w.run(&t); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil && len(group) > 1 { // one of them may be at fault
-		for _, w := range group {
+	c.nodes.publish(t.nodes, err == nil)
+	if err != nil && len(writes) > 1 { // one of them may be at fault
+		for _, w := range writes {
 			c.commit([]*write{w})
 		}
 		return
 	}
-	for _, w := range group {
+	for _, w := range writes {
 		w.err = err
-		close(w.done)
 	}
 }
 
 var errPanicked = errors.New("a change panicked")
 
-func (w *write) run(tx *bbolt.Tx) (err error) {
+func (w *write) run(t *txn) (err error) {
 	defer func() {
 		if w.panics = recover(); w.panics != nil {
 			err = errPanicked
 		}
 	}()
-	return w.work(tx)
+	return w.work(t)
 }
 
-// close ends it after the transaction under way.
+// close ends it after those who wait already.
 func (c *commits) close() {
-	c.once.Do(func() { close(c.stop) })
+	c.mu.Lock()
+	if !c.closed {
+		c.closed = true
+		close(c.some)
+	}
+	c.mu.Unlock()
 	<-c.done
 }

@@ -55,7 +55,7 @@ func (s *Store) append(ctx context.Context, log []byte, events []store.Event) er
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return closed(s.write.do(ctx, func(tx *bbolt.Tx) error { return s.put(tx, log, events) }))
+	return closed(s.write.do(ctx, func(tx *txn) error { return s.put(tx.Tx, log, events) }))
 }
 
 // Events implements store.Store.
