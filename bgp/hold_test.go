@@ -201,3 +201,55 @@ func TestStopWithSpeakerDeadAndForeignAddress(t *testing.T) {
 		t.Error("the stranger's address is gone")
 	}
 }
+
+// With a lifetime addresses end that nobody renews; another file without one makes them
+// last again. Routers hear of neither.
+func TestHoldLifetime(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	configure := func(lifetime any) {
+		s.extra = object{"hold": object{"interface": "lo", "netns": s.ns.Path, "lifetime": lifetime}}
+		s.configure(object{"address": v4a}, object{"address": v6a})
+	}
+	wait := func(most uint32) {
+		t.Helper()
+		s.eventually(fmt.Sprintf("addresses end within %d s", most), func() error {
+			addrs, err := s.ns.Handle.AddrList(s.ns.Link(t, "lo"), netlink.FAMILY_ALL)
+			n := 0
+			for _, a := range addrs {
+				left := uint32(a.ValidLft)
+				if ip := a.IP.String(); (ip == v4a || ip == v6a) && left <= most && left > most-60 {
+					n++
+				}
+			}
+			if err == nil && n != 2 {
+				err = fmt.Errorf("they are %v", addrs)
+			}
+			return err
+		})
+	}
+	const forever = 1<<32 - 1
+	configure("5m")
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	wait(300)
+	before := s.router.Updates(t)
+	for _, to := range []struct {
+		lifetime any
+		most     uint32
+	}{{nil, forever}, {"1h", 3600}} {
+		s.crash()
+		configure(to.lifetime)
+		s.start()
+		wait(to.most)
+	}
+	s.waitLog("speaker ready", 1)
+	if got := s.router.Updates(t) - before; got != 0 {
+		t.Errorf("%d UPDATEs", got)
+	}
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	s.waitHeld()
+}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,9 +47,9 @@ func (n *Netlink) Renew(ctx context.Context) (again time.Duration, err error) {
 		return n.pause(), nil
 	}
 	var all, due []address
-	for try := range listTries {
+	err = whole(ctx, func() error {
 		all, due = nil, nil
-		err = n.dump(func(a address) {
+		return n.dump(func(a address) {
 			if !a.ours() {
 				return
 			}
@@ -58,10 +57,7 @@ func (n *Netlink) Renew(ctx context.Context) (again time.Duration, err error) {
 				due = append(due, a)
 			}
 		})
-		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == listTries-1 || ctx.Err() != nil {
-			break
-		}
-	}
+	})
 	if err != nil {
 		return n.pause(), fmt.Errorf("list the addresses to renew of %s: %w", n.where(), err)
 	}

@@ -43,6 +43,9 @@ type Netlink struct {
 	sock   *nl.SocketHandle
 	ns     netns.NsHandle // netns.None() for our own
 	moved  chan struct{}  // closed when another namespace takes the place of ns
+
+	// exchange sends a request to the kernel, and has its answer.
+	exchange func(req *nl.NetlinkRequest, answer uint16) ([][]byte, error)
 }
 
 var _ Holder = (*Netlink)(nil)
@@ -50,7 +53,9 @@ var _ Holder = (*Netlink)(nil)
 // Open finds the interface and makes sure that the kernel can carry our mark. It
 // needs CAP_NET_ADMIN only later, to bind; with NetNS set it needs CAP_SYS_ADMIN.
 func Open(cfg Config) (*Netlink, error) {
-	n := &Netlink{cfg: cfg, ns: netns.None()}
+	n := &Netlink{cfg: cfg, ns: netns.None(), exchange: func(req *nl.NetlinkRequest, answer uint16) ([][]byte, error) {
+		return req.Execute(unix.NETLINK_ROUTE, answer)
+	}}
 	if err := n.open(); err != nil {
 		n.Close()
 		return nil, err
@@ -141,8 +146,9 @@ func closeNS(ns netns.NsHandle) {
 // 5.18): every VIP of ours would look foreign there, and stay bound for ever.
 func (n *Netlink) checkKernel() error {
 	var marked bool
-	if err := n.dump(func(a address) { marked = marked || a.proto != 0 }); err != nil {
-		return err
+	err := whole(context.Background(), func() error { return n.dump(func(a address) { marked = marked || a.proto != 0 }) })
+	if err != nil {
+		return fmt.Errorf("list the addresses of %s: %w", n.where(), err)
 	}
 	if marked {
 		return nil
@@ -259,12 +265,10 @@ func (n *Netlink) list(ctx context.Context) (*finding, error) {
 	if err != nil && !isGone(err) {
 		return nil, err
 	}
-	for try := range listTries {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		found := &finding{index: index, marks: map[netip.Addr][]mark{}, foreign: map[netip.Addr]bool{}, addresses: map[int]int{}}
-		err = n.dump(func(a address) {
+	var found *finding
+	err = whole(ctx, func() error {
+		found = &finding{index: index, marks: map[netip.Addr][]mark{}, foreign: map[netip.Addr]bool{}, addresses: map[int]int{}}
+		err := n.dump(func(a address) {
 			if a.local.Is4() {
 				found.addresses[a.index]++
 			}
@@ -276,19 +280,30 @@ func (n *Netlink) list(ctx context.Context) (*finding, error) {
 				found.foreign[a.local] = true
 			}
 		})
-		if err == nil {
-			err = n.dumpRoutes(Protocol, func(dst netip.Addr, index int) {
-				found.marks[dst] = append(found.marks[dst], mark{Route, index})
-			})
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			return found, nil
+		return n.dumpRoutes(Protocol, func(dst netip.Addr, index int) {
+			found.marks[dst] = append(found.marks[dst], mark{Route, index})
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list what is held by %s: %w", n.where(), err)
+	}
+	return found, nil
+}
+
+// whole calls read, which begins anew each time, until nothing has changed under its eyes.
+func whole(ctx context.Context, read func() error) (err error) {
+	for range listTries {
+		if err := ctx.Err(); err != nil {
+			return err
 		}
-		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == listTries-1 {
-			break
+		if err = read(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return err
 		}
 	}
-	return nil, fmt.Errorf("list what is held by %s: %w", n.where(), err)
+	return err
 }
 
 // address is one entry of a dump.
@@ -519,5 +534,5 @@ func (n *Netlink) execute(req *nl.NetlinkRequest, answer uint16) ([][]byte, erro
 		return nil, fmt.Errorf("netlink %s: %w", n.where(), fs.ErrClosed)
 	}
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: n.sock}
-	return req.Execute(unix.NETLINK_ROUTE, answer)
+	return n.exchange(req, answer)
 }

@@ -30,7 +30,10 @@ func (n *Netlink) addRoute(index int, a netip.Addr) error {
 	}
 	// IPv6 says so of a route of any protocol.
 	ours := false
-	if err := n.dumpRoutes(Protocol, func(dst netip.Addr, oif int) { ours = ours || dst == a && oif == index }); err != nil {
+	err = whole(context.Background(), func() error {
+		return n.dumpRoutes(Protocol, func(dst netip.Addr, oif int) { ours = ours || dst == a && oif == index })
+	})
+	if err != nil {
 		return err
 	}
 	if !ours {
