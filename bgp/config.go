@@ -75,6 +75,9 @@ type Hold struct {
 	NetNS     string // path of a network namespace; "" is our own
 	// Lifetime is after how long an address ends that nobody renews any more; 0: never.
 	Lifetime time.Duration
+	// Sysctls is whether the announcer sets the kernel's settings of ARP that VIPs of a
+	// network of the host itself need.
+	Sysctls bool
 }
 
 // MinLifetime is the least Lifetime. A third of it is left whenever the announcer dies:
@@ -192,6 +195,7 @@ func (r *reader) config(tree any) *Config {
 	if cfg.Hold.Lifetime = hold.duration("lifetime", 0); cfg.Hold.Lifetime > 0 && cfg.Hold.Lifetime < MinLifetime {
 		r.add("hold.lifetime", "%s is too short for the next announcer to take over; make it at least %s, or remove it", cfg.Hold.Lifetime, "5m")
 	}
+	cfg.Hold.Sysctls = hold.flag("sysctls")
 	hold.end()
 
 	m := o.optionalObject("metrics")

@@ -3,6 +3,8 @@ package bgp_test
 import (
 	"fmt"
 	"net/netip"
+	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -252,4 +254,44 @@ func TestHoldLifetime(t *testing.T) {
 		t.Errorf("exit status %d", code)
 	}
 	s.waitHeld()
+}
+
+// The kernel's settings of ARP are those of the announcer while it runs, through a crash,
+// and after a stop, or a release, what they were.
+func TestHoldSysctls(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, gobgpdtest.Config{})
+	s.extra = object{"hold": object{"interface": "lo", "netns": s.ns.Path, "sysctls": true}}
+	s.configure(object{"address": v4a})
+	expect := func(when, want string) {
+		t.Helper()
+		out, err := exec.Command("nsenter", "--net="+s.ns.Path, "cat", "/proc/sys/net/ipv4/conf/all/arp_ignore", "/proc/sys/net/ipv4/conf/all/arp_announce").CombinedOutput()
+		if got := strings.Join(strings.Fields(string(out)), " "); err != nil || got != want {
+			t.Errorf("%s: %s, %v, want %s", when, got, err, want)
+		}
+	}
+	expect("before", "0 0")
+	for range 2 {
+		s.start()
+		s.waitRoutes(v4a)
+		s.waitLog("speaker ready", 1)
+		expect("while it runs", "1 2")
+		s.crash()
+		expect("after a crash", "1 2")
+	}
+	s.start()
+	s.waitLog("speaker ready", 1)
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	expect("after a stop", "0 0")
+	s.start()
+	s.waitRoutes(v4a)
+	s.crash()
+	cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "release", "--config", s.file, "--sysctls", s.file+".sysctls")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	expect("after a release", "0 0")
 }

@@ -98,7 +98,7 @@ const drainDelay = 400 * time.Millisecond
 // start runs the announcer.
 func (s *site) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(gobgpdtest.Build(s.t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "run", "--config", s.file, "--control", s.socket(), "--drains", s.file+".drains", "--last", s.file+".last", "--log-format", "json", "--log-level", "debug")
+	s.cmd = exec.Command(gobgpdtest.Build(s.t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "run", "--config", s.file, "--control", s.socket(), "--drains", s.file+".drains", "--last", s.file+".last", "--sysctls", s.file+".sysctls", "--log-format", "json", "--log-level", "debug")
 	s.cmd.Env = append(os.Environ(), s.env...)
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {

@@ -15,9 +15,10 @@ import (
 
 // The files, where systemd's RuntimeDirectory= and StateDirectory= put them.
 const (
-	DefaultSocket = "/run/plasmacloud-announcer/control.sock"
-	DefaultState  = "/var/lib/plasmacloud-announcer/drains.json"
-	DefaultLast   = "/var/lib/plasmacloud-announcer/last.json" // of what ran last
+	DefaultSocket  = "/run/plasmacloud-announcer/control.sock"
+	DefaultState   = "/var/lib/plasmacloud-announcer/drains.json"
+	DefaultSysctls = "/var/lib/plasmacloud-announcer/sysctls.json" // as they were before
+	DefaultLast    = "/var/lib/plasmacloud-announcer/last.json"    // of what ran last
 )
 
 // MaxReason is how long a reason may be, in bytes.

@@ -21,6 +21,7 @@ import (
 	"github.com/centra/plasmacloud/bgp/control"
 	"github.com/centra/plasmacloud/bgp/metrics"
 	"github.com/centra/plasmacloud/bgp/restart"
+	"github.com/centra/plasmacloud/bgp/sysctl"
 	"github.com/centra/plasmacloud/cmd/internal/command"
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 )
@@ -117,6 +118,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	cmd.Flags().StringVar(&f.group, "control-group", "", "let the `GROUP` open that socket too; orders are root's all the same")
 	cmd.Flags().StringVar(&f.drains, "drains", control.DefaultState, "keep operators' orders to drain in `FILE`")
 	cmd.Flags().StringVar(&f.last, "last", control.DefaultLast, "keep in `FILE` what release needs where the configuration is broken by then; empty: nowhere")
+	cmd.Flags().StringVar(&f.sysctls, "sysctls", control.DefaultSysctls, "with hold.sysctls, keep in `FILE` what the kernel's settings were before")
 	logging.Register(cmd.Flags())
 	return cmd
 }
@@ -143,7 +145,7 @@ Exit status 0: the file is right. 78: it is not.`,
 }
 
 func releaseCommand(stderr io.Writer) *cobra.Command {
-	var file, last string
+	var file, last, sysctls string
 	var after time.Duration
 	var logging daemon.LogOptions
 	cmd := &cobra.Command{
@@ -187,11 +189,16 @@ one starts meanwhile. For ExecStopPost= of the announcer's unit, in a unit of it
 			defer announcer.Close()
 			stopped, stop := context.WithCancel(context.Background())
 			stop()
-			return announcer.Run(stopped)
+			err = announcer.Run(stopped)
+			if err == nil {
+				restoreSysctls(sysctls, cfg, logger)
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", defaultConfig, "read the configuration from `FILE`")
 	cmd.Flags().StringVar(&last, "last", control.DefaultLast, "where the configuration has a mistake, go by what run has kept in `FILE`")
+	cmd.Flags().StringVar(&sysctls, "sysctls", control.DefaultSysctls, "put the kernel's settings back that run has kept in `FILE`")
 	cmd.Flags().DurationVar(&after, "after", 0, "wait for `TIME`, such as 1m, and do nothing if an announcer runs until then")
 	logging.Register(cmd.Flags())
 	return cmd
@@ -242,7 +249,7 @@ func handsOver(ctx context.Context, announcer *bgp.Announcer, file string, logge
 }
 
 // files are where run reads and listens.
-type files struct{ config, control, group, drains, last string }
+type files struct{ config, control, group, drains, last, sysctls string }
 
 // keepLast keeps what release needs where the configuration is broken by then. VIPs are
 // announced all the same without.
@@ -303,13 +310,24 @@ func run(parent context.Context, f files, logger *slog.Logger) error {
 	}
 	defer announcer.Close()
 	keepLast(f.last, cfg, logger)
+	if cfg.Hold.Sysctls {
+		if err := sysctl.Set(f.sysctls, cfg.Hold.NetNS); err != nil {
+			return fmt.Errorf("hold.sysctls: %w; set them by sysctl.d, or let the unit write them (ProtectKernelTunables=no)", err)
+		}
+	} else {
+		restoreSysctls(f.sysctls, cfg, logger) // of an announcer that was to set them
+	}
 
 	n := &notifier{logger: logger}
 	announcer.OnPass(n.pass)
 	if err := n.watch(announcer); err != nil {
 		return err
 	}
-	announcer.OnStop(func(ctx context.Context) bool { return handsOver(ctx, announcer, f.config, logger) })
+	handedOver := false
+	announcer.OnStop(func(ctx context.Context) bool {
+		handedOver = handsOver(ctx, announcer, f.config, logger)
+		return handedOver
+	})
 	server := metrics.New(announcer, cfg.NodeID, daemon.Version(), logger)
 	server.Listen(cfg.Metrics.Listen)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
@@ -342,7 +360,18 @@ func run(parent context.Context, f files, logger *slog.Logger) error {
 		}
 	}()
 	context.AfterFunc(ctx, func() { notify(logger, sd.SdNotifyStopping) })
-	return announcer.Run(ctx)
+	err = announcer.Run(ctx)
+	if err == nil && !handedOver { // else VIPs are still held
+		restoreSysctls(f.sysctls, cfg, logger)
+	}
+	return err
+}
+
+// restoreSysctls puts back what an announcer has set.
+func restoreSysctls(file string, cfg *bgp.Config, logger *slog.Logger) {
+	if err := sysctl.Restore(file, cfg.Hold.NetNS); err != nil {
+		logger.Warn("the kernel's settings are not put back", "error", err)
+	}
 }
 
 // notifier keeps systemd informed.

@@ -1,0 +1,79 @@
+package sysctl
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/centra/plasmacloud/bgp/internal/netnstest"
+)
+
+// values are those of a namespace: of arp_ignore, and of arp_announce.
+func values(t *testing.T, ns string) (got [2]string) {
+	t.Helper()
+	err := in(ns, func() (err error) {
+		for i, key := range []string{"net/ipv4/conf/all/arp_ignore", "net/ipv4/conf/all/arp_announce"} {
+			if got[i], err = read(key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func assign(t *testing.T, ns, key, value string) {
+	t.Helper()
+	if err := in(ns, func() error { return os.WriteFile(path(key), []byte(value), 0) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Settings are put back to what was there before the first announcer, through crashes and
+// restarts, and what somebody else has set since stays.
+func TestSetAndRestore(t *testing.T) {
+	ns, file := netnstest.New(t).Path, filepath.Join(t.TempDir(), "sysctls.json")
+	expect := func(what string, err error, want [2]string) {
+		t.Helper()
+		if got := values(t, ns); err != nil || got != want {
+			t.Errorf("%s: %v, %v", what, got, err)
+		}
+	}
+	assign(t, ns, "net/ipv4/conf/all/arp_ignore", "0")
+	assign(t, ns, "net/ipv4/conf/all/arp_announce", "1")
+	expect("nothing is kept", Restore(file, ns), [2]string{"0", "1"})
+	for range 2 { // the second one is after a crash
+		expect("set", Set(file, ns), [2]string{"1", "2"})
+	}
+	expect("restored", Restore(file, ns), [2]string{"0", "1"})
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file: %v", err)
+	}
+	expect("set again", Set(file, ns), [2]string{"1", "2"})
+	assign(t, ns, "net/ipv4/conf/all/arp_ignore", "8")
+	expect("stricter by hand", Set(file, ns), [2]string{"8", "2"})
+	expect("restored but for what is not ours", Restore(file, ns), [2]string{"8", "1"})
+
+	expect("set", Set(file, ns), [2]string{"8", "2"})
+	if other := netnstest.New(t).Path; Restore(file, other) != nil || values(t, ns) != [2]string{"8", "2"} {
+		t.Error("of another namespace, and restored")
+	}
+	if err := os.WriteFile(file, []byte(`{"boot": "another", "netns": "`+ns+`", "before": {"net/ipv4/conf/all/arp_announce": "0"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect("of another boot", Restore(file, ns), [2]string{"8", "2"})
+	for _, bad := range []string{"{", `{"before": {"kernel/core_pattern": "1"}}`, `{"before": {"net/ipv4/conf/all/arp_ignore": "10"}}`} {
+		if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if Set(file, ns) == nil || Restore(file, ns) == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+	expect("after broken files", nil, [2]string{"8", "2"})
+}
