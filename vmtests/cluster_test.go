@@ -195,6 +195,7 @@ func (c *cluster) checksAnswered() {
 // One node's life between two real routers, with each generation of gobgpd on the
 // same file from Nix.
 func TestExampleBetweenRealRouters(t *testing.T) {
+	t.Parallel()
 	for _, g := range generations {
 		t.Run("gobgpd "+g, func(t *testing.T) {
 			t.Parallel()

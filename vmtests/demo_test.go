@@ -45,6 +45,7 @@ func flakeOf(t *testing.T, cluster string) []string {
 }
 
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	host := demoHost(t)
 	p := startDemo(t, host, "--flake", "..#three-nodes")
 	require.NoError(t, p.Err(), p.Output())
@@ -63,6 +64,7 @@ func TestDemo(t *testing.T) {
 }
 
 func TestDemoOfOtherClusters(t *testing.T) {
+	t.Parallel()
 	const nodes = `plasmacloud.cluster = {
 		name = "mine";
 		nodes.solo = { role = "control-plane"; ip = "192.0.2.5"; services = [ "fiberlb" ]; };
@@ -115,6 +117,7 @@ func TestDemoOfOtherClusters(t *testing.T) {
 			[]string{"250 VIPs", "lost this VIP and no other", "the addresses are gone too"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := startDemo(t, demoHost(t), flakeOf(t, c.cluster)...)
 			require.NoError(t, p.Err(), p.Output())
 			for _, part := range append(c.says, "All of it worked") {
@@ -125,6 +128,7 @@ func TestDemoOfOtherClusters(t *testing.T) {
 }
 
 func TestDemoWithPortTaken(t *testing.T) {
+	t.Parallel()
 	host := demoHost(t)
 	other, err := host.Start("other", "env", backendAddress+"=127.0.0.1:50051", os.Args[0])
 	require.NoError(t, err)
@@ -140,6 +144,7 @@ func TestDemoWithPortTaken(t *testing.T) {
 }
 
 func TestDemoOfAWrongCluster(t *testing.T) {
+	t.Parallel()
 	p := startDemo(t, demoHost(t), flakeOf(t, `{ plasmacloud.cluster = { name = "mine"; nodes.a = { role = "worker"; ip = "10.0.0.1"; }; }; }`)...)
 	require.Error(t, p.Err())
 	assert.Contains(t, p.Output(), "fails its assertions")

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -148,16 +151,84 @@ func TestLabOfWhatWasEvaluated(t *testing.T) {
 		      ../nix/modules/plasmacloud-network.nix ../nix/modules/plasmacloud-phone-home.nix ];
 		  } { modules = [ ../nix/examples/three-nodes/cluster.nix ]; };
 		in import ../nix/machines/machines.nix "" cluster.nixosConfigurations`, &evaluated)
-	file := filepath.Join(t.TempDir(), "machines.json")
-	require.NoError(t, os.WriteFile(file, evaluated, 0o600))
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "plasmactl"), "test", "--evaluated", file, "--name", "t-evaluated",
-		"--gobgpd", filepath.Join(bin, "v4", "gobgpd"), "-o", "json")
-	cmd.Env = append(os.Environ(), "NIX_REMOTE=", "HOME=/nonexistent")
-	out, err := cmd.Output()
-	require.NoError(t, err, string(out))
+	file := filepath.Join(readableDir(t), "machines.json")
+	require.NoError(t, os.WriteFile(file, evaluated, 0o644))
+	run := func(credential *syscall.Credential) (stdout, stderr string, status int) {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "plasmactl"), "test", "--evaluated", file, "--name", "t-evaluated",
+			"--gobgpd", filepath.Join(bin, "v4", "gobgpd"), "-o", "json")
+		cmd.Env = append(os.Environ(), "NIX_REMOTE=", "HOME=/nonexistent")
+		cmd.Dir = filepath.Dir(file)
+		return runAs(t, cmd, credential)
+	}
+	out, errs, status := run(nil)
+	require.Zero(t, status, "%s%s", out, errs)
 	var report labReport
-	require.NoError(t, json.Unmarshal(out, &report))
+	require.NoError(t, json.Unmarshal([]byte(out), &report))
 	assert.True(t, report.OK)
 	assert.Equal(t, "gobgpd takes its configuration", report.Checks[0].What)
 	assert.Equal(t, "plasmacloud-announcer takes its configuration", report.Checks[1].What)
+
+	// And the same for a user who is not root, in a user namespace, or a word about it
+	// where the kernel gives none.
+	nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
+	_, _, refused := runAs(t, exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--net", "--mount", "true"), nobody)
+	out, errs, status = run(nobody)
+	if refused != 0 {
+		assert.Equal(t, 1, status)
+		assert.Contains(t, errs, "this kernel gives no user namespace to others: run it as root")
+		return
+	}
+	require.Zero(t, status, "%s%s", out, errs)
+	assert.Contains(t, errs, "the lab runs in a user namespace")
+	report = labReport{}
+	require.NoError(t, json.Unmarshal([]byte(out), &report))
+	assert.True(t, report.OK)
+	assert.Empty(t, left(t, "t-evaluated"))
+}
+
+// readableDir is a folder for the test that other users can look into.
+func readableDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "plasmacloud-vmtests-")
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	require.NoError(t, os.Chmod(dir, 0o755))
+	return dir
+}
+
+// runAs runs a command as another user. Where the tests run in a user namespace that
+// has no other one, the command gets a namespace in which it is not root.
+func runAs(t *testing.T, cmd *exec.Cmd, credential *syscall.Credential) (stdout, stderr string, status int) {
+	t.Helper()
+	if ids, err := os.ReadFile("/proc/self/uid_map"); err == nil && credential != nil && len(strings.Fields(string(ids))) == 3 && strings.Fields(string(ids))[2] == "1" {
+		path, err := exec.LookPath("unshare")
+		require.NoError(t, err)
+		cmd.Args = append([]string{path, "--user", fmt.Sprintf("--map-user=%d", credential.Uid), "--", cmd.Path}, cmd.Args[1:]...)
+		cmd.Path, credential = path, nil
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
+	out, errs := new(tail), new(tail)
+	cmd.Stdout, cmd.Stderr = out, errs
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		require.NoError(t, err)
+	}
+	return string(*out), string(*errs), cmd.ProcessState.ExitCode()
+}
+
+// What is not done in time has failed, with all that was found until then.
+func TestLabRunOutOfTime(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	story := filepath.Join(dir, "long.txtar")
+	require.NoError(t, os.WriteFile(story, []byte("# It never ends.\ncluster start\ncluster settled\nwait 1h\n"), 0o600))
+	junit := filepath.Join(dir, "lab.xml")
+	begin := time.Now()
+	out, errs, status := plasmactlLab(t, "run", "--flake", "..#three-nodes", "--name", "t-long", story, "--timeout", "12s", "--junit", junit, "--artifacts", dir)
+	assert.Equal(t, 1, status, "%s%s", out, errs)
+	assert.Less(t, time.Since(begin), time.Minute)
+	text, err := os.ReadFile(junit)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "not done after 12s, the --timeout")
+	assert.Empty(t, left(t, "t-long"))
 }

@@ -2,6 +2,7 @@
 package vmtests
 
 import (
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -36,12 +37,21 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	flag.Parse()
+	// Most of them wait for daemons; those that boot machines compute.
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		_ = flag.Set("test.parallel", "4")
+	}
 	dir, err := os.MkdirTemp("", "plasmacloud-vmtests-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // for tests as another user
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	bin = dir
 	builds := [][]string{{bin, "../cmd/..."}}
 	for _, g := range generations {

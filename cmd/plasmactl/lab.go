@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -117,13 +118,15 @@ func (f *resultFlags) register(cmd *cobra.Command) {
 
 // playFlags say how scenarios are played.
 type playFlags struct {
-	runs  int
-	scale float64
+	runs    int
+	scale   float64
+	timeout time.Duration
 }
 
 func (f *playFlags) register(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&f.runs, "runs", 1, "play each scenario `N` times, each time in a new lab")
 	cmd.Flags().Float64Var(&f.scale, "time-scale", scenario.DefaultScale, "divide the time of `wait ... scaled` in scenarios by `N`; 1 is real time")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "fail what is not done after this `DURATION`, with what there is by then as the result; 0: no limit")
 }
 
 func (f *playFlags) check() error {
@@ -133,7 +136,18 @@ func (f *playFlags) check() error {
 	if f.scale < 1 {
 		return daemon.UsageError(fmt.Errorf("--time-scale %g: want 1 or more", f.scale))
 	}
+	if f.timeout < 0 {
+		return daemon.UsageError(fmt.Errorf("--timeout %s: want 0 or more", f.timeout))
+	}
 	return nil
+}
+
+// limit is the context with the time that all of it may take.
+func (f *playFlags) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	if f.timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("not done after %s, the --timeout", f.timeout))
 }
 
 const exitStatuses = `
@@ -205,14 +219,19 @@ func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play play
 		out = io.Discard
 	}
 	cfg.Artifacts = result.artifacts
-	runner, err := labrun.New(cmd.Context(), cfg)
+	ctx, cancel := play.limit(cmd.Context())
+	defer cancel()
+	runner, err := labrun.New(ctx, cfg)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("evaluate %s: %w", cfg.Flake, context.Cause(ctx))
+	}
 	if err != nil {
 		return unavailable(err)
 	}
 	for _, warning := range runner.Manifest().Warnings {
 		cfg.Eval.Warn(warning)
 	}
-	report, err := runner.Check(cmd.Context())
+	report, err := runner.Check(ctx)
 	if err != nil {
 		return unavailable(err)
 	}
@@ -221,13 +240,15 @@ func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play play
 	report.PrintChecks(out)
 	if report.OK() && len(scenarios) > 0 {
 		fmt.Fprintln(out)
-		if err := runner.Play(cmd.Context(), report, scenarios, play.runs, play.scale); err != nil {
+		if err := runner.Play(ctx, report, scenarios, play.runs, play.scale); err != nil {
 			return err
 		}
 		report.Measure()
-		fmt.Fprintln(out)
-		if err := printTable(out, labrun.TimesHeader, report.Rows()); err != nil {
-			return err
+		if rows := report.Rows(); len(rows) > 0 {
+			fmt.Fprintln(out)
+			if err := printTable(out, labrun.TimesHeader, rows); err != nil {
+				return err
+			}
 		}
 	}
 	if report.Artifacts != "" {

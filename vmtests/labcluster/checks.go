@@ -58,6 +58,9 @@ func (c *Cluster) Settle(ctx context.Context, within time.Duration) []Check {
 		if len(Failed(list)) == 0 || time.Now().After(deadline) {
 			return list
 		}
+		if ctx.Err() != nil {
+			return append(list, check("lab", "all is so in time", context.Cause(ctx).Error()))
+		}
 		if err := c.Alive(ctx); err != nil {
 			return append(list, check("lab", "every program runs", err.Error()))
 		}

@@ -312,6 +312,9 @@ func (n *Node) Split(r *Router, apart bool) error {
 func (n *Node) Delay(by time.Duration) error {
 	if by == 0 {
 		_, err := n.Run("tc", "qdisc", "del", "dev", "eth0", "root")
+		if err != nil && strings.Contains(err.Error(), "handle of zero") {
+			return nil // nothing was held back
+		}
 		return err
 	}
 	_, err := n.Run("tc", "qdisc", "replace", "dev", "eth0", "root", "netem", "delay", fmt.Sprintf("%dus", by.Microseconds()))

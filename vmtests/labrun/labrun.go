@@ -152,6 +152,11 @@ func (r *Runner) findPrograms(ctx context.Context) error {
 		}
 		r.programs.GoBGP = filepath.Join(filepath.Dir(r.programs.GoBGPD), "gobgp")
 	}
+	for _, kind := range []string{"bird", "frr"} {
+		if speakers[kind] {
+			r.speaker = strings.TrimPrefix(r.speaker+" and "+strings.ToUpper(kind), " and ")
+		}
+	}
 	if len(missing) > 0 {
 		return fmt.Errorf("%w: it has no\n- %s", ErrUnavailable, strings.Join(missing, "\n- "))
 	}
@@ -177,6 +182,12 @@ func (r *Runner) patience() time.Duration {
 	return r.cfg.Patience + time.Duration(len(r.evaluated.Manifest.Nodes))*time.Second/2 + slowestRise(r.evaluated.Machines)
 }
 
+var errInterrupted = errors.New("interrupted")
+
+// interrupted tells whether the context was ended by a user, and not by its time: that
+// is a result as others are.
+func interrupted(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
+
 // Check builds the lab, compares it with its evaluation, and takes it down.
 func (r *Runner) Check(ctx context.Context) (report *Report, err error) {
 	report = r.newReport()
@@ -195,8 +206,8 @@ func (r *Runner) Check(ctx context.Context) (report *Report, err error) {
 	report.Settled = time.Since(begin)
 	report.Instead = c.Instead
 	report.routers(c)
-	if ctx.Err() != nil {
-		return nil, errors.New("interrupted")
+	if interrupted(ctx) {
+		return nil, errInterrupted
 	}
 	if !report.OK() {
 		report.Artifacts = r.keep(c, "lab", nil)
@@ -232,12 +243,15 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 			if err := capture.close(); err != nil {
 				r.cfg.Say("warning: the captures are not whole: %v", err)
 			}
-			if ctx.Err() != nil {
-				return errors.New("interrupted")
+			if interrupted(ctx) {
+				return errInterrupted
 			}
 			result.Run = run
 			report.Scenarios = append(report.Scenarios, result)
 			r.cfg.Say("%s", oneLine(result, runs))
+			if ctx.Err() != nil {
+				return nil // out of time, and the result says so
+			}
 			if result.Skipped != "" || !result.OK() {
 				break // another run would end in the same way
 			}

@@ -110,6 +110,14 @@ func at(list []time.Duration, quantile float64) time.Duration {
 	return list[min(len(list)-1, max(0, int(float64(len(list))*quantile+0.999999)-1))]
 }
 
+// count is a number of things.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
 // PrintHead writes what was evaluated and built.
 func (r *Report) PrintHead(w io.Writer) {
 	lib := "nixpkgs' lib"
@@ -120,7 +128,7 @@ func (r *Report) PrintHead(w io.Writer) {
 	if r.Nix != "" {
 		evaluated = fmt.Sprintf("evaluated in %.2f s by Nix %s with %s", r.Evaluated.Seconds(), r.Nix, lib)
 	}
-	fmt.Fprintf(w, "cluster %s: %d nodes, %d routers, %d VIPs; %s\n", r.Cluster, r.Nodes, len(r.Routers), r.VIPs, evaluated)
+	fmt.Fprintf(w, "cluster %s: %s, %s, %s; %s\n", r.Cluster, count(r.Nodes, "node"), count(len(r.Routers), "router"), count(r.VIPs, "VIP"), evaluated)
 	var kinds []string
 	for _, kind := range labcluster.Kinds {
 		for _, k := range r.Routers {

@@ -207,6 +207,9 @@ func (s *Scenario) Play(ctx context.Context, stage Stage) (result *Result) {
 	for _, step := range s.steps {
 		begin := time.Now()
 		waits, err := p.do(ctx, step)
+		if ctx.Err() != nil { // whatever it made of that
+			err = context.Cause(ctx)
+		}
 		end := time.Now()
 		r := StepResult{Line: step.line, Text: p.readable(step), Waits: waits, At: begin.Sub(result.Begin), Took: end.Sub(begin)}
 		if waits {

@@ -72,5 +72,5 @@ func TestGrowthIsSeen(t *testing.T) {
 }
 
 func TestUnknownPart(t *testing.T) {
-	assert.ErrorContains(t, run(context.Background(), "flaps", time.Second, 1, "v4", 100, 100, 1), "there are faults, flapping and storm")
+	assert.ErrorContains(t, run(context.Background(), "flaps", time.Second, 1, "v4", 100, 100, 1), "there are faults, flapping, storm and size")
 }
