@@ -70,10 +70,13 @@ func gracefulShutdown(t *testing.T, cfg gobgpdtest.Config) {
 		{"address": v4a, "communities": []string{"65001:100"}, "local_pref": 200},
 		{"address": v4b, "checks": []object{web.check()}}}
 	s.configure(vips...)
-	// see waits until the router has ours, or not, and sends traffic to it, or elsewhere.
-	see := func(what string, want map[string]bool) (at time.Time) {
+	// see waits until the router has ours, or not, and sends traffic to it, or elsewhere,
+	// and returns when it was not so yet, and when it was: a busy machine looks late.
+	see := func(what string, want map[string]bool) (before, after time.Time) {
 		t.Helper()
+		before = time.Now()
 		s.eventually("the router has "+what, func() error {
+			asked := time.Now()
 			routes, err := s.router.Routes(t.Context())
 			got := map[string]bool{}
 			for _, r := range routes {
@@ -82,28 +85,28 @@ func gracefulShutdown(t *testing.T, cfg gobgpdtest.Config) {
 				}
 			}
 			if err == nil && !maps.Equal(got, want) {
-				err = fmt.Errorf("has %+v", routes)
+				before, err = asked, fmt.Errorf("has %+v", routes)
 			}
 			return err
 		})
-		return time.Now()
+		return before, time.Now()
 	}
 	leaves := func(do func()) {
 		t.Helper()
-		removed, before := s.removals(), s.router.Updates(t)
+		removed, updates := s.removals(), s.router.Updates(t)
 		do()
-		lowered := see("ours, and prefers the other path", map[string]bool{"ours": true, "best": false})
+		lowered, _ := see("ours, and prefers the other path", map[string]bool{"ours": true, "best": false})
 		if s.held().Own[netip.MustParseAddr(v4a)] == vip.None {
 			t.Error("not held while the router still has the path")
 		}
-		gone := see("the other path alone", map[string]bool{})
+		before, gone := see("the other path alone", map[string]bool{})
 		if after := gone.Sub(lowered); after < delay/2 {
 			t.Errorf("withdrawn %s after it was lowered", after)
 		}
-		if after := removed.wait(v4a).Sub(gone); after < drainDelay/2 {
+		if after := removed.wait(v4a).Sub(before); after < drainDelay/2 {
 			t.Errorf("released %s after the withdraw", after)
 		}
-		if got := s.router.Updates(t) - before; got != 2 {
+		if got := s.router.Updates(t) - updates; got != 2 {
 			t.Errorf("%d UPDATEs, want one for each step", got)
 		}
 	}

@@ -3,6 +3,7 @@ package vip_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -55,6 +56,9 @@ func keep(ns string) error {
 func lifetimes(t *testing.T, ns *netnstest.NS) map[netip.Addr]int {
 	t.Helper()
 	addrs, err := ns.Handle.AddrList(ns.Link(t, "lo"), netlink.FAMILY_ALL)
+	for errors.Is(err, netlink.ErrDumpInterrupted) { // the kernel looks after ends meanwhile
+		addrs, err = ns.Handle.AddrList(ns.Link(t, "lo"), netlink.FAMILY_ALL)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
