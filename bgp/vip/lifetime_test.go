@@ -201,7 +201,7 @@ func TestLifetimeChanges(t *testing.T) {
 	}
 }
 
-// Many are renewed a part at a time, and nobody who watches is woken.
+// Many are renewed a part at a time, and who watches is not woken for each.
 func TestRenewMany(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
@@ -249,7 +249,8 @@ func TestRenewMany(t *testing.T) {
 	if rounds < 10 {
 		t.Errorf("%d rounds, which is too much for each", rounds)
 	}
-	if n := len(woken); n > 5 { // more than the kernel keeps for who is slow counts as a change
+	// On a busy machine events overflow the socket now and then, and that counts as a change.
+	if n := len(woken); n > many/20 {
 		t.Errorf("woken %d times", n)
 	}
 }
