@@ -22,7 +22,8 @@ var (
 	ownFlake = flag.String("iso-flake", "", "the cluster of -iso, `REF`; without it that of the test")
 	ownNode  = flag.String("iso-node", "node01", "the node that the machine with -iso is, `ID`; it has the first of its MAC addresses, and its serial number")
 	ownToken = flag.String("iso-token", "", "what -iso joins with, the `FILE` of build-iso.sh's --join-token-file; without it every machine joins")
-	ownTime  = flag.Duration("iso-time", 15*time.Minute, "how long -iso may take to Active")
+	keepISO  = flag.String("iso-keep", "", "keep the small ISO of TestBootOfAnISO, and its token, for -iso and -iso-token, in the folder `DIR`")
+	ownTime  = flag.Duration("iso-time", 15*time.Minute, "how long a phase of -iso may take")
 )
 
 const bootToken = "5b8e12c97a6f4d03b1e8a7c6d5f4e3b2a190807060504030201000fedcba9876"
@@ -142,7 +143,15 @@ func TestBoot(t *testing.T) {
 func TestBootOfAnISO(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, bootsite.Config{Flake: "", Tokens: "iso " + bootToken + "\n"})
-	s.bootISO(filepath.Join(s.image("small", bootToken), "small.iso"), "node01", 256, 2*qemu.Limit)
+	iso := filepath.Join(s.image("small", bootToken), "small.iso")
+	if *keepISO != "" {
+		data, err := os.ReadFile(iso)
+		require.NoError(t, err)
+		require.NoError(t, os.MkdirAll(*keepISO, 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(*keepISO, "small.iso"), data, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(*keepISO, "token"), []byte(bootToken+"\n"), 0o600))
+	}
+	s.bootISO(iso, "node01", 256, 2*qemu.Limit)
 }
 
 // bootISO boots an ISO of which nothing is known but the node that its machine

@@ -109,13 +109,6 @@ func (c *cluster) startAnnouncer() {
 		"--control", filepath.Join(c.node.Dir, "control.sock"), "--drains", filepath.Join(c.node.Dir, "drains.json"))
 }
 
-// The example's VIPs as the routers should have them.
-var (
-	v4Checked = lab.Route{Prefix: netip.MustParsePrefix("203.0.113.10/32"), NextHop: netip.MustParseAddr("10.0.0.11"), ASPath: []uint32{65001}, Communities: []string{"65001:100"}}
-	v4Always  = lab.Route{Prefix: netip.MustParsePrefix("203.0.113.20/32"), NextHop: netip.MustParseAddr("10.0.0.11"), ASPath: []uint32{65001}}
-	v6Checked = lab.Route{Prefix: netip.MustParsePrefix("2001:db8:0:2::10/128"), NextHop: netip.MustParseAddr("2001:db8:0:1::11"), ASPath: []uint32{65001}}
-)
-
 // expect waits until both routers have exactly these routes.
 func (c *cluster) expect(want ...lab.Route) {
 	c.t.Helper()
@@ -207,6 +200,8 @@ func TestExampleBetweenRealRouters(t *testing.T) {
 // The steps build on each other.
 func testExampleBetweenRealRouters(t *testing.T, generation string) {
 	c := startCluster(t, generation)
+	want := expectations(t)
+	v4Checked, v4Always, v6Checked := want.route(t, "node01", "web"), want.route(t, "node01", "always"), want.route(t, "node01", "web6")
 
 	c.expect(v4Checked, v4Always, v6Checked)
 	c.eventuallyHolds(true, v4Checked, v4Always, v6Checked)

@@ -2,6 +2,7 @@
 { nixosModule, cluster, ... }:
 let
   machines = import ./machines.nix { inherit nixosModule cluster; };
+  expect = builtins.toJSON (import ./expect.nix);
 in
 {
   name = "plasmacloud-deployer";
@@ -15,15 +16,21 @@ in
   testScript = ''
     import json
 
+    expect = json.loads(${builtins.toJSON expect})
+    before, after = expect["before"]["state"], expect["after"]["state"]
+
+
+    def shown(node: str) -> dict:
+        return json.loads(deployer.succeed(f"plasmactl node show {node} -o json"))
+
 
     def state(node: str) -> str:
-        shown = deployer.succeed(f"plasmactl node show {node} -o json")
-        return json.loads(shown)["state"]
+        return shown(node)["state"]
 
 
-    def wait_for_state(node: str, wanted: str) -> None:
+    def wait_for(node: str, key: str, wanted: str) -> None:
         deployer.wait_until_succeeds(
-            f"plasmactl node show {node} -o json | jq -e '.state == \"{wanted}\"'",
+            f"plasmactl node show {node} -o json | jq -e '.{key} == \"{wanted}\"'",
             timeout=120,
         )
 
@@ -33,32 +40,27 @@ in
         deployer.wait_for_unit("plasmacloud-deployer.service")
         deployer.wait_for_open_port(8080)
         for node in ["node01", "node02", "node03"]:
-            assert state(node) == "Pending", node
+            assert state(node) == before, node
 
     with subtest("a node that phones home becomes Active, with the declared configuration"):
         node01.start()
         node02.start()
         for machine in [node01, node02]:
             machine.wait_for_unit("plasmacloud-phone-home.service")
-            wait_for_state(machine.name, "Active")
-            shown = json.loads(deployer.succeed(f"plasmactl node show {machine.name} -o json"))
-            assert shown["config"] == "in_sync", shown
-            assert shown["reachability"] == "online", shown
-        assert state("node03") == "Pending"
+            for key, wanted in expect["after"].items():
+                wait_for(machine.name, key, wanted)
+        assert state("node03") == before
 
     with subtest("a restart of the deployer forgets nothing"):
         deployer.systemctl("restart plasmacloud-deployer.service")
         deployer.wait_for_unit("plasmacloud-deployer.service")
         deployer.wait_for_open_port(8080)
         for node in ["node01", "node02"]:
-            assert state(node) == "Active", node
+            assert state(node) == after, node
 
     with subtest("a node that is gone is offline, and Active still"):
         node02.crash()
-        deployer.wait_until_succeeds(
-            "plasmactl node show node02 -o json | jq -e '.reachability == \"offline\"'",
-            timeout=120,
-        )
-        assert state("node02") == "Active"
+        wait_for("node02", "reachability", "offline")
+        assert state("node02") == after
   '';
 }

@@ -1,6 +1,7 @@
 /*
   What a machine that is no NixOS needs to run the services of the example's node01 as
-  they are: { units = { <unit> = text; }; etc = { <file> = text; }; groups = [ name ]; }.
+  they are: { units = { <unit> = text; }; etc = { <file> = text; }; groups = [ name ];
+  users = { <user> = its group; }; }.
   vmtests/systemd_test.go boots it.
 */
 { lib, mkCluster }:
@@ -22,4 +23,5 @@ in
   );
   etc = lib.mapAttrs (_: text) config.environment.etc;
   groups = lib.attrNames config.users.groups;
+  users = lib.mapAttrs (_: user: user.group) config.users.users;
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +26,7 @@ type Userland struct {
 	Files    map[string]string // further files, by absolute path
 	Units    map[string]string // by name; those with an [Install] section are enabled
 	Groups   []string          // of the system, beside Debian's
+	Users    map[string]string // of the system, beside Debian's: the group of each
 	Network  []string          // arguments of ip (busybox') for eth0, before systemd starts
 }
 
@@ -132,14 +135,7 @@ func (u Userland) Build(dir string) error {
 	if err := put(root, "/shell/cgi-bin/run", []byte(shellProgram), 0o755); err != nil {
 		return err
 	}
-	groups, err := os.OpenFile(filepath.Join(root, "etc", "group"), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	for i, name := range u.Groups {
-		fmt.Fprintf(groups, "%s:x:%d:\n", name, 900+i)
-	}
-	if err := groups.Close(); err != nil {
+	if err := u.accounts(filepath.Join(root, "etc")); err != nil {
 		return err
 	}
 	enable := []string{"lab-shell.service"}
@@ -169,6 +165,40 @@ func (u Userland) Build(dir string) error {
 		return fmt.Errorf("mkfs.ext4: %w: %s", err, out)
 	}
 	return os.RemoveAll(root)
+}
+
+// firstID is the number of the first user and group of ours.
+const firstID = 900
+
+// accounts adds the groups and users to those of Debian.
+func (u Userland) accounts(etc string) error {
+	var groups, users strings.Builder
+	number := map[string]int{}
+	for i, name := range u.Groups {
+		number[name] = firstID + i
+		fmt.Fprintf(&groups, "%s:x:%d:\n", name, number[name])
+	}
+	for i, name := range slices.Sorted(maps.Keys(u.Users)) {
+		group, known := number[u.Users[name]]
+		if !known {
+			return fmt.Errorf("the group %q of the user %s is none of %v", u.Users[name], name, u.Groups)
+		}
+		fmt.Fprintf(&users, "%s:x:%d:%d::/nonexistent:/usr/sbin/nologin\n", name, firstID+i, group)
+	}
+	for file, text := range map[string]string{"group": groups.String(), "passwd": users.String()} {
+		path := filepath.Join(etc, file)
+		data, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, append(data, text...), 0o600)
+		}
+		if err == nil {
+			err = os.Chmod(path, 0o644) // for all who look up a name
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func diskInit(network []string) string {
