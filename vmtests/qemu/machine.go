@@ -84,6 +84,11 @@ func (c Config) args(accel, dir, tap string) ([]string, error) {
 	// q35: the boot loaders of several machines at once take many times longer on pc.
 	args := []string{"-accel", accel, "-machine", "q35", "-m", fmt.Sprint(memory), "-nodefaults", "-no-user-config",
 		"-display", "none", "-serial", "stdio", "-no-reboot"}
+	if accel == "tcg" {
+		// As any real one has. Without it the kernel's first random numbers, which the
+		// first TLS or secret waits for, take a second of emulation.
+		args = append(args, "-cpu", "qemu64,+rdrand")
+	}
 	network := "user,id=net0"
 	if c.Switch != "" {
 		network = "tap,id=net0,script=no,downscript=no,ifname=" + tap
