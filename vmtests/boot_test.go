@@ -97,9 +97,9 @@ func (s *site) stateIs(id, want string) {
 func says(name, pattern string) qemu.Phase { return qemu.Phase{Name: name, Pattern: pattern} }
 
 // TestBoot switches real machines on: from the boot loader to what the deployer
-// says of them. One boots before there is a deployer, and loses its power on the
-// way; then several at once: one boots through UEFI, one has a token that the
-// deployer does not know, and one is no node of the cluster.
+// says of them. One boots before there is a deployer, loses its power on the way,
+// and has a disk the next time; then several at once: one boots through UEFI, one has
+// a token that the deployer does not know, and one is no node of the cluster.
 func TestBoot(t *testing.T) {
 	t.Parallel()
 	if *ownISO != "" {
@@ -119,8 +119,12 @@ func TestBoot(t *testing.T) {
 	s.follow(m, qemu.Phases(true)[:2]...)
 	require.NoError(t, m.Cut())
 	early.Name = "again"
+	disk, err := s.Write("disk", "what is on it...")
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(disk, 1<<20))
+	early.Disk = disk
 	m = s.boot(early)
-	s.follow(m, qemu.Phases(true, says("no deployer yet", `level=WARN msg="not reached, trying again"`))...)
+	s.follow(m, qemu.Phases(true, says("disk", `disk vda of 2048 sectors: what is on it\.\.\.`), says("no deployer yet", `level=WARN msg="not reached, trying again"`))...)
 	require.NoError(t, s.StartDeployer())
 	s.follow(m, s.Active("node01"), says("told so", `node01: .*Active`))
 

@@ -44,6 +44,9 @@ type Site struct {
 
 // script is what the machines do, in the order of the ISO's units.
 const script = `
+for disk in /sys/class/block/vd?; do
+  [ ! -e "$disk" ] || echo "disk ${disk##*/} of $(cat "$disk/size") sectors: $(head -c 16 "/dev/${disk##*/}")"
+done
 plasmacloud-phone-home identify --nodes /nodes.json --out /run/plasmacloud --hostname
 plasmacloud-phone-home --config /run/plasmacloud/cluster-config.json --phase ready --attempts 0 \
   --join-token-file /join-token --secret-file /run/plasmacloud/secret
@@ -133,6 +136,7 @@ func (s *Site) Image(ctx context.Context, name, token string) (string, error) {
 		Guest:     guest,
 		PhoneHome: filepath.Join(s.cfg.Bin, "plasmacloud-phone-home"),
 		Script:    script,
+		Modules:   []string{"virtio_blk"},
 		Files: map[string]string{
 			"/nodes.json": nodes,
 			"/etc/hosts":  "10.0.2.2 " + byName + "\n",
