@@ -217,9 +217,9 @@ func reply[Body, Message any](ctx context.Context, c *rpc, h handler, message fu
 func rpcError(ctx context.Context, a answer) error {
 	p, ok := a.body.(api.Problem)
 	switch {
-	case ok:
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case errors.Is(ctx.Err(), context.DeadlineExceeded): // also of who waited in vain until then
 		return connect.NewError(connect.CodeDeadlineExceeded, ctx.Err())
+	case ok:
 	default: // the client has gone
 		return connect.NewError(connect.CodeCanceled, context.Canceled)
 	}
