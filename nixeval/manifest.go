@@ -205,10 +205,18 @@ func decodeStrict(tree map[string]any, into any) error {
 	err = dec.Decode(tree)
 	var merr *mapstructure.Error
 	if errors.As(err, &merr) {
+		slices.Sort(merr.Errors)
+		if more := len(merr.Errors) - maxErrors; more > 0 {
+			return fmt.Errorf("%s; and %d more", strings.Join(merr.Errors[:maxErrors], "; "), more)
+		}
 		return errors.New(strings.Join(merr.Errors, "; "))
 	}
 	return err
 }
+
+// maxErrors is how many mistakes are told at once: one release's manifest in another one's
+// program has the same one in every node.
+const maxErrors = 20
 
 // exactNumber refuses what mapstructure would bend to fit: it takes a
 // json.Number for a string, and cuts one that is too large for its field.

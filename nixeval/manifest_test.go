@@ -1,7 +1,9 @@
 package nixeval
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -108,6 +110,27 @@ func TestDecodeManifestRefuses(t *testing.T) {
 				assert.ErrorContains(t, err, part)
 			}
 		})
+	}
+}
+
+// The same mistake in every node is told of some of them.
+func TestDecodeManifestManyMistakes(t *testing.T) {
+	for nodes, more := range map[int]string{maxErrors: "", maxErrors + 1: "; and 1 more", 1000: "; and 980 more"} {
+		all := map[string]any{}
+		for i := range nodes {
+			all[fmt.Sprintf("n%03d", i)] = "no object"
+		}
+		var tree map[string]any
+		require.NoError(t, json.Unmarshal([]byte(goodManifest), &tree))
+		tree["data"].(map[string]any)["nodes"] = all
+		in, err := json.Marshal(tree)
+		require.NoError(t, err)
+		_, err = DecodeManifest(bytes.NewReader(in))
+		require.Error(t, err)
+		assert.Equal(t, maxErrors, strings.Count(err.Error(), "expected a map"), err)
+		assert.Contains(t, err.Error(), "n000")
+		assert.Contains(t, err.Error(), "n019")
+		assert.True(t, strings.HasSuffix(err.Error(), more), err)
 	}
 }
 
