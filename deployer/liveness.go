@@ -123,27 +123,37 @@ func (r *Registry) recount(nodes []node.Node) {
 	}
 }
 
-// stayAwake notices that this process did not run for a while, as when its machine was
-// suspended, or that the clock was set forward. Nobody was heard in that time, so silence
-// counts only from then on. It waits for nothing else: a slow store is no sleep.
+// stayAwake looks at the clock each second, and waits for nothing else: a slow store is
+// no sleep.
 func (r *Registry) stayAwake(ctx context.Context) {
-	// With less than this a node that spoke in time is not offline.
-	gap := max((r.cfg.OfflineAfter-r.cfg.HeartbeatInterval)/2, 2*time.Second)
+	defer r.awake.Store(nil)
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
-	last := r.cfg.Now().Round(0)
 	for {
+		now := r.cfg.Now().Round(0)
+		r.noticeSleep(now)
+		r.awake.Store(&now)
 		select {
 		case <-look.C:
 		case <-ctx.Done():
 			return
 		}
-		now := r.cfg.Now().Round(0)
-		if away := now.Sub(last); away > gap {
-			r.listeningSince.Store(&now)
-			r.cfg.Logger.WarnContext(ctx, "did not run, or the clock was set forward", "for", away.Truncate(time.Second))
-		}
-		last = now
+	}
+}
+
+// noticeSleep notices that this process did not run for a while, as when its machine was
+// suspended, or that the clock was set forward. Nobody was heard in that time, so silence
+// counts only from then on.
+func (r *Registry) noticeSleep(now time.Time) {
+	// With less than this a node that spoke in time is not offline.
+	gap := max((r.cfg.OfflineAfter-r.cfg.HeartbeatInterval)/2, 2*time.Second)
+	last := r.awake.Load()
+	if last == nil || now.Sub(*last) <= gap {
+		return
+	}
+	r.listeningSince.Store(&now) // before another judges by the clock
+	if r.awake.CompareAndSwap(last, &now) {
+		r.cfg.Logger.Warn("did not run, or the clock was set forward", "for", now.Sub(*last).Truncate(time.Second))
 	}
 }
 

@@ -81,6 +81,7 @@ type Registry struct {
 	refusedOrders notable // of operators
 
 	listeningSince atomic.Pointer[time.Time] // by the clock on the wall, as the times of nodes are
+	awake          atomic.Pointer[time.Time] // when it last looked at that clock; nil while Run is not at work
 
 	writeFailed atomic.Pointer[error] // of the last write, nil when it succeeded
 	deaf        atomic.Bool           // the last read failed
@@ -157,7 +158,9 @@ type View struct {
 	Waiting      bool // its machine waits for an operator's approval
 }
 
+// rules are those by which to judge now.
 func (r *Registry) rules() node.Rules {
+	r.noticeSleep(r.cfg.Now().Round(0))
 	return node.Rules{
 		ProvisioningTimeout: r.cfg.ProvisioningTimeout,
 		OfflineAfter:        r.cfg.OfflineAfter,
