@@ -106,7 +106,8 @@ func (c *cluster) startSpeaker() {
 
 func (c *cluster) startAnnouncer() {
 	c.announcer = c.start("announcer", filepath.Join(bin, "plasmacloud-announcer"), "run", "--config", c.config,
-		"--control", filepath.Join(c.node.Dir, "control.sock"), "--drains", filepath.Join(c.node.Dir, "drains.json"))
+		"--control", filepath.Join(c.node.Dir, "control.sock"), "--drains", filepath.Join(c.node.Dir, "drains.json"),
+		"--last", filepath.Join(c.node.Dir, "last.json"), "--sysctls", filepath.Join(c.node.Dir, "sysctls.json"))
 }
 
 // expect waits until both routers have exactly these routes.

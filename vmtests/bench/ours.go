@@ -99,7 +99,8 @@ func (o *oursRuns) start() error {
 
 func (o *oursRuns) startAnnouncer() (err error) {
 	o.announcer, err = o.node.Start("announcer", filepath.Join(o.b.dir, "plasmacloud-announcer"), "run", "--config", o.file(),
-		"--control", filepath.Join(o.node.Dir, "control.sock"), "--drains", filepath.Join(o.node.Dir, "drains.json"), "--log-level", "debug", "--log-format", "json")
+		"--control", filepath.Join(o.node.Dir, "control.sock"), "--drains", filepath.Join(o.node.Dir, "drains.json"),
+		"--last", filepath.Join(o.node.Dir, "last.json"), "--sysctls", filepath.Join(o.node.Dir, "sysctls.json"), "--log-level", "debug", "--log-format", "json")
 	return err
 }
 

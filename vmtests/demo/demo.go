@@ -318,7 +318,8 @@ func (d *demo) announce(ctx context.Context) error {
 		return err
 	}
 	d.announcer, err = d.start("plasmacloud-announcer", "plasmacloud-announcer", "run", "--config", config,
-		"--control", d.control(), "--drains", filepath.Join(d.dir, "drains.json"))
+		"--control", d.control(), "--drains", filepath.Join(d.dir, "drains.json"),
+		"--last", filepath.Join(d.dir, "last.json"), "--sysctls", filepath.Join(d.dir, "sysctls.json"))
 	if err != nil {
 		return err
 	}

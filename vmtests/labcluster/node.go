@@ -229,7 +229,8 @@ func (n *Node) StopSpeaker() error {
 // StartAnnouncer starts the announcer, as its unit does.
 func (n *Node) StartAnnouncer() (err error) {
 	n.Announcer, err = n.Start("announcer", filepath.Join(n.cluster.cfg.Programs.Bin, "plasmacloud-announcer"), "run",
-		"--config", n.config(), "--control", n.socket(), "--drains", filepath.Join(n.Dir, "drains.json"))
+		"--config", n.config(), "--control", n.socket(), "--drains", filepath.Join(n.Dir, "drains.json"),
+		"--last", filepath.Join(n.Dir, "last.json"), "--sysctls", filepath.Join(n.Dir, "sysctls.json"))
 	return err
 }
 
