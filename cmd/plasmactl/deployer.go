@@ -44,6 +44,9 @@ func (d *deployerFlags) register(cmd *cobra.Command) {
 }
 
 func (d *deployerFlags) client() (*api.Client, error) {
+	if d.timeout <= 0 {
+		return nil, daemon.UsageError(fmt.Errorf("--timeout %s: want more than 0, such as 10s", d.timeout))
+	}
 	transport, err := d.files.Transport()
 	if err != nil {
 		return nil, daemon.ConfigError(err)

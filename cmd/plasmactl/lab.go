@@ -125,7 +125,7 @@ type playFlags struct {
 
 func (f *playFlags) register(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&f.runs, "runs", 1, "play each scenario `N` times, each time in a new lab")
-	cmd.Flags().Float64Var(&f.scale, "time-scale", scenario.DefaultScale, "divide the time of `wait ... scaled` in scenarios by `N`; 1 is real time")
+	cmd.Flags().Float64Var(&f.scale, "time-scale", scenario.DefaultScale, "divide the time of wait ... scaled in scenarios by `N`; 1 is real time")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "fail what is not done after this `DURATION`, with what there is by then as the result; 0: no limit")
 }
 

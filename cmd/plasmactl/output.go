@@ -32,7 +32,7 @@ func (f *outputFormat) Set(s string) error {
 
 func (f *outputFormat) register(cmd *cobra.Command) {
 	*f = outputTable
-	cmd.PersistentFlags().VarP(f, "output", "o", "print a `table` for people or json for programs")
+	cmd.PersistentFlags().VarP(f, "output", "o", "print in this `FORMAT`: table for people, or json for programs")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
 		[]string{string(outputTable), string(outputJSON)}, cobra.ShellCompDirectiveNoFileComp))
 }

@@ -82,7 +82,7 @@ Exit status: 0 if everything was as it has to be, 1 if not.`,
 	flags.IntVar(&s.fleet.Connections, "connections", 0, "`N` connections that the nodes share; one for each node, but at most 4096, where it is not given")
 	flags.Uint64Var(&s.fleet.Seed, "seed", 1, "what the machines and their secrets are made of; the same `NUMBER` makes the same ones")
 	flags.DurationVar(&s.fleet.Patience, "patience", 5*time.Minute, "`DURATION` within which all nodes have to be Active again")
-	flags.DurationVar(&s.maxP99, "max-p99", 0, "99th percentile of latencies over which it is a fault; 0 for any")
+	flags.DurationVar(&s.maxP99, "max-p99", 0, "99th percentile of latencies, a `DURATION`, over which it is a fault; 0 for any")
 	flags.BoolVar(&s.again, "again", false, "go on though simulated nodes are Active from a run before, with the same --seed")
 	flags.BoolVar(&s.real, "beside-real-nodes", false, "go on though the deployer serves real nodes, which will feel it")
 	flags.StringVar(&s.manifest, "write-manifest", "", "write a manifest that declares the nodes to `FILE`, and end")

@@ -18,6 +18,7 @@ func Prepare(root *cobra.Command) *cobra.Command {
 	root.Version = daemon.Version()
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.SetFlagErrorFunc(usage)
 	checkArguments(root)
 	return root
