@@ -164,10 +164,12 @@ func removeNamespace(namespace string) error {
 	return err
 }
 
+// killAll spares this process, which counts as one of the namespace while Inside has its
+// first thread.
 func killAll(namespace string) error {
 	pids, err := ip("netns", "pids", namespace)
 	for pid := range strings.FieldsSeq(pids) {
-		if n, err := strconv.Atoi(pid); err == nil {
+		if n, err := strconv.Atoi(pid); err == nil && n != os.Getpid() {
 			_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended by itself
 		}
 	}
