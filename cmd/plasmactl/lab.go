@@ -189,17 +189,7 @@ docs/lab.md has the commands.
 			if err != nil {
 				return err
 			}
-			if err := play.check(); err != nil {
-				return err
-			}
-			scenarios, err := readScenarios(args)
-			if err != nil {
-				return daemon.UsageError(err)
-			}
-			if os.Geteuid() != 0 {
-				return inUserNamespace(cmd, "the lab")
-			}
-			return runLab(cmd, cfg, result, play, scenarios)
+			return runLab(cmd, cfg, result, play, args)
 		},
 	}
 	flags.register(cmd)
@@ -211,8 +201,18 @@ docs/lab.md has the commands.
 // errNotAsDeclared is the verdict that the list before it has given the reasons of.
 var errNotAsDeclared = errors.New("the cluster does not do what its definition says")
 
-// runLab evaluates, builds, checks and plays, and tells of it.
-func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play playFlags, scenarios []*scenario.Scenario) error {
+// runLab evaluates, builds, checks and plays the scenarios that are named, and tells of it.
+func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play playFlags, names []string) error {
+	if err := play.check(); err != nil {
+		return err
+	}
+	scenarios, err := readScenarios(names)
+	if err != nil {
+		return daemon.UsageError(err)
+	}
+	if os.Geteuid() != 0 {
+		return inUserNamespace(cmd, "the lab")
+	}
 	out := cmd.OutOrStdout()
 	if result.format == outputJSON {
 		cfg.Say = func(format string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", args...) }

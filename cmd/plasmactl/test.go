@@ -1,11 +1,7 @@
 package main
 
 import (
-	"os"
-
 	"github.com/spf13/cobra"
-
-	"github.com/centra/plasmacloud/cmd/internal/daemon"
 )
 
 func testCommand() *cobra.Command {
@@ -33,18 +29,8 @@ func testCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := play.check(); err != nil {
-				return err
-			}
-			scenarios, err := readScenarios(args)
-			if err != nil {
-				return daemon.UsageError(err)
-			}
-			if os.Geteuid() != 0 {
-				return inUserNamespace(cmd, "the lab")
-			}
 			cfg.Checkers = true
-			return runLab(cmd, cfg, result, play, scenarios)
+			return runLab(cmd, cfg, result, play, args)
 		},
 	}
 	flags.register(cmd)

@@ -1,0 +1,112 @@
+package server_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/centra/plasmacloud/deployer/api"
+	deployerv1 "github.com/centra/plasmacloud/deployer/api/v1"
+	"github.com/centra/plasmacloud/deployer/server"
+)
+
+// TestBombs: what is small on the way and large in memory is refused.
+func TestBombs(t *testing.T) {
+	t.Parallel()
+	r := begin(t, file(t), server.Config{}, 1, false)
+	client := r.client(true, connect.WithGRPC(), connect.WithSendGzip())
+	_, err := client.PhoneHome(t.Context(), &deployerv1.PhoneHomeRequest{NodeId: "node01", Phase: "ready", Hostname: strings.Repeat("x", 8<<20)})
+	if connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestRPCBroken: a store that fails and a handler that panics are told as in REST.
+func TestRPCBroken(t *testing.T) {
+	t.Parallel()
+	s := &brokenStore{Store: file(t)}
+	r := begin(t, s, server.Config{}, 1, false)
+	client := r.client(true, connect.WithGRPC())
+	s.broken = true
+	_, err := client.GetNode(t.Context(), &deployerv1.GetNodeRequest{NodeId: "node01"})
+	if p := wantProblem(t, "broken", err, connect.CodeUnavailable, api.CodeUnavailable); strings.Contains(p.String(), "secret") {
+		t.Error(p)
+	}
+	if health, err := client.GetHealth(t.Context(), &deployerv1.GetHealthRequest{}); err != nil || health.Status != "failing" {
+		t.Errorf("%v, %v", health, err)
+	}
+	s.panics = true
+	_, err = client.GetNode(t.Context(), &deployerv1.GetNodeRequest{NodeId: "node01"})
+	wantProblem(t, "panics", err, connect.CodeInternal, api.CodeInternal)
+}
+
+// TestRPCDeadline: a call ends when its client has no more time.
+func TestRPCDeadline(t *testing.T) {
+	t.Parallel()
+	slow := &slowStore{Store: file(t)}
+	r := begin(t, slow, server.Config{MaxConcurrent: 1, MaxWait: 20 * time.Second}, 1, false)
+	slow.gate = make(chan struct{})
+	defer close(slow.gate)
+	client := r.client(true, connect.WithGRPC())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { _, _ = client.GetNode(ctx, &deployerv1.GetNodeRequest{NodeId: "node01"}) }()
+	// Either the first call or one of these is at work, and the others wait.
+	for range 2 {
+		short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		_, err := client.GetNode(short, &deployerv1.GetNodeRequest{NodeId: "node01"})
+		cancel()
+		if connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// TestCallsAreBounded: many requests on one connection of HTTP/2, slow ones of REST too,
+// do not become any number of them at work, and HTTP/1.1 is served beside them.
+func TestCallsAreBounded(t *testing.T) {
+	t.Parallel()
+	slow := &slowStore{Store: file(t)}
+	r := begin(t, slow, server.Config{MaxConcurrent: 2, MaxWait: 20 * time.Second}, 1, false) // so 8 calls, 6 of them of one address
+	slow.gate = make(chan struct{})
+	h2 := r.transport(true)
+	codes := make(chan int, 20)
+	for range 20 {
+		go func() {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+api.PathNodes+"/node01", nil)
+			if err != nil {
+				t.Error(err)
+			}
+			response, err := h2.Do(request)
+			if err != nil {
+				t.Error(err)
+				codes <- 0
+				return
+			}
+			response.Body.Close()
+			codes <- response.StatusCode
+		}()
+	}
+	for range 14 {
+		if code := <-codes; code != http.StatusServiceUnavailable {
+			t.Errorf("one too many: %d", code)
+		}
+	}
+	_, err := r.client(true, connect.WithGRPC()).GetHealth(t.Context(), &deployerv1.GetHealthRequest{})
+	wantProblem(t, "a call more", err, connect.CodeUnavailable, api.CodeBusy)
+	if response, err := r.transport(false).Get(r.url + api.PathOpenAPI); err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("%v, %v", response, err)
+	} else {
+		response.Body.Close()
+	}
+	close(slow.gate)
+	for range 6 {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("one of those that waited: %d", code)
+		}
+	}
+}
