@@ -269,6 +269,13 @@ func TestSystemd(t *testing.T) {
 		}
 		return err
 	})
+	await("the session is up for gobgpd too", func() error {
+		out, err := qemu.Shell(deployer, node, asking, "gobgp neighbor 10.0.0.1")
+		if err == nil && !strings.Contains(out, "ESTABLISHED") {
+			err = fmt.Errorf("gobgpd says %s", out)
+		}
+		return err
+	})
 	await("the routes are back", learned(wanted...))
 
 	held := "ip address show dev lo | grep -c -F"
@@ -290,13 +297,15 @@ func TestSystemd(t *testing.T) {
 	// here without waiting for the minute that the unit does.
 	const release = "plasmacloud-announcer-release.service"
 	run("systemctl stop " + release + `
-		mkdir -p /run/systemd/system/` + release + `.d
-		sed -n -e 's/--after 1m/--after 3s/' -e '/^ExecStart=/s//[Service]\nExecStart=\n&/p' /etc/systemd/system/` + release + ` > /run/systemd/system/` + release + `.d/soon.conf
+		cd /run/systemd/system
+		mkdir -p ` + release + ".d " + announcer + `.d
+		sed -n -e 's/--after 1m/--after 10s/' -e '/^ExecStart=/s//[Service]\nExecStart=\n&/p' /etc/systemd/system/` + release + ` > ` + release + `.d/soon.conf
+		printf '[Service]\nRestart=no\n' > ` + announcer + `.d/once.conf
 		systemctl daemon-reload`)
-	require.Contains(t, show(release, "ExecStart"), "--after 3s")
-	run("systemctl kill -s KILL " + announcer + "; systemctl stop " + announcer)
+	require.Contains(t, show(release, "ExecStart"), "--after 10s")
+	require.Equal(t, "no", show(announcer, "Restart"))
+	assert.Equal(t, "3\n", run("systemctl kill -s KILL "+announcer+"; "+held))
 	require.NoError(t, learned(wanted...)(), "nobody has withdrawn yet")
-	assert.Equal(t, "3\n", run(held))
 	await("released", learned())
 	await("the release has ended", func() error {
 		out, err := qemu.Shell(deployer, node, asking, "systemctl show -P ActiveState "+release+"; systemctl show -P Result "+release+"; "+held)
