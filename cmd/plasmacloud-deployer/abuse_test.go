@@ -80,7 +80,7 @@ func TestAbuse(t *testing.T) {
 		"not JSON":          {request(string(noise), ""), []int{http.StatusBadRequest, http.StatusServiceUnavailable}},
 		"deep JSON":         {request(strings.Repeat(`{"facts":`, 5000), ""), []int{http.StatusBadRequest, http.StatusServiceUnavailable}},
 		"many keys":         {request(`{"facts": {`+strings.Repeat(`"a":"b",`, 5000)+`"a": "b"}}`, ""), []int{http.StatusBadRequest, http.StatusServiceUnavailable}},
-		"replayed":          {request(report, ""), []int{http.StatusUnauthorized}},
+		"replayed":          {request(report, ""), []int{http.StatusUnauthorized, http.StatusTooManyRequests}},
 		"wrong secret":      {request(report, node.SecretHeader+": "+rand.Text()+"\r\n"), []int{http.StatusUnauthorized, http.StatusTooManyRequests}},
 		"wrong token":       {request(strings.ReplaceAll(report, "node01", "node02"), "Authorization: Bearer "+rand.Text()+"\r\n"), []int{http.StatusUnauthorized, http.StatusTooManyRequests}},
 	}
