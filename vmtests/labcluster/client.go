@@ -98,7 +98,7 @@ type Pull struct {
 }
 
 // requestTimeout is how long a request may take; one that takes longer is lost.
-const requestTimeout = time.Second
+const requestTimeout = 2 * time.Second
 
 // Pull starts to ask for the VIP by the router, so often. Each request has a connection of its own.
 func (c *Client) Pull(vip netip.Addr, router string, every time.Duration) (*Pull, error) {

@@ -27,7 +27,7 @@ const quick = `{
 	};
 	plasmacloud.network.fiberlbBgp = {
 		enable = true;
-		drainDelay = "1s";
+		drainDelay = "2s";
 		vips = [
 			"203.0.113.20"
 			{ address = "203.0.113.10"; checks = [ { type = "tcp"; address = "127.0.0.1:8080"; interval = "200ms"; timeout = "200ms"; } ]; }
