@@ -57,7 +57,7 @@ type Neighbor struct {
 	Password    string // TCP MD5 (RFC 2385)
 	BFD         bool   // BIRD only
 	Multihop    int    // how many hops away it is; 0: on the link. BIRD finds next hops by the routes of its host
-	Waits       bool   // it is passive, and so we connect however passive we are
+	Waits       bool   // it is passive, or late, and so we connect however passive we are
 }
 
 func (n Neighbor) port() uint16 { return cmp.Or(n.Port, 179) }
@@ -126,7 +126,7 @@ func (h *Host) StartBIRD(cfg RouterConfig) (Router, error) {
 		internal = internal && n.ASN == cfg.ASN
 		fmt.Fprintf(&conf, `protocol bgp peer%d {
   local as %d; neighbor %s port %d as %d; %s; %s
-  graceful restart on; connect retry time 1; error wait time 1, 2;
+  graceful restart on; connect delay time 1; connect retry time 1; error wait time 1, 2;
   ipv4 { import all; export where proto = "own"; extended next hop on; %s };
   ipv6 { import all; export none; %s };
 }

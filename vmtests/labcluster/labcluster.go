@@ -101,6 +101,7 @@ type Cluster struct {
 	Instead []string
 
 	cfg      Config
+	late     bool // the speaker connects late, see connectsLate
 	topology *topology
 	transit  *lab.Host
 	mu       sync.Mutex // of Instead
@@ -129,6 +130,7 @@ func Start(cfg Config) (*Cluster, error) {
 	if c.topology, err = newTopology(cfg.Cluster.Manifest, cfg.Cluster.Machines); err != nil {
 		return c, err
 	}
+	c.late = connectsLate(cfg.Programs.GoBGPD)
 	if cfg.Alone {
 		c.Lab, err = lab.Claim(cfg.Name)
 	} else {
@@ -141,6 +143,21 @@ func Start(cfg Config) (*Cluster, error) {
 		return c, err
 	}
 	return c, c.start()
+}
+
+// connectsLate tells whether a gobgpd lets 5 to 9 seconds pass before it first connects
+// to a peer, as those before 3.35 do; later ones connect within two. The routers of a
+// lab leave connecting to the nodes, since GoBGP is slow to sort out two connections
+// that are made at once, and connect to those that would keep everybody waiting. BIRD
+// waits for up to 5 seconds too.
+func connectsLate(gobgpd string) bool {
+	out, err := exec.Command(gobgpd, "--version").Output()
+	if err != nil {
+		return false // there is none, and no node asks for it; or its start will say why
+	}
+	var major, minor int
+	_, err = fmt.Sscanf(string(out), "gobgpd version %d.%d", &major, &minor)
+	return err == nil && (major < 3 || major == 3 && minor < 35)
 }
 
 // wire makes the hosts, and joins them.
@@ -226,7 +243,8 @@ func (c *Cluster) makeRouter(r *router) error {
 			return fmt.Errorf("%s peers with %s at %s, and has no address of that family", p.node, r.name, r.address)
 		}
 		machine := c.cfg.Cluster.Machines[p.node].BGP
-		neighbor := lab.Neighbor{Address: own, ASN: machine.ASN, Port: machine.Port, BFD: p.peer.BFD, Waits: p.peer.Passive}
+		neighbor := lab.Neighbor{Address: own, ASN: machine.ASN, Port: machine.Port, BFD: p.peer.BFD,
+			Waits: p.peer.Passive || machine.Backend == "bird" || machine.Backend == "gobgp" && c.late}
 		if p.peer.Password {
 			neighbor.Password = c.cfg.Password
 		}
