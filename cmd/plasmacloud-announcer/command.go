@@ -58,10 +58,10 @@ the drain delay and five times the daemon's timeout, leaves the addresses held, 
 exits 1. The next announcer takes them over.
 
 systemd (Type=notify, notify-reload):
-  READY=1   the host was read, and what is wanted is being done; this waits neither
-            for the daemon nor for health checks
-  STATUS=   one line: how many healthy VIPs are announced, the daemon's state, and
-            whether the last reload was refused
+  READY=1   the host was read, and what is wanted is being done; this waits
+            neither for the daemon nor for health checks
+  STATUS=   one line: how many healthy VIPs are announced, the daemon's state,
+            and whether the last reload was refused
   WATCHDOG=1   with WatchdogSec=: passes end; one that hangs is not pinged for
 
 Exit statuses:
@@ -74,13 +74,13 @@ Exit statuses:
 Files:
   ` + defaultConfig + `   what to announce; see "check"
   ` + control.DefaultSocket + `
-                                      where plasmactl vip asks, orders and follows
-                                      what happens, as root
+                                      where plasmactl vip asks, orders and
+                                      follows what happens, as root
   ` + control.DefaultState + `
                                       orders to drain that stand
   ` + control.DefaultLast + `
-                                      what "release" needs where the configuration
-                                      has a mistake by then
+                                      what "release" needs where the
+                                      configuration has a mistake by then
 
 The daemon's address need not answer at the start: the announcer waits for it.
 It needs CAP_NET_ADMIN, Linux 5.18, and a daemon that holds its own configuration.`
@@ -104,7 +104,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 		Short: "Announce the VIPs until told to stop",
 		Long:  "Announce the VIPs of the configuration until SIGTERM; see the signals and exit statuses of plasmacloud-announcer --help.",
 		Example: `  plasmacloud-announcer run
-  plasmacloud-announcer run --config ./announcer.json --log-level debug --log-format json`,
+  plasmacloud-announcer run --config ./announcer.json --log-level debug`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			logger, err := logging.Logger(stderr)
 			if err != nil {
@@ -130,7 +130,8 @@ func checkCommand() *cobra.Command {
 		Long: `Read FILE as "run" would, and say what is wrong with it: the place, as in
 vips[2].checks[0].interval, and the mend. Nothing else is touched or asked.
 
-Exit status 0: the file is right. 78: it is not.`,
+Exit status: 0 the file is right; 64 the command line is wrong; 78 the file is
+wrong, or cannot be read.`,
 		Example: "  plasmacloud-announcer check " + defaultConfig,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

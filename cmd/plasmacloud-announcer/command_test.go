@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/vishvananda/netns"
 
+	"github.com/centra/plasmacloud/cmd/internal/command/commandtest"
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 )
 
@@ -97,6 +99,7 @@ func TestExitStatuses(t *testing.T) {
 
 // Help says what an operator needs before the first start.
 func TestHelpTeaches(t *testing.T) {
+	commandtest.Help(t, newCommand(io.Discard))
 	out, _, _ := execute(t, "--help")
 	for _, want := range []string{"SIGHUP", "SIGTERM", "READY=1", "STATUS=", "graceful restart", "Exit statuses:", "78", "Files:", defaultConfig, "CAP_NET_ADMIN"} {
 		if !strings.Contains(out, want) {

@@ -24,18 +24,29 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return root.ExecuteContext(ctx)
+}
+
+func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   name,
 		Short: "Keep the registry of a cluster's nodes",
 		Long: `plasmacloud-deployer keeps the registry of a cluster's nodes. Nodes phone home to it,
-operators ask it who is there, and it survives a crash with nothing lost.`,
+operators ask it who is there, and it survives a crash with nothing lost.
+
+Exit statuses:
+  0   done; serve: ended by a signal
+  1   the work failed, or something is wrong with a backup or a store
+  64  the command line is wrong
+  78  the configuration, or a file that it names, is wrong or cannot be read`,
 	}
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	root.AddCommand(serveCommand(), checkCommand(), resetCommand(), decommissionCommand(),
 		backupCommand(), restoreCommand(), verifyCommand())
-	return command.Prepare(root).ExecuteContext(ctx)
+	return command.Prepare(root)
 }
 
 func checkCommand() *cobra.Command {

@@ -42,7 +42,7 @@ listening address.
 SIGTERM and SIGINT end it after the requests under way; SIGHUP reads manifest,
 certificate and tokens again, and what is wrong of them stays as it was.`,
 		Example: `  plasmacloud-deployer serve
-  plasmacloud-deployer serve --config ./deployer.json --listen 127.0.0.1:0 --log-format json`,
+  plasmacloud-deployer serve --config ./deployer.json --listen 127.0.0.1:0`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := logs.Logger(cmd.ErrOrStderr())
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
+	"github.com/centra/plasmacloud/cmd/internal/help"
 	"github.com/centra/plasmacloud/deployer/phonehome"
 )
 
@@ -27,7 +28,8 @@ shows what this machine has and what to declare, and goes on looking, since
 network cards may appear late.
 
 Example:
-  plasmacloud-phone-home identify --nodes /etc/plasmacloud/nodes.json --out /run/plasmacloud --hostname
+  plasmacloud-phone-home identify --nodes /etc/plasmacloud/nodes.json \
+    --out /run/plasmacloud --hostname
 
 Flags:
 %s
@@ -50,7 +52,7 @@ func identify(args []string, stdout, stderr io.Writer) error {
 	flags.BoolVar(&hostname, "hostname", false, "give this machine the node's id as its name")
 	flags.DurationVar(&cfg.Wait, "wait", 0, "give up after this `TIME`; 0 goes on without end")
 	flags.StringVar(&cfg.Root, "root", "/", "`DIR` in which sys lies, for a look at another machine's copy")
-	flags.Usage = func() { fmt.Fprintf(stdout, identifyUsage, flags.FlagUsages()) }
+	flags.Usage = func() { fmt.Fprintf(stdout, identifyUsage, help.Flags(flags)) }
 	switch err := flags.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
+	"github.com/centra/plasmacloud/cmd/internal/help"
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/phonehome"
@@ -30,11 +31,12 @@ const usage = `Usage: plasmacloud-phone-home [flags]
        plasmacloud-phone-home identify [flags]
 
 Reports this node to the deployer named in its cluster-config.json and shows the
-answer. With --heartbeat it stays and goes on reporting. identify, on the ISO, finds
-out which node this machine is; it has a --help of its own.
+answer. With --heartbeat it stays and goes on reporting. identify, on the ISO,
+finds out which node this machine is; it has a --help of its own.
 
 Examples:
-  # from the ISO, before the disk is touched; a non-zero status means: do not install
+  # from the ISO, before the disk is touched; do not install if the status is
+  # not 0
   plasmacloud-phone-home --phase installing
 
   # an installation that went wrong
@@ -47,13 +49,16 @@ Examples:
   plasmacloud-phone-home --heartbeat --vip 203.0.113.10 --vip 2001:db8::10
 
   # the same where an announcer announces them
-  plasmacloud-phone-home --heartbeat --service gobgpd --announcer-socket /run/plasmacloud-announcer/control.sock
+  plasmacloud-phone-home --heartbeat --service gobgpd \
+    --announcer-socket /run/plasmacloud-announcer/control.sock
 
   # the same where the deployer wants tokens
-  plasmacloud-phone-home --heartbeat --join-token-file /run/keys/join --ca-file ca.pem
+  plasmacloud-phone-home --heartbeat \
+    --join-token-file /run/keys/join --ca-file ca.pem
 
   # by hand, against a deployer on this machine
-  plasmacloud-phone-home --config ./cluster-config.json --deployer-url http://127.0.0.1:8080
+  plasmacloud-phone-home --config ./cluster-config.json \
+    --deployer-url http://127.0.0.1:8080
 
 Flags:
 %s
@@ -102,7 +107,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	logs.Register(flags)
 	flags.BoolVar(&version, "version", false, "print the version and exit")
 
-	flags.Usage = func() { fmt.Fprintf(stdout, usage, flags.FlagUsages()) }
+	flags.Usage = func() { fmt.Fprintf(stdout, usage, help.Flags(flags)) }
 	switch err := flags.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return nil

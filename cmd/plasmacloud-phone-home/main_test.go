@@ -18,6 +18,7 @@ import (
 	"github.com/centra/plasmacloud/bgp"
 	"github.com/centra/plasmacloud/bgp/control"
 	"github.com/centra/plasmacloud/bgp/metrics"
+	"github.com/centra/plasmacloud/cmd/internal/command/commandtest"
 	process "github.com/centra/plasmacloud/cmd/internal/daemon"
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/node"
@@ -199,6 +200,7 @@ func TestExitStatus(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	_, help, err := phoneHome("--help")
+	commandtest.Fits(t, name, help)
 	for _, want := range []string{
 		"Examples:", "Exit status:", phonehome.DefaultConfigPath, "--deployer-url", "--phase", "--error", "--attempts", "--heartbeat",
 		"--machine-id", "--vip ADDRESS", "--join-token-file FILE", "--secret-file FILE", "--ca-file FILE", "--timeout", "--log-level", "--version", "  77  ",
@@ -280,6 +282,9 @@ func TestIdentify(t *testing.T) {
 				code = process.ExitFailure
 			}
 			said := stdout.String() + stderr.String()
+			if name == "help" {
+				commandtest.Fits(t, "identify", said)
+			}
 			if err != nil {
 				said += err.Error()
 			}

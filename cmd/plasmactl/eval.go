@@ -76,9 +76,9 @@ says so.
 Exit status: 0 the cluster is right; 1 it is not, or could not be evaluated;
 64 the command line is wrong.`,
 		Example: `  plasmactl eval --flake ./my-cluster
-  plasmactl eval --flake nix/examples/three-nodes --override-input plasmacloud=path:.
+  plasmactl eval --flake ./my-cluster --override-input plasmacloud=path:/src
   plasmactl eval --flake .#three-nodes -o json
-  plasmactl eval --flake ./my-cluster --out manifest.json     for plasmacloud-deployer`,
+  plasmactl eval --flake ./my-cluster --out manifest.json    for the deployer`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := flags.config(cmd.ErrOrStderr())
 			if err != nil {

@@ -153,7 +153,7 @@ func (f *playFlags) limit(ctx context.Context) (context.Context, context.CancelF
 const exitStatuses = `
 Exit status: 0 all is as declared; 1 something is not, a scenario failed, or the
 cluster cannot be evaluated; 64 the command line is wrong; 69 this machine lacks
-what a lab needs.`
+what a lab needs, or a lab of the name stands.`
 
 func labRunCommand() *cobra.Command {
 	var flags labFlags
@@ -165,10 +165,10 @@ func labRunCommand() *cobra.Command {
 		Long: `Evaluates the cluster, builds it in network namespaces, and waits until all is as
 the evaluation says:
 
-  every router has every VIP of the nodes that it peers with, by their addresses and
-  with the attributes declared, and no other route; every session is up; every node
-  holds its VIPs; every node is Active at the deployer, with the configuration that
-  was evaluated.
+  every router has every VIP of the nodes that it peers with, by their addresses
+  and with the attributes declared, and no other route; every session is up;
+  every node holds its VIPs; every node is Active at the deployer, with the
+  configuration that was evaluated.
 
 It prints each of these and whether it is so, and what in the lab is not as in the
 data centre. Health checks are answered where they ask, if that is on the node
@@ -179,8 +179,8 @@ your own, or "all" for the whole catalogue. Each is played in a lab of its own.
 docs/lab.md has the commands.
 ` + exitStatuses,
 		Example: `  plasmactl lab run --flake ./my-cluster
-  plasmactl lab run --flake ./my-cluster --routers bird,frr --junit lab.xml --artifacts out
-  plasmactl lab run --flake ./my-cluster vip-drains node-dies --runs 5 --svg timeline.svg
+  plasmactl lab run --flake ./my-cluster --routers bird,frr --artifacts out
+  plasmactl lab run --flake ./my-cluster vip-drains --runs 5 --svg timeline.svg
   plasmactl lab run --flake ./my-cluster ./our-outage.txtar`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeScenarios,

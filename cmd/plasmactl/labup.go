@@ -312,9 +312,9 @@ In the command's environment LAB_DIR is the folder with the host's files,
 PLASMACLOUD_ANNOUNCER_SOCKET leads plasmactl vip to a node's announcer, and
 PLASMACLOUD_DEPLOYER_URL leads plasmactl node to the deployer.`,
 		Example: `  plasmactl lab exec node01 -- gobgp neighbor
-  plasmactl lab exec node01 -- plasmactl vip drain 203.0.113.10 --reason "trying it"
+  plasmactl lab exec node01 -- plasmactl vip drain 203.0.113.10 --reason try
   plasmactl lab exec router1 -- sh -c 'birdc -s $LAB_DIR/bird.ctl show route'
-  plasmactl lab exec router2 -- sh -c 'vtysh --vty_socket $LAB_DIR -c "show bgp summary"'
+  plasmactl lab exec frr2 -- sh -c 'vtysh --vty_socket $LAB_DIR -c "show bgp"'
   plasmactl lab exec deployer -- plasmactl node list`,
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: completeHosts,

@@ -39,7 +39,8 @@ runs the configuration that the cluster declares.`,
 		Long: `Shows one node: where it stands, how the services and VIPs are that it reported last,
 and its history.`,
 		Example: `  plasmactl node show node01
-  plasmactl node show node01 -o json | jq -r '.vip_states[]? | select(.state == "drained").vip'`,
+  plasmactl node show node01 -o json |
+    jq -r '.vip_states[]? | select(.state == "drained").vip'`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
@@ -78,7 +79,8 @@ func listCommand(deployer *deployerFlags, format *outputFormat) *cobra.Command {
 		Example: `  plasmactl node list --deployer-url http://deployer:8080
   plasmactl node list --state Failed --selector rack=a1
   plasmactl node list --watch
-  plasmactl node list -o json | jq -r '.nodes[] | select(.state == "Failed").node_id'`,
+  plasmactl node list -o json |
+    jq -r '.nodes[] | select(.state == "Failed").node_id'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := selected.check(); err != nil {
 				return err

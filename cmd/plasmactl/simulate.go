@@ -60,10 +60,12 @@ duplicates, tokens, skew and slow are about a --share of the nodes. tokens needs
 
 The deployer has to know the nodes: --write-manifest writes a manifest that declares them.
 
-Exit status: 0 if everything was as it has to be, 1 if not.`,
+Exit status: 0 everything was as it has to be; 1 it was not; 64 the command line
+is wrong; 78 a file is wrong, or cannot be read.`,
 		Example: `  plasmactl simulate --nodes 10000 --write-manifest sim.json
-  plasmacloud-deployer serve --manifest sim.json --store sim.db --listen 127.0.0.1:8081
-  plasmactl simulate --nodes 10000 --deployer-url http://127.0.0.1:8081 --storm reboot,slow --time 1m`,
+  plasmacloud-deployer serve --manifest sim.json --store sim.db --listen :8081
+  plasmactl simulate --nodes 10000 --deployer-url http://127.0.0.1:8081 \
+    --storm reboot,slow --time 1m`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return s.run(cmd) },
 	}

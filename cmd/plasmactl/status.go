@@ -29,7 +29,8 @@ come first. What a VIP does on one node, "plasmactl node show" tells.`,
 		Example: `  plasmactl status
   plasmactl status --watch
   plasmactl status --vips
-  plasmactl status --vips -o json | jq -r '.vips[] | select(.status == "unannounced").vip'`,
+  plasmactl status --vips -o json |
+    jq -r '.vips[] | select(.status == "unannounced").vip'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := deployer.client()
 			if err != nil {

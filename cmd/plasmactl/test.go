@@ -13,14 +13,13 @@ func testCommand() *cobra.Command {
 		Short: "Test a cluster: evaluate it, check its daemons' files, run it in a lab, play scenarios",
 		Long: `Tests a cluster's definition with one command, for CI:
 
-  the evaluation, with the assertions of the cluster and of each machine's NixOS;
+  the evaluation, with the assertions of the cluster and of every machine;
   what each daemon's own checker says of the file that Nix made for it;
   the lab: all that "plasmactl lab run" checks;
   the scenarios that are named, or "all".
-
 ` + exitStatuses,
 		Example: `  plasmactl test --flake .
-  plasmactl test --flake . vip-drains rolling-reload --junit test.xml --artifacts out
+  plasmactl test --flake . vip-drains rolling-reload --junit test.xml
   plasmactl test --flake . all --runs 3 -o json > test.json`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeScenarios,

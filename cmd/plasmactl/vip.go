@@ -52,7 +52,8 @@ The VIPs of all nodes, as the deployer knows them: plasmactl status --vips.`,
 		Aliases: []string{"ls"},
 		Short:   "List all VIPs of this host",
 		Example: `  plasmactl vip list
-  plasmactl vip list -o json | jq -r '.status.vips[] | select(.announced | not).address'`,
+  plasmactl vip list -o json |
+    jq -r '.status.vips[] | select(.announced | not).address'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := control.NewClient(socket).State(cmd.Context())
 			if err != nil {
@@ -222,7 +223,8 @@ func planCommand() *cobra.Command {
 should be: nothing, unless something just changed, or something keeps it from it. With
 FILE, an announcer.json, it says what a reload with that would do. Nothing is done.
 
-Exit status 0: there is nothing to do. 2: there is. 1: it cannot be said.`,
+Exit status: 0 there is nothing to do; 1 it cannot be said; 2 there is something
+to do; 64 the command line is wrong.`,
 		Example: `  plasmactl plan
   plasmactl plan ./announcer.json`,
 		Args: cobra.MaximumNArgs(1),

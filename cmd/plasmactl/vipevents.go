@@ -33,7 +33,8 @@ With -o json each line is one event; its cursor is what --after goes on from. A 
 whose events are not all kept any more is an error, and so is a reader that is too slow.`,
 		Example: `  plasmactl vip events --vip 203.0.113.10
   plasmactl vip events --follow
-  plasmactl vip events --follow -o json | jq -r 'select(.event == "withdrawn").vip'`,
+  plasmactl vip events --follow -o json |
+    jq -r 'select(.event == "withdrawn").vip'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var of netip.Addr
 			if vip != "" {
