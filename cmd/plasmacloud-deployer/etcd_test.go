@@ -181,7 +181,7 @@ func newFollowed(t *testing.T, client *api.Client) *followed {
 	f := &followed{states: map[string]string{}}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- client.Follow(ctx, "", func(e api.Event) error {
+		each := func(e api.Event) error {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			if e.From == e.To {
@@ -195,7 +195,12 @@ func newFollowed(t *testing.T, client *api.Client) *followed {
 			}
 			f.states[e.NodeID] += " " + string(e.To)
 			return nil
-		})
+		}
+		err := client.Follow(ctx, "", each)
+		for refused := new(api.Error); errors.As(err, &refused) && refused.Temporary(); { // before it began
+			err = client.Follow(ctx, "", each)
+		}
+		ended <- err
 	}()
 	t.Cleanup(func() {
 		stop()

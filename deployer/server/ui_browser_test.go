@@ -326,7 +326,7 @@ func signingIn(shared context.Context, t *testing.T) {
 	b.until("asked to sign in", "location.pathname === '/ui/login' && document.activeElement.id === 'token'")
 	b.quiet("the form")
 	b.do(chromedp.KeyEvent("0123456789012345678901234567" + kb.Enter))
-	b.until("told that it is wrong", "document.querySelector('[role=alert]') !== null")
+	b.until("told that it is wrong", "document.querySelector('[role=alert]') !== null && document.activeElement.id === 'token'")
 	b.messagesDropped() // a page with the status 401 is one
 	b.do(chromedp.KeyEvent(viewerToken + kb.Enter))
 	b.until("signed in", "location.pathname + location.search === '/ui/nodes?q=node0'")
