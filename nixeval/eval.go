@@ -116,6 +116,7 @@ func (e *Evaluator) EvalAttr(ctx context.Context, ref string) (json.RawMessage, 
 	return raw, err
 }
 
+// eval returns how it was evaluated also with an [*EvalError].
 func (e *Evaluator) eval(ctx context.Context, flake flakeRef, attr string, args ...string) ([]byte, *Result, error) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.Timeout)
@@ -150,10 +151,7 @@ func (e *Evaluator) eval(ctx context.Context, flake flakeRef, attr string, args 
 		lib = LibOffline
 		raw, err = run.eval(ctx, lib, attr, args...)
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	return raw, &Result{Lib: lib, Nix: nix.number, Took: time.Since(begin), Memory: run.memory}, nil
+	return raw, &Result{Lib: lib, Nix: nix.number, Took: time.Since(begin), Memory: run.memory}, err
 }
 
 var clusterName = regexp.MustCompile(`^[A-Za-z0-9_-]*$`)

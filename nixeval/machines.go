@@ -99,7 +99,9 @@ func (e *Evaluator) EvalMachinesWith(ctx context.Context, ref, module string) (*
 	var evalErr *EvalError
 	if errors.As(err, &evalErr) && module == "" {
 		// What is wrong with the cluster is said better without its machines.
-		if _, plain := e.Eval(ctx, ref); plain != nil {
+		again := *e
+		again.cfg.Lib = result.Lib // what there was to warn of was said
+		if _, plain := again.Eval(ctx, ref); plain != nil {
 			return nil, plain
 		}
 	}

@@ -72,6 +72,27 @@ func TestEvalMachinesWithFailedAssertions(t *testing.T) {
 	assert.Equal(t, []string{"b: b has no disk"}, failed.Messages)
 }
 
+// A cluster that is wrong is evaluated twice, and what there is to warn of is said once.
+func TestEvalMachinesWarnsOnce(t *testing.T) {
+	// A proxy that is not there makes nixpkgs unreachable wherever the test runs.
+	t.Setenv("https_proxy", "http://127.0.0.1:9")
+	t.Setenv("NIX_CACHE_HOME", t.TempDir())
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	repo, err := filepath.Abs("..")
+	require.NoError(t, err)
+	flake := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(flake, "flake.nix"), []byte(`{
+		inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+		inputs.plasmacloud.url = "github:centra/plasmacloud";
+		outputs = { plasmacloud, ... }: plasmacloud.lib.mkCluster { modules = [ { plasmacloud.cluster.name = "mine"; } ]; };
+	}`), 0o600))
+	var warnings []string
+	_, err = New(Config{OverrideInputs: map[string]string{"plasmacloud": "path:" + repo}, Warn: func(text string) { warnings = append(warnings, text) }}).EvalMachines(t.Context(), flake)
+	require.Error(t, err)
+	require.Len(t, warnings, 1)
+	assert.Contains(t, warnings[0], "nixpkgs cannot be reached")
+}
+
 func TestCopyFlakeWithOtherFiles(t *testing.T) {
 	flake := t.TempDir()
 	for _, name := range []string{"flake.nix", "cluster.nix"} {

@@ -65,7 +65,8 @@ func (f *labFlags) register(cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("name", completeLabs)
 }
 
-func (f *labFlags) config(cmd *cobra.Command) (labrun.Config, error) {
+// config checks the flags; the console is where what they are for is told.
+func (f *labFlags) config(cmd *cobra.Command, c *console) (labrun.Config, error) {
 	eval, err := f.eval.config(cmd.ErrOrStderr())
 	if err != nil {
 		return labrun.Config{}, err
@@ -87,7 +88,8 @@ func (f *labFlags) config(cmd *cobra.Command) (labrun.Config, error) {
 	}
 	return labrun.Config{
 		Flake: f.eval.flake, Eval: eval, Evaluated: f.file, Bin: filepath.Dir(self), GoBGPD: f.gobgpd, Routers: f.routers, Name: f.name, Patience: f.patience,
-		Say: func(format string, args ...any) { fmt.Fprintf(cmd.OutOrStdout(), format+"\n", args...) },
+		Say:   func(format string, args ...any) { fmt.Fprintf(cmd.OutOrStdout(), format+"\n", args...) },
+		Doing: c.Doing,
 	}, nil
 }
 
@@ -185,7 +187,9 @@ docs/lab.md has the commands.
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeScenarios,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := flags.config(cmd)
+			console := newConsole(cmd)
+			defer console.Close()
+			cfg, err := flags.config(cmd, console)
 			if err != nil {
 				return err
 			}

@@ -43,7 +43,9 @@ at a time; several with names of their own stand side by side.
   plasmactl lab exec node01 -- gobgp neighbor
   plasmactl lab down`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := flags.config(cmd)
+			console := newConsole(cmd)
+			defer console.Close()
+			cfg, err := flags.config(cmd, console)
 			if err != nil {
 				return err
 			}
@@ -78,6 +80,7 @@ at a time; several with names of their own stand side by side.
 						return err
 					}
 				}
+				console.Close()
 				return tellStarter(report.OK())
 			}))
 		},
@@ -183,6 +186,8 @@ func labStatusCommand() *cobra.Command {
 		Long: `Shows the hosts of a standing lab, and checks again all that "lab up" has checked.
 ` + exitStatuses,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			console := newConsole(cmd)
+			defer console.Close()
 			state, report, err := labrun.Status(cmd.Context(), name)
 			if err != nil {
 				return err

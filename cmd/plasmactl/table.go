@@ -22,8 +22,11 @@ type screen struct {
 // screenOf says what w is. Colours are for a terminal alone, and not with NO_COLOR
 // (no-color.org).
 func screenOf(w io.Writer) screen {
-	if v, ok := w.(*view); ok {
-		return v.screen
+	switch w := w.(type) {
+	case *view:
+		return w.screen
+	case *consoleWriter:
+		return w.on
 	}
 	file, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {

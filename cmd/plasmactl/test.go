@@ -24,7 +24,9 @@ func testCommand() *cobra.Command {
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeScenarios,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := flags.config(cmd)
+			console := newConsole(cmd)
+			defer console.Close()
+			cfg, err := flags.config(cmd, console)
 			if err != nil {
 				return err
 			}

@@ -55,6 +55,9 @@ func (c *Cluster) Settle(ctx context.Context, within time.Duration) []Check {
 	deadline := time.Now().Add(within)
 	for {
 		list := c.Checks(ctx)
+		if c.cfg.Looked != nil {
+			c.cfg.Looked(list)
+		}
 		if len(Failed(list)) == 0 || time.Now().After(deadline) {
 			return list
 		}

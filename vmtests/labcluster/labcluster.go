@@ -87,6 +87,9 @@ type Config struct {
 
 	Deployer bool // run one, and phone-home on the nodes
 	Clients  bool // run a client behind the routers, which then forward
+
+	// Looked is called with what each look of [Cluster.Settle] found; nil: nobody.
+	Looked func([]Check)
 }
 
 // Cluster is a cluster that runs.

@@ -38,6 +38,8 @@ type Config struct {
 	Artifacts string
 	// Say takes a line about what is being done; nil discards.
 	Say func(format string, args ...any)
+	// Doing takes what is being done from now on, for somebody who waits; nil discards.
+	Doing func(what string)
 }
 
 // DefaultPatience is how long a lab may take to be as it was evaluated.
@@ -52,6 +54,7 @@ type Runner struct {
 	evaluated *nixeval.MachinesResult
 	programs  labcluster.Programs
 	speaker   string // which gobgpd
+	doing     string // what cfg.Doing was told
 }
 
 // New evaluates the cluster, and looks whether all is there that its lab needs.
@@ -59,7 +62,11 @@ func New(ctx context.Context, cfg Config) (*Runner, error) {
 	if cfg.Say == nil {
 		cfg.Say = func(string, ...any) {}
 	}
+	if cfg.Doing == nil {
+		cfg.Doing = func(string) {}
+	}
 	cfg.Patience = cmp.Or(cfg.Patience, DefaultPatience)
+	cfg.Doing("evaluating " + cmp.Or(cfg.Evaluated, cfg.Flake))
 	evaluated, err := evaluate(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -170,11 +177,21 @@ func (r *Runner) Start() (*labcluster.Cluster, error) {
 
 func (r *Runner) start(e *labcluster.Evaluated) (*labcluster.Cluster, error) {
 	c, err := labcluster.Start(labcluster.Config{
-		Name: r.cfg.Name, Alone: true, Programs: r.programs, Cluster: e, Routers: r.cfg.Routers, Deployer: true, Clients: true})
+		Name: r.cfg.Name, Alone: true, Programs: r.programs, Cluster: e, Routers: r.cfg.Routers, Deployer: true, Clients: true, Looked: r.looked})
 	if errors.Is(err, lab.ErrBusy) {
 		err = fmt.Errorf("%w; end it with `plasmactl lab down --name %s`, or give this one another --name", err, r.cfg.Name)
 	}
 	return c, err
+}
+
+func (r *Runner) do(format string, args ...any) {
+	r.doing = fmt.Sprintf(format, args...)
+	r.cfg.Doing(r.doing)
+}
+
+// looked tells how far the cluster is from what is waited for.
+func (r *Runner) looked(list []labcluster.Check) {
+	r.cfg.Doing(fmt.Sprintf("%s: %d of %d checks are ok", r.doing, len(list)-len(labcluster.Failed(list)), len(list)))
 }
 
 // patience is how long the lab may take, with what its own configuration asks for.
@@ -192,8 +209,12 @@ func interrupted(ctx context.Context) bool { return errors.Is(ctx.Err(), context
 func (r *Runner) Check(ctx context.Context) (report *Report, err error) {
 	report = r.newReport()
 	begin := time.Now()
+	r.do("starting the lab of %s", count(len(r.evaluated.Manifest.Nodes), "node"))
 	c, err := r.Start()
-	defer func() { err = errors.Join(err, c.Close()) }()
+	defer func() {
+		r.do("taking the lab down")
+		err = errors.Join(err, c.Close())
+	}()
 	if err != nil {
 		r.keep(c, "lab", nil)
 		return nil, err
@@ -202,6 +223,7 @@ func (r *Runner) Check(ctx context.Context) (report *Report, err error) {
 	if r.cfg.Checkers {
 		report.Files = c.CheckFiles()
 	}
+	r.do("waiting until all is as declared")
 	report.Checks = append(report.Files, c.Settle(ctx, r.patience())...)
 	report.Settled = time.Since(begin)
 	report.Instead = c.Instead
@@ -221,6 +243,10 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 		for run := 1; run <= runs; run++ {
 			var capture *captures
 			name := fmt.Sprintf("%s-%d", s.Name, run)
+			where := s.Name
+			if runs > 1 {
+				where = fmt.Sprintf("%s, run %d of %d", s.Name, run, runs)
+			}
 			result := s.Play(ctx, scenario.Stage{
 				Start: func(ctx context.Context, change scenario.Change) (*labcluster.Cluster, error) {
 					e, err := r.evaluate(ctx, change)
@@ -234,6 +260,7 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 					return c, err
 				},
 				Evaluate: r.evaluateAnew,
+				Step:     func(line int, text string) { r.do("%s, line %d: %s", where, line, text) },
 				Patience: r.patience(),
 				Scale:    scale,
 				Failed: func(c *labcluster.Cluster) {
@@ -248,7 +275,7 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 			}
 			result.Run = run
 			report.Scenarios = append(report.Scenarios, result)
-			r.cfg.Say("%s", oneLine(result, runs))
+			r.cfg.Say("%s", oneLine(result, where))
 			if ctx.Err() != nil {
 				return nil // out of time, and the result says so
 			}
@@ -288,7 +315,9 @@ func (r *Runner) evaluateAnew(ctx context.Context, change scenario.Change) (*lab
 		defer os.RemoveAll(copied.Dir)
 		flake = copied.Ref
 	}
-	result, err := nixeval.New(r.cfg.Eval).EvalMachinesWith(ctx, flake, change.Module)
+	eval := r.cfg.Eval
+	eval.Lib = r.evaluated.Lib // the same, and what there was to warn of was said
+	result, err := nixeval.New(eval).EvalMachinesWith(ctx, flake, change.Module)
 	if err != nil {
 		return nil, err
 	}

@@ -182,12 +182,8 @@ func (r *Report) PrintChecks(w io.Writer) {
 	fmt.Fprintf(w, "%d of %d checks failed, and %.2f s were not enough.\n", failed, len(r.Checks), r.Settled.Seconds())
 }
 
-// oneLine is a scenario's result.
-func oneLine(s *scenario.Result, runs int) string {
-	name := s.Name
-	if runs > 1 {
-		name = fmt.Sprintf("%s, run %d of %d", s.Name, s.Run, runs)
-	}
+// oneLine is a scenario's result, under the name of its run.
+func oneLine(s *scenario.Result, name string) string {
 	switch {
 	case s.Skipped != "":
 		return fmt.Sprintf("skip  %s: %s", name, s.Skipped)

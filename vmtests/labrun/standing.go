@@ -44,6 +44,7 @@ const stateFile, statusSocket = "lab.json", "lab.sock"
 func (r *Runner) Stand(ctx context.Context, enter string, ready func(*Report, *State) error) (err error) {
 	report := r.newReport()
 	begin := time.Now()
+	r.do("starting the lab of %s", count(len(r.evaluated.Manifest.Nodes), "node"))
 	c, err := r.Start()
 	defer func() { err = errors.Join(err, c.Close()) }()
 	if err != nil {
@@ -59,6 +60,7 @@ func (r *Runner) Stand(ctx context.Context, enter string, ready func(*Report, *S
 	if err := os.WriteFile(filepath.Join(c.Lab.Dir, stateFile), append(text, '\n'), 0o600); err != nil {
 		return err
 	}
+	r.do("waiting until all is as declared")
 	report.Checks = c.Settle(ctx, r.patience())
 	report.Settled = time.Since(begin)
 	report.Instead = c.Instead

@@ -134,6 +134,8 @@ type Stage struct {
 	Scale float64
 	// Failed is called with the cluster as it is when a step has failed; it may be nil.
 	Failed func(*labcluster.Cluster)
+	// Step is called before each command; it may be nil.
+	Step func(line int, text string)
 }
 
 // DefaultScale makes three seconds of a minute.
@@ -206,6 +208,9 @@ func (s *Scenario) Play(ctx context.Context, stage Stage) (result *Result) {
 	acted := time.Now()
 	for _, step := range s.steps {
 		begin := time.Now()
+		if stage.Step != nil {
+			stage.Step(step.line, p.readable(step))
+		}
 		waits, err := p.do(ctx, step)
 		if ctx.Err() != nil { // whatever it made of that
 			err = context.Cause(ctx)
