@@ -51,6 +51,7 @@ type Announcer struct {
 	onPass   []func(Status)
 	onStop   func(context.Context) bool
 	past     histories
+	rested   *inputs       // of the last pass, if it did nothing and waits for nothing
 	steps    []Step        // of the pass under way
 	atLeast  time.Duration // see PassEvery
 	drains   drains

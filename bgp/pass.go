@@ -31,7 +31,14 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	began := time.Now()
 	cfg := a.config()
 	now, speakerErr, addrsErr := a.readOn(ctx)
-	wishes := desired(cfg, a.DrainOrders(), a.health, a.past, began, now.internalPeer(cfg.ASN), stopping)
+	in := a.inputs(cfg, now)
+	if !stopping && addrsErr == nil && speakerErr == nil && len(a.hurried) == 0 && in.same(a.rested) {
+		a.stillIdle(now, began)
+		a.log.Debug("pass", "took", time.Since(began), "vips", len(cfg.VIPs))
+		return result{now: now}
+	}
+	a.rested = nil
+	wishes := desired(cfg, in.orders, in.state, a.past, began, now.internalPeer(cfg.ASN), stopping)
 	last := a.lastStatus()
 	a.reportSpeaker(speakerErr)
 	a.reportSessions(now)
@@ -94,6 +101,9 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 
 	r := result{err: errors.Join(addrsErr, speakerErr, stepErr), next: next, now: now, clean: clean}
 	a.reportError(errors.Join(addrsErr, stepErr))
+	if a.idle(r) && !stopping {
+		a.rested = in
+	}
 	a.publish(wishes, now, speakerErr, r, time.Since(began), stopping)
 	a.log.Debug("pass", "took", time.Since(began), "vips", len(wishes))
 	return r
@@ -306,6 +316,11 @@ func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr err
 	if r.err != nil {
 		s.Error = cut(r.err.Error(), maxError)
 	}
+	a.set(s)
+}
+
+// set makes s the current status.
+func (a *Announcer) set(s Status) {
 	a.mu.Lock()
 	a.status = s
 	a.mu.Unlock()
