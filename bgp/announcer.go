@@ -40,30 +40,28 @@ type Announcer struct {
 
 	asks chan func() // for Run, between two passes
 
-	mu     sync.Mutex // guards cfg, users, down, orders and status
+	mu     sync.Mutex // guards cfg, users, down, orders, status and steps
 	cfg    *Config
 	users  map[health.Check][]*VIP // by check of cfg
 	down   []health.Check          // that went down since hurry looked
 	orders DrainOrders
 	status Status
+	steps  []Step // of the pass under way
 
-	// Used by Run alone.
+	// Used by Run alone; haste has what it shares with hurry.
 	onPass   []func(Status)
 	onStop   func(context.Context) bool
 	past     histories
 	rested   *inputs       // of the last pass, if it did nothing and waits for nothing
-	steps    []Step        // of the pass under way
 	atLeast  time.Duration // see PassEvery
 	drains   drains
 	delays   delays
 	reported reports
 	sent     sentPaths
 	lowered  map[netip.Prefix]lowering // what has the lowest preference, before its withdraw
-	gone     map[netip.Prefix]bool     // withdrawn in the last pass
-	hurried  map[netip.Prefix]bool     // withdrawn since, see hurry
-	fresh    map[netip.Prefix]bool     // announced in the last pass
-	released map[netip.Addr]bool       // in the last pass, after the drain
-	until    time.Time                 // see noteUnheld
+	haste    haste
+	released map[netip.Addr]bool // in the last pass, after the drain
+	until    time.Time           // see noteUnheld
 }
 
 // New makes an Announcer; Run starts it.
@@ -78,7 +76,8 @@ func New(o Options) *Announcer {
 		fell:   make(chan struct{}, 1),
 		asks:   make(chan func()),
 		events: newEvents(),
-		drains: drains{}, delays: delays{}, reported: newReports(), sent: sentPaths{}, past: histories{}, hurried: map[netip.Prefix]bool{},
+		drains: drains{}, delays: delays{}, reported: newReports(), sent: sentPaths{}, past: histories{},
+		haste: haste{hurried: map[netip.Prefix]bool{}},
 	}
 	a.monitor = health.NewMonitor(health.Config{OnChange: a.noteHealth, Probe: o.Probe, Logger: o.Logger.With("part", "health")})
 	a.health = a.monitor.State
@@ -243,6 +242,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 	watchers.Go(func() { a.watch(work, a.speaker.Watch) })
 	watchers.Go(func() { a.watch(work, a.holder.Watch) })
 	watchers.Go(func() { a.renew(work) })
+	watchers.Go(func() { a.hurryOn(work) })
 
 	a.mu.Lock()
 	a.monitor.Update(slices.Collect(maps.Keys(a.users)))
@@ -294,7 +294,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 		if stopping {
 			gap = minGap // which has a deadline
 		}
-		a.sleep(ctx, work, stopping, gap, wait)
+		a.sleep(ctx, stopping, gap, wait)
 	}
 }
 
@@ -308,29 +308,21 @@ func (a *Announcer) interval() time.Duration {
 }
 
 // sleep returns after wait, or earlier for a trigger or the end of ctx, but not before gap.
-func (a *Announcer) sleep(ctx, work context.Context, stopping bool, gap, wait time.Duration) {
+func (a *Announcer) sleep(ctx context.Context, stopping bool, gap, wait time.Duration) {
 	done := ctx.Done()
 	if stopping {
 		done = nil
 	}
 	timer := time.NewTimer(gap)
 	defer timer.Stop()
-	for over := false; !over; {
-		select {
-		case <-a.fell:
-			a.hurry(work)
-		case <-timer.C:
-			over = true
-		case <-done:
-			return
-		}
+	select {
+	case <-timer.C:
+	case <-done:
+		return
 	}
 	timer.Reset(max(0, wait-gap))
 	for {
 		select {
-		case <-a.fell:
-			a.hurry(work)
-			continue
 		case ask := <-a.asks:
 			ask()
 			continue

@@ -32,6 +32,7 @@ func (w Want) String() string {
 
 // wish is what should become of one VIP, and why.
 type wish struct {
+	vip   *VIP // nil: in no configuration
 	want  Want
 	path  speaker.Path
 	hold  vip.How
@@ -73,8 +74,9 @@ var cannotBeHeld = wish{want: Withdraw, cause: CauseCannotBeHeld, why: "cannot b
 // brought up to now.
 func desired(cfg *Config, orders DrainOrders, state func(health.Check) health.State, past histories, now time.Time, internalPeer, stopping bool) map[netip.Addr]wish {
 	wishes := make(map[netip.Addr]wish, len(cfg.VIPs))
-	for _, v := range cfg.VIPs {
-		w := wish{path: cfg.Path(v), hold: v.Hold, drain: v.DrainDelay}
+	for i := range cfg.VIPs {
+		v := cfg.VIPs[i]
+		w := wish{vip: &cfg.VIPs[i], path: cfg.Path(v), hold: v.Hold, drain: v.DrainDelay}
 		if internalPeer {
 			w.path.ASPath = nil
 		}

@@ -2,79 +2,215 @@ package bgp
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/centra/plasmacloud/bgp/health"
 	"github.com/centra/plasmacloud/bgp/speaker"
 )
+
+// haste is what hurry and the pass under way, which it does not wait for, must know of
+// each other. Hurry keeps it locked until it is done, a pass for moments only.
+type haste struct {
+	sync.Mutex
+	known   bool                          // the last pass read the table
+	own     map[netip.Prefix]speaker.Path // what it read
+	decided map[netip.Addr]wish           // by the pass under way; nil: not yet, or there is none
+	sending map[netip.Prefix]bool         // is being announced just now
+	fresh   map[netip.Prefix]bool         // announced by the last pass
+	gone    map[netip.Prefix]bool         // withdrawn by the last pass, or in a hurry before it decided
+	hurried map[netip.Prefix]bool         // withdrawn in a hurry since
+}
+
+// decide has hurry go by what a pass read and decided. It returns what was withdrawn in a
+// hurry before.
+func (h *haste) decide(now live, wishes map[netip.Addr]wish) (hurried map[netip.Prefix]bool) {
+	h.Lock()
+	defer h.Unlock()
+	h.known, h.own, h.decided = now.tableKnown, now.table.Own, wishes
+	h.gone, h.hurried, h.fresh = h.hurried, map[netip.Prefix]bool{}, map[netip.Prefix]bool{}
+	return h.gone
+}
+
+// published ends the time between decide and the status that tells of it.
+func (h *haste) published() {
+	h.Lock()
+	defer h.Unlock()
+	h.decided = nil
+}
+
+// hasHurried reports whether anything was withdrawn in a hurry since the last pass decided.
+func (h *haste) hasHurried() bool {
+	h.Lock()
+	defer h.Unlock()
+	return len(h.hurried) > 0
+}
+
+// isHurried reports whether p was withdrawn in a hurry since the last pass decided.
+func (h *haste) isHurried(p netip.Prefix) bool {
+	h.Lock()
+	defer h.Unlock()
+	return h.hurried[p]
+}
 
 // hasFallen has hurry look at the VIPs of a check that went down.
 func (a *Announcer) hasFallen(c health.Check) {
 	a.mu.Lock()
 	a.down = append(a.down, c)
 	a.mu.Unlock()
+	a.urge()
+}
+
+func (a *Announcer) urge() {
 	select {
 	case a.fell <- struct{}{}:
 	default:
 	}
 }
 
-// hurry withdraws what checks have just taken down, ahead of the pass that they start: a
-// pass reads everything first, which takes a second for 100,000 VIPs. What the last pass
-// found announced, or announced itself, needs no look, since withdrawing what is not there does nothing. All
-// else, and what fails here, is left to the pass.
-func (a *Announcer) hurry(ctx context.Context) {
-	a.mu.Lock()
-	cfg, last, orders, down := a.cfg, a.status, a.orders, a.down
-	a.down = nil
-	var suspects []*VIP
-	for _, c := range down {
-		suspects = append(suspects, a.users[c]...)
+// hurryOn hurries until ctx ends.
+func (a *Announcer) hurryOn(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.fell:
+			a.hurry(ctx)
+		}
 	}
+}
+
+// hurry withdraws what checks have just taken down, ahead of the pass that they start and
+// beside the one that is under way: over 100,000 VIPs a pass takes a second and more. What
+// was found announced, or announced since, needs no look, since withdrawing what is not
+// there does nothing. All else, and what fails here, is left to the pass.
+func (a *Announcer) hurry(ctx context.Context) {
+	h := &a.haste
+	h.Lock()
+	defer h.Unlock()
+	a.mu.Lock()
+	cfg, last, orders, down, users := a.cfg, a.status, a.orders, a.down, a.users
+	a.down = nil
 	a.mu.Unlock()
-	if !last.TableRead || cfg.GracefulShutdown.applies(CauseHealth) {
+	if !h.known || cfg.GracefulShutdown.applies(CauseHealth) {
 		return
 	}
 	wishes := map[netip.Addr]wish{}
 	var prefixes []netip.Prefix
-	for _, v := range suspects {
-		prefix := speaker.HostPrefix(v.Address)
-		_, again := wishes[v.Address]
-		_, drained := orders.of(v.Address)
-		if was := last.vip(v.Address); again || drained || !was.Announced && !a.fresh[prefix] || was.Want == Withdraw || a.hurried[prefix] {
-			continue
+	var untold []netip.Addr
+	var later []health.Check
+	for _, c := range down {
+		for _, v := range users[c] {
+			prefix := speaker.HostPrefix(v.Address)
+			if h.sending[prefix] {
+				later = append(later, c) // until the speaker has taken it
+				continue
+			}
+			_, again := wishes[v.Address]
+			_, drained := orders.of(v.Address)
+			_, announced := h.own[prefix]
+			announced = announced && !h.gone[prefix] || h.fresh[prefix]
+			was := wish{want: last.vip(v.Address).Want}
+			if h.decided != nil {
+				was = h.decided[v.Address]
+			}
+			if again || drained || !announced || h.hurried[prefix] || was.want == Withdraw && was.cause != CauseHealth {
+				continue
+			}
+			w := wish{}
+			if w.want, w.cause, w.why = healthOf(*v, a.health); w.want == Withdraw {
+				wishes[v.Address] = w
+				prefixes = append(prefixes, prefix)
+				if was.want != Withdraw {
+					untold = append(untold, v.Address)
+				}
+			}
 		}
-		w := wish{}
-		if w.want, w.cause, w.why = healthOf(*v, a.health); w.want == Withdraw {
-			wishes[v.Address] = w
-			prefixes = append(prefixes, prefix)
-		}
+	}
+	if len(later) > 0 {
+		a.mu.Lock()
+		a.down = append(a.down, later...)
+		a.mu.Unlock()
 	}
 	if len(prefixes) == 0 || a.speaker.Withdraw(ctx, prefixes) != nil {
 		return
 	}
 	for _, p := range prefixes {
-		a.hurried[p] = true
+		h.hurried[p] = true
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
-	a.noteWant(EventUnwanted, addrsOf(prefixes), wishFor(wishes))
+	slices.SortFunc(untold, netip.Addr.Compare)
+	a.noteWant(EventUnwanted, untold, wishFor(wishes))
 	a.did("withdraw", addrsOf(prefixes), wishFor(wishes))
+	a.trigger() // to see that it is gone
 }
 
-// readOn is read, with hurry meanwhile.
-func (a *Announcer) readOn(ctx context.Context) (now live, speakerErr, addrsErr error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		now, speakerErr, addrsErr = a.read(ctx)
-	}()
-	for {
-		select {
-		case <-done:
-			return now, speakerErr, addrsErr
-		case <-a.fell:
-			a.hurry(ctx)
+// leave returns those of prefixes that hurry has not withdrawn, and leaves them to the
+// pass from now on.
+func (h *haste) leave(prefixes []netip.Prefix) []netip.Prefix {
+	h.Lock()
+	defer h.Unlock()
+	var left []netip.Prefix
+	for _, p := range prefixes {
+		if !h.hurried[p] {
+			left = append(left, p)
+			h.gone[p] = true
 		}
 	}
+	return left
+}
+
+// stay takes back leave, after a failure.
+func (h *haste) stay(prefixes []netip.Prefix) {
+	h.Lock()
+	defer h.Unlock()
+	for _, p := range prefixes {
+		delete(h.gone, p)
+	}
+}
+
+// announceAtOnce is how many paths the speaker gets before hurry has its turn with them.
+const announceAtOnce = 2000
+
+// announceUp announces those of paths whose checks have not gone down since they were
+// wanted. It returns those that the speaker has taken.
+func (a *Announcer) announceUp(ctx context.Context, paths []speaker.Path, wishes map[netip.Addr]wish) (taken []speaker.Path, err error) {
+	h := &a.haste
+	refused := &speaker.PathErrors{ByPrefix: map[netip.Prefix]error{}}
+	for part := range slices.Chunk(paths, announceAtOnce) {
+		sending := make(map[netip.Prefix]bool, len(part))
+		h.Lock()
+		for _, p := range part {
+			if want, _, _ := healthOf(*wishes[p.Prefix.Addr()].vip, a.health); want != Withdraw && !h.hurried[p.Prefix] {
+				sending[p.Prefix] = true
+			}
+		}
+		h.sending = sending
+		h.Unlock()
+		part = slices.DeleteFunc(part, func(p speaker.Path) bool { return !sending[p.Prefix] })
+		err := a.speaker.Announce(ctx, part)
+		h.Lock()
+		maps.Copy(h.fresh, sending) // after an error perhaps
+		h.sending = nil
+		h.Unlock()
+		a.urge() // for those that went down meanwhile
+		var some *speaker.PathErrors
+		if errors.As(err, &some) {
+			maps.Copy(refused.ByPrefix, some.ByPrefix)
+		} else if err != nil {
+			return taken, err
+		}
+		for _, p := range part {
+			if refused.ByPrefix[p.Prefix] == nil {
+				taken = append(taken, p)
+			}
+		}
+	}
+	if len(refused.ByPrefix) > 0 {
+		err = refused
+	}
+	return taken, err
 }

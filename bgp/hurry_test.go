@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,61 +16,182 @@ import (
 	"github.com/centra/plasmacloud/bgp/vip"
 )
 
-// slowSpeaker takes an hour to tell its table while it is slow.
+// slowSpeaker takes an hour for the call of that name, or 9 s, as the host may. Unlike a world it may be called
+// concurrently, as may turnHolder with the same turn.
 type slowSpeaker struct {
 	worldSpeaker
-	slow *atomic.Bool
+	turn *sync.Mutex
+	slow *atomic.Value
+}
+
+func newSlowSpeaker(w *world) slowSpeaker {
+	s := slowSpeaker{worldSpeaker{w}, new(sync.Mutex), new(atomic.Value)}
+	s.slow.Store("")
+	return s
+}
+
+// take waits for the turn, which the caller ends.
+func (s slowSpeaker) take(call string) *sync.Mutex {
+	switch slow := s.slow.Load() == call; {
+	case slow && call == "bind":
+		time.Sleep(9 * time.Second)
+	case slow:
+		time.Sleep(time.Hour)
+	}
+	s.turn.Lock()
+	return s.turn
 }
 
 func (s slowSpeaker) List(ctx context.Context) (speaker.Table, error) {
-	if s.slow.Load() {
-		time.Sleep(time.Hour)
-	}
+	defer s.take("List").Unlock()
 	return s.worldSpeaker.List(ctx)
 }
 
-// A VIP whose check goes down is withdrawn at once, also while a pass still reads what
-// there is; the pass then does nothing more about it.
-func TestHurry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(time.Second, t.Errorf)
-		cfg := testConfig(2)
-		w.holds = map[netip.Addr]vip.How{cfg.VIPs[0].Address: cfg.VIPs[0].Hold, cfg.VIPs[1].Address: cfg.VIPs[1].Hold}
-		s := slowSpeaker{worldSpeaker{w}, new(atomic.Bool)}
-		var bad atomic.Bool
-		a := New(Options{Config: cfg, Speaker: s, Holder: worldHolder{w}, Probe: func(_ context.Context, c health.Check) error {
-			if bad.Load() && c == checkOf(0) {
+func (s slowSpeaker) Announce(ctx context.Context, paths []speaker.Path) error {
+	defer s.take("Announce").Unlock()
+	return s.worldSpeaker.Announce(ctx, paths)
+}
+
+func (s slowSpeaker) Withdraw(ctx context.Context, prefixes []netip.Prefix) error {
+	defer s.take("Withdraw").Unlock()
+	return s.worldSpeaker.Withdraw(ctx, prefixes)
+}
+
+func (s slowSpeaker) Advertised(ctx context.Context, prefixes []netip.Prefix) (speaker.Advertised, error) {
+	defer s.take("Advertised").Unlock()
+	return s.worldSpeaker.Advertised(ctx, prefixes)
+}
+
+type turnHolder struct {
+	worldHolder
+	s slowSpeaker
+}
+
+func (h turnHolder) List(ctx context.Context) (vip.Held, error) {
+	defer h.s.take("held").Unlock()
+	return h.worldHolder.List(ctx)
+}
+
+func (h turnHolder) Bind(ctx context.Context, how vip.How, addrs []netip.Addr) error {
+	defer h.s.take("bind").Unlock()
+	return h.worldHolder.Bind(ctx, how, addrs)
+}
+
+func (h turnHolder) Release(ctx context.Context, how vip.How, addrs []netip.Addr) error {
+	defer h.s.take("release").Unlock()
+	return h.worldHolder.Release(ctx, how, addrs)
+}
+
+// hurryTest has VIPs whose checks are good until told otherwise; the last one's is bad.
+type hurryTest struct {
+	*world
+	slowSpeaker
+	cfg *Config
+	bad [3]atomic.Bool
+	a   *Announcer
+}
+
+func newHurryTest(t *testing.T) *hurryTest {
+	w := newWorld(time.Second, t.Errorf)
+	h := &hurryTest{world: w, slowSpeaker: newSlowSpeaker(w), cfg: testConfig(3)}
+	for _, v := range h.cfg.VIPs {
+		w.holds[v.Address] = v.Hold
+	}
+	h.bad[2].Store(true)
+	h.a = New(Options{Config: h.cfg, Speaker: h.slowSpeaker, Holder: turnHolder{worldHolder{w}, h.slowSpeaker}, Probe: func(_ context.Context, c health.Check) error {
+		for i := range h.bad {
+			if c == checkOf(i) && h.bad[i].Load() {
 				return errors.New("answers badly")
 			}
-			return nil
-		}})
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- a.Run(ctx) }()
-		first, second := speaker.HostPrefix(cfg.VIPs[0].Address), speaker.HostPrefix(cfg.VIPs[1].Address)
-		time.Sleep(15 * time.Second)
-		synctest.Wait()
-		if !w.routes[first] || !w.routes[second] {
-			t.Fatalf("the router has %v", w.routes)
 		}
-		s.slow.Store(true)
-		time.Sleep(15 * time.Second) // a pass begins, and reads
-		bad.Store(true)
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
-		if w.routes[first] || !w.routes[second] || w.withdrawn != 1 {
-			t.Errorf("the router has %v, after %d withdraws", w.routes, w.withdrawn)
-		}
+		return nil
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- h.a.Run(ctx) }()
+	t.Cleanup(func() {
+		h.slow.Store("")
 		time.Sleep(4 * time.Hour)
-		synctest.Wait()
-		if w.withdrawn != 1 || w.released != 1 {
-			t.Errorf("%d withdraws, %d releases", w.withdrawn, w.released)
-		}
-		s.slow.Store(false)
-		time.Sleep(2 * time.Hour)
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+	})
+	h.after(t, 15*time.Second, 0, 1)
+	return h
+}
+
+// after checks which VIPs the router has after a time.
+func (h *hurryTest) after(t *testing.T, d time.Duration, want ...int) {
+	t.Helper()
+	time.Sleep(d)
+	synctest.Wait()
+	h.turn.Lock()
+	defer h.turn.Unlock()
+	var has []int
+	for i, v := range h.cfg.VIPs {
+		if h.routes[speaker.HostPrefix(v.Address)] {
+			has = append(has, i)
+		}
+	}
+	if !slices.Equal(has, want) {
+		t.Errorf("the router has %v, want %v", has, want)
+	}
+}
+
+// A VIP whose check goes down is withdrawn at once, whatever the pass under way waits
+// for; the pass then does nothing more about it.
+func TestHurry(t *testing.T) {
+	for _, slow := range []string{"List", "bind", "Announce", "Advertised"} {
+		t.Run(slow, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHurryTest(t)
+				h.slow.Store(slow)
+				h.bad[2].Store(false) // so that a pass has something to do
+				time.Sleep(5 * time.Second)
+				h.bad[0].Store(true)
+				if slow == "Advertised" {
+					h.after(t, 3*time.Second, 1, 2)
+				} else {
+					h.after(t, 3*time.Second, 1)
+				}
+				if h.withdrawn != 1 {
+					t.Errorf("%d withdraws", h.withdrawn)
+				}
+				h.after(t, 4*time.Hour, 1, 2)
+				if h.withdrawn != 1 || h.released != 1 {
+					t.Errorf("%d withdraws, %d releases", h.withdrawn, h.released)
+				}
+			})
+		})
+	}
+}
+
+// What goes down while the speaker takes it is withdrawn once it has, and what goes down
+// before is not announced.
+func TestHurryOfWhatIsBeingAnnounced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHurryTest(t)
+		h.slow.Store("Announce")
+		h.bad[2].Store(false)
+		time.Sleep(15 * time.Second)
+		h.bad[2].Store(true)
+		h.after(t, 10*time.Minute, 0, 1)
+		h.slow.Store("Advertised") // the pass goes on for another hour
+		h.after(t, 55*time.Minute, 0, 1)
+		if h.announced != 3 || h.withdrawn != 1 {
+			t.Errorf("%d announced, %d withdrawn", h.announced, h.withdrawn)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHurryTest(t)
+		h.slow.Store("bind")
+		h.bad[2].Store(false)
+		time.Sleep(5 * time.Second)
+		h.bad[2].Store(true)
+		h.after(t, time.Minute, 0, 1)
+		if h.announced != 2 || h.withdrawn != 0 {
+			t.Errorf("%d announced, %d withdrawn", h.announced, h.withdrawn)
 		}
 	})
 }

@@ -64,6 +64,8 @@ func (a *Announcer) did(step string, vips []netip.Addr, of func(netip.Addr) wish
 		counts[g.cause] += len(g.vips)
 		a.events.add(Event{Kind: deed.kind, Cause: g.cause, Reason: g.why}, g.vips)
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for _, c := range slices.Sorted(maps.Keys(counts)) {
 		a.steps = append(a.steps, Step{step, c, counts[c]})
 	}

@@ -30,19 +30,21 @@ const confirmPause = 20 * time.Millisecond
 func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	began := time.Now()
 	cfg := a.config()
-	now, speakerErr, addrsErr := a.readOn(ctx)
+	now, speakerErr, addrsErr := a.read(ctx)
 	in := a.inputs(cfg, now)
-	if !stopping && addrsErr == nil && speakerErr == nil && len(a.hurried) == 0 && in.same(a.rested) {
+	if !stopping && addrsErr == nil && speakerErr == nil && !a.haste.hasHurried() && in.same(a.rested) {
 		a.stillIdle(now, began)
 		a.log.Debug("pass", "took", time.Since(began), "vips", len(cfg.VIPs))
 		return result{now: now}
 	}
 	a.rested = nil
 	wishes := desired(cfg, in.orders, in.state, a.past, began, now.internalPeer(cfg.ASN), stopping)
+	before, released := a.haste.gone, a.released
+	hurried := a.haste.decide(now, wishes)
 	last := a.lastStatus()
 	a.reportSpeaker(speakerErr)
 	a.reportSessions(now)
-	a.noteWishes(last, wishes, a.hurried)
+	a.noteWishes(last, wishes, hurried)
 	a.reportPrepend(cfg, now)
 	a.reportForeign(wishes, now)
 
@@ -51,11 +53,9 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	if speakerErr != nil {
 		todo.announce = nil
 	}
-	before, released := a.gone, a.released
-	a.gone, a.released = a.hurried, map[netip.Addr]bool{}
-	a.hurried = map[netip.Prefix]bool{}
-	a.noteGone("the path is out of the speaker's table", lostPaths(todo.announce, last, now, before, a.gone))
-	todo.withdraw = slices.DeleteFunc(todo.withdraw, func(p netip.Prefix) bool { return a.gone[p] }) // read before it was gone
+	a.released = map[netip.Addr]bool{}
+	a.noteGone("the path is out of the speaker's table", lostPaths(todo.announce, last, now, before, hurried))
+	todo.withdraw = slices.DeleteFunc(todo.withdraw, func(p netip.Prefix) bool { return hurried[p] }) // read before it was gone
 	for _, addrs := range todo.bind {
 		a.noteGone("the host does not hold it", lostHolds(addrs, last, now, released))
 	}
@@ -85,7 +85,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		offerErr = a.checkOffered(ctx)
 	}
 	stepErr := errors.Join(lowerErr, withdrawErr, bindErr, surplusErr, announceErr, drainErr, offerErr)
-	if len(a.gone) > 0 && withdrawErr == nil || bound || moved || announced && announceErr == nil {
+	if len(a.haste.gone) > 0 && withdrawErr == nil || bound || moved || announced && announceErr == nil {
 		next = time.Now().Add(confirmPause)
 	}
 	clean := isClean(now, speakerErr)
@@ -127,7 +127,7 @@ func isClean(now live, speakerErr error) bool {
 // not hold: nothing in the live state tells of it, and whoever stops the speaker after
 // us may do so before the withdraw is out.
 func (a *Announcer) noteUnheld(cfg *Config, now live) {
-	for p := range a.gone {
+	for p := range a.haste.gone {
 		if addr := p.Addr(); now.addrs.Own[addr] == vip.None {
 			if until := time.Now().Add(a.delays.of(addr, cfg.DrainDelay)); until.After(a.until) {
 				a.until = until
@@ -156,17 +156,17 @@ func (a *Announcer) read(ctx context.Context) (now live, speakerErr, addrsErr er
 	return now, speakerErr, addrsErr
 }
 
-// withdraw withdraws, and notes in a.gone what; before is what the last pass did.
+// withdraw withdraws what hurry has not; before is what the last pass did.
 func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, before map[netip.Prefix]bool, of func(netip.Addr) wish) error {
-	if len(prefixes) == 0 {
+	if prefixes = a.haste.leave(prefixes); len(prefixes) == 0 {
 		return nil
 	}
 	if err := a.speaker.Withdraw(ctx, prefixes); err != nil {
+		a.haste.stay(prefixes)
 		return err
 	}
 	var stuck []netip.Prefix
 	for _, p := range prefixes {
-		a.gone[p] = true
 		if before[p] {
 			stuck = append(stuck, p)
 		}
@@ -211,7 +211,6 @@ func (a *Announcer) letGo(ctx context.Context, surplus map[vip.How][]netip.Addr)
 
 // announce announces what is held; did says whether anything changed.
 func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes map[netip.Addr]wish, failed map[netip.Addr]bool, now live) (did bool, err error) {
-	a.fresh = map[netip.Prefix]bool{}
 	if !now.tableKnown {
 		clear(a.sent) // the speaker that comes back may know nothing of it
 		return false, nil
@@ -227,18 +226,8 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes m
 		return false, nil
 	}
 	dropped := a.sent.dropped(paths, now.table.Own)
-	err = a.speaker.Announce(ctx, paths)
-	var refused *speaker.PathErrors
-	if err != nil && !errors.As(err, &refused) {
-		return false, err
-	}
-	if refused != nil {
-		paths = slices.DeleteFunc(paths, func(p speaker.Path) bool { return refused.ByPrefix[p.Prefix] != nil })
-	}
+	paths, err = a.announceUp(ctx, paths, wishes)
 	a.sent.sent(paths)
-	for _, p := range paths {
-		a.fresh[p.Prefix] = true
-	}
 	a.did("announce", addrsOf(prefixesOf(paths, dropped)), wishFor(wishes))
 	return len(paths) > 0, errors.Join(err, noEffect("announce", dropped, "does an import policy drop it?"))
 }
@@ -308,7 +297,7 @@ func lostHolds(addrs []netip.Addr, last Status, now live, released map[netip.Add
 
 // publish makes the status of this pass the current one.
 func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr error, r result, took time.Duration, stopping bool) {
-	s := Status{At: time.Now(), Took: took, Interval: a.interval(), Steps: a.steps, Peers: now.peers, Speaker: Ready, TableRead: now.tableKnown, HostRead: now.addrsKnown,
+	s := Status{At: time.Now(), Took: took, Interval: a.interval(), Peers: now.peers, Speaker: Ready, TableRead: now.tableKnown, HostRead: now.addrsKnown,
 		Stopping: stopping, VIPs: report(wishes, now, a.lowered, a.drains)}
 	if speakerErr != nil {
 		s.Speaker = speakerErr.Error()
@@ -319,12 +308,13 @@ func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr err
 	a.set(s)
 }
 
-// set makes s the current status.
+// set makes s the current status, with the steps since the last one.
 func (a *Announcer) set(s Status) {
 	a.mu.Lock()
+	s.Steps, a.steps = a.steps, nil
 	a.status = s
 	a.mu.Unlock()
-	a.steps = nil
+	a.haste.published()
 	for _, f := range a.onPass {
 		f(s)
 	}

@@ -52,13 +52,13 @@ func equalOrder(o, p *DrainOrder) bool { return o == p || o != nil && p != nil &
 func (a *Announcer) idle(r result) bool {
 	established := slices.ContainsFunc(r.now.peers, func(p speaker.Peer) bool { return p.Established })
 	return r.err == nil && r.next.IsZero() && r.now.tableKnown && r.now.addrsKnown && len(a.past) == 0 &&
-		len(a.steps) == 0 && len(a.fresh) == 0 && len(a.gone) == 0 && len(a.released) == 0 &&
+		len(a.haste.fresh) == 0 && len(a.haste.gone) == 0 && len(a.released) == 0 &&
 		!(established && len(a.sent.unoffered()) > 0)
 }
 
 // stillIdle makes the status of the last pass the current one, brought up to date.
 func (a *Announcer) stillIdle(now live, began time.Time) {
 	s := a.lastStatus()
-	s.At, s.Took, s.Interval, s.Peers, s.Steps = time.Now(), time.Since(began), a.interval(), now.peers, nil
+	s.At, s.Took, s.Interval, s.Peers = time.Now(), time.Since(began), a.interval(), now.peers
 	a.set(s)
 }

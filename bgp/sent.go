@@ -122,7 +122,7 @@ func (a *Announcer) checkOffered(ctx context.Context) error {
 		if sent.offered = true; sent.seen == &sent.path {
 			delete(a.sent, p) // nothing more to say of it
 		}
-		if len(got.To[p]) == 0 {
+		if len(got.To[p]) == 0 && !a.haste.isHurried(p) {
 			none = append(none, p)
 		}
 	}
