@@ -27,6 +27,7 @@ const (
 	CodeTooManyTokens = "too_many_tokens"
 
 	CodeTooManyAttempts       = "too_many_attempts" // try again after Retry-After
+	CodeTooManyRequests       = "too_many_requests" // the same
 	CodeOperatorTokenRequired = "operator_token_required"
 	CodeOperatorTokenWrong    = "operator_token_wrong"
 	CodeOperatorTokenExpired  = "operator_token_expired"

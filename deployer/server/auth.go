@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/centra/plasmacloud/deployer"
@@ -79,8 +78,8 @@ func (s *server) operator(role tokens.Role, h handler) handler {
 	}
 }
 
-// who is the operator that asks, and where that is none with role, the answer to them. A deployer without operators' tokens takes orders from nobody: it cannot tell
-// who gives them.
+// who is the operator that asks, and where that is none with role, the answer to them. A
+// deployer without operators' tokens takes orders from nobody: it cannot tell who gives them.
 func (s *server) who(r *http.Request, role tokens.Role) (deployer.Operator, *answer) {
 	no := func(status int, code, title, detail string) *answer {
 		a := refused(api.Problem{Status: status, Code: code, Title: title, Detail: detail})
@@ -131,6 +130,7 @@ func (s *server) who(r *http.Request, role tokens.Role) (deployer.Operator, *ans
 			"the token "+token.Name+" was good until "+token.Expires.UTC().Format(time.RFC3339))
 	}
 	by = deployer.Operator{Name: token.Name, Remote: remote(r)}
+	proven(r)
 	if !tokens.Role(token.Role).May(role) {
 		return logged(http.StatusForbidden, api.CodeOperatorRole, "The token's role is too small",
 			"the token "+token.Name+" has the role "+token.Role+", and this takes "+string(role))
@@ -172,72 +172,8 @@ func guessed(code string) bool {
 // How many wrong tokens and secrets an address may send: guessBurst at once, and one
 // more each guessRefill. A node that is set up wrongly asks less often than that.
 const (
-	guessBurst   = 30
-	guessRefill  = time.Second
-	maxAddresses = 4096
+	guessBurst  = 30
+	guessRefill = time.Second
 )
 
-// guesses counts the wrong tokens and secrets of each address, of IPv6 of each /64.
-type guesses struct {
-	mu    sync.Mutex
-	until map[netip.Prefix]time.Time // when the address has all of its guesses again
-}
-
-func newGuesses() *guesses {
-	return &guesses{until: map[netip.Prefix]time.Time{}}
-}
-
-// exhausted says whether nothing more from the sender of r should be looked at.
-func (g *guesses) exhausted(r *http.Request, now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	left := g.until[network(r.RemoteAddr)].Sub(now)
-	// More than there can be: the clock was set back.
-	return left > (guessBurst-1)*guessRefill && left <= guessBurst*guessRefill
-}
-
-func (g *guesses) failed(r *http.Request, now time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	from := network(r.RemoteAddr)
-	until, most := g.until[from].Add(guessRefill), now.Add(guessBurst*guessRefill)
-	if least := now.Add(guessRefill); until.Before(least) {
-		until = least
-	}
-	if until.After(most) {
-		until = most
-	}
-	if _, known := g.until[from]; !known && len(g.until) >= maxAddresses {
-		g.forget(now)
-	}
-	g.until[from] = until
-}
-
-// forget makes room: first those who have all of their guesses, then anybody.
-func (g *guesses) forget(now time.Time) {
-	for from, until := range g.until {
-		if !until.After(now) {
-			delete(g.until, from)
-		}
-	}
-	for from := range g.until {
-		if len(g.until) < maxAddresses {
-			break
-		}
-		delete(g.until, from)
-	}
-}
-
-// network is what counts as one sender: an address, of IPv6 a /64.
-func network(address string) netip.Prefix {
-	remote, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	addr, bits := remote.Addr().Unmap().WithZone(""), 32
-	if addr.Is6() {
-		bits = 64
-	}
-	prefix, _ := addr.Prefix(bits) // bits fit the address
-	return prefix
-}
+func newGuesses() *allowance { return newAllowance(guessBurst, guessRefill) }

@@ -65,11 +65,8 @@ func (s *server) watchEvents(r *http.Request, after string) (page store.Page, un
 		if page, err = s.registry.Events(r.Context(), after, streamPage); err != nil {
 			return s.noEvents(r, err)
 		}
-		var ok bool
-		if unwatch, ok = s.watch(r); !ok {
-			return busy()
-		}
-		return answer{status: http.StatusOK}
+		unwatch, a = s.watch(r)
+		return a
 	})
 	return page, unwatch, a
 }
@@ -120,17 +117,20 @@ func (s *server) noEvents(r *http.Request, err error) answer {
 	}
 }
 
-// watch takes a place among the watchers, and says whether there was one.
-func (s *server) watch(r *http.Request) (unwatch func(), ok bool) {
+// watch takes a place among the watchers, where the answer has status 200.
+func (s *server) watch(r *http.Request) (unwatch func(), a answer) {
+	if !s.mayWatch(r) {
+		return nil, s.tooManyRequests(r)
+	}
 	leave, ok := s.watchers.take(r)
 	if !ok {
-		return nil, false
+		return nil, busy()
 	}
 	s.cfg.Metrics.Watchers(len(s.watchers.all))
 	return func() {
 		leave()
 		s.cfg.Metrics.Watchers(len(s.watchers.all))
-	}, true
+	}, answer{status: http.StatusOK}
 }
 
 // stream writes server-sent events.

@@ -52,6 +52,7 @@ type rpc struct {
 type call struct {
 	path     string // for the metrics
 	begin    time.Time
+	who      *asker
 	request  *http.Request
 	conn     *http.ResponseController
 	answered bool
@@ -94,6 +95,7 @@ func (c *rpc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
+	r, call.who = c.asking(r)
 	if r.Method != http.MethodPost && r.Method != http.MethodGet {
 		c.refuse(w, r, call, only(http.MethodPost, nil)(w, r))
 		return
@@ -104,7 +106,15 @@ func (c *rpc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
+	if !c.admitted(r, call.who) {
+		c.refuse(w, r, call, c.tooManyRequests(r))
+		return
+	}
 	if strings.HasPrefix(r.URL.Path, reflectionPrefix) {
+		if a := c.settled(r, call.who, answer{status: http.StatusOK}); a.status != http.StatusOK { // it looks at no token
+			c.refuse(w, r, call, a)
+			return
+		}
 		_ = call.conn.SetReadDeadline(time.Now().Add(reflectionTime))
 		_ = call.conn.SetWriteDeadline(time.Now().Add(reflectionTime + c.cfg.WriteTimeout))
 		c.reflection.ServeHTTP(w, r)
@@ -153,12 +163,16 @@ func (c *rpc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	c.service.ServeHTTP(w, r)
 	if !call.answered { // the message could not be read
+		_ = c.settled(r, call.who, answer{status: http.StatusBadRequest})
 		c.answered(call, http.StatusBadRequest)
 	}
 }
 
 // refuse answers a request that gets to no method.
 func (c *rpc) refuse(w http.ResponseWriter, r *http.Request, call *call, a answer) {
+	if a.status != http.StatusTooManyRequests {
+		a = c.settled(r, call.who, a)
+	}
 	c.answered(call, a.status)
 	if !c.errors.IsSupported(r) { // no client of ours
 		c.write(w, a)
@@ -197,7 +211,8 @@ func (c *rpc) panicked(ctx context.Context, spec connect.Spec, _ http.Header, v 
 // ask is the answer of h to the call that ctx is of.
 func (c *rpc) ask(ctx context.Context, h handler) (*call, answer) {
 	call := ctx.Value(callKey{}).(*call)
-	a := h(nil, call.request.WithContext(ctx)) // with the deadline that the client set
+	r := call.request.WithContext(ctx) // with the deadline that the client set
+	a := c.settled(r, call.who, h(nil, r))
 	call.done = a.written
 	c.answered(call, a.status)
 	return call, a
@@ -343,17 +358,15 @@ func (c *rpc) WatchEvents(ctx context.Context, m *deployerv1.WatchEventsRequest,
 func (c *rpc) WatchNodes(ctx context.Context, m *deployerv1.WatchNodesRequest, stream *connect.ServerStream[deployerv1.WatchNodesResponse]) error {
 	var has digest
 	var unwatch func()
-	call, a := c.ask(ctx, c.viewer(func(r *http.Request) answer {
+	call, a := c.ask(ctx, c.viewer(func(r *http.Request) (a answer) {
 		var ok bool
 		if m.After != "" {
 			if has, ok = readDigest(m.After); !ok {
 				return refused(*badQuery("after", "not a cursor of WatchNodes; take it from one of its messages"))
 			}
 		}
-		if unwatch, ok = c.watch(r); !ok {
-			return busy()
-		}
-		return answer{status: http.StatusOK}
+		unwatch, a = c.watch(r)
+		return a
 	}))
 	if a.status != http.StatusOK {
 		return rpcError(ctx, a)

@@ -110,3 +110,34 @@ func TestCallsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestRPCBurst: over gRPC an address has as much as over REST, and a stream costs more.
+func TestRPCBurst(t *testing.T) {
+	t.Parallel()
+	r := begin(t, file(t), server.Config{Burst: 100}, 1, false)
+	client := r.client(true, connect.WithGRPC())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var err error
+	streams := 0
+	for ; err == nil; streams++ { // also with what comes back meanwhile
+		var stream *connect.ServerStreamForClient[deployerv1.WatchNodesResponse]
+		if stream, err = client.WatchNodes(ctx, &deployerv1.WatchNodesRequest{}); err == nil && !stream.Receive() {
+			err = stream.Err()
+		}
+	}
+	wantProblem(t, "a stream", err, connect.CodeResourceExhausted, api.CodeTooManyRequests)
+	if streams < 3 {
+		t.Errorf("of %d streams the last was too many", streams)
+	}
+	for err = nil; err == nil; {
+		_, err = client.GetNode(ctx, &deployerv1.GetNodeRequest{NodeId: "node01"})
+	}
+	wantProblem(t, "a read", err, connect.CodeResourceExhausted, api.CodeTooManyRequests)
+	if _, err := client.GetHealth(ctx, &deployerv1.GetHealthRequest{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := client.PhoneHome(ctx, &deployerv1.PhoneHomeRequest{NodeId: "node01", Phase: "ready", Role: "worker"}); err != nil {
+		t.Error(err)
+	}
+}

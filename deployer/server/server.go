@@ -43,6 +43,7 @@ type Config struct {
 
 	Stop <-chan struct{} // closed: streams of events end; nil: they never do for that
 
+	Burst         int           // requests that prove nothing which an address has at once; 10000
 	MaxConcurrent int           // requests at work at once; 1024
 	MaxWait       time.Duration // how long a request waits for its turn before it is told "busy"; 5s
 	MaxWatchers   int           // streams of events at once; 256
@@ -71,9 +72,10 @@ type server struct {
 	feed      feed
 	memo      *memo
 
-	// Of joining and of operators, since broken nodes must not shut out who looks after
-	// them from the same address.
-	joins, operators *guesses
+	// Of joining and of operators, and of reports and all else, since broken nodes must not
+	// shut out who looks after them from the same address.
+	joins, operators  *allowance // of guesses
+	reports, requests *allowance // of what proves nothing
 }
 
 // New is the handler of the whole API.
@@ -86,6 +88,7 @@ func New(cfg Config) http.Handler {
 		cfg.Metrics = metrics.New(cfg.Version)
 	}
 	cfg.Metrics.Watch(cfg.Registry)
+	cfg.Burst = cmp.Or(cfg.Burst, 10_000)
 	cfg.MaxConcurrent = cmp.Or(cfg.MaxConcurrent, 1024)
 	cfg.MaxWait = cmp.Or(cfg.MaxWait, 5*time.Second)
 	cfg.MaxWatchers = cmp.Or(cfg.MaxWatchers, 256)
@@ -96,6 +99,8 @@ func New(cfg Config) http.Handler {
 		cfg: cfg, registry: cfg.Registry, log: cfg.Logger,
 		slots: make(chan struct{}, cfg.MaxConcurrent), large: newPlaces(largeBodies),
 		joins: newGuesses(), operators: newGuesses(),
+		reports:  newAllowance(cfg.Burst, burstRefill/time.Duration(cfg.Burst)),
+		requests: newAllowance(cfg.Burst, burstRefill/time.Duration(cfg.Burst)),
 		watchers: newPlaces(cfg.MaxWatchers), memo: newMemo(),
 		listPages: make(chan struct{}, listPagesAtOnce),
 		calls:     newPlaces(4 * cfg.MaxConcurrent),
@@ -117,7 +122,13 @@ func New(cfg Config) http.Handler {
 		}
 		begin := time.Now()
 		path, handle := s.route(r.URL.Path)
-		a := handle(w, r)
+		r, who := s.asking(r)
+		var a answer
+		if s.admitted(r, who) {
+			a = s.settled(r, who, handle(w, r))
+		} else {
+			a = s.tooManyRequests(r)
+		}
 		if a.status != 0 {
 			s.cfg.Metrics.Request(path, a.status, time.Since(begin))
 		}

@@ -198,7 +198,7 @@ func TestSlowRPCWatcher(t *testing.T) {
 func TestManyStreams(t *testing.T) {
 	t.Parallel()
 	const places, streams, connections = 38, 2000, 20 // the share of one address
-	r := begin(t, file(t), server.Config{MaxWatchers: 50}, 1, false)
+	r := begin(t, file(t), server.Config{MaxWatchers: 50, Burst: 1 << 20}, 1, false)
 	before := heap()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
