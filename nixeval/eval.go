@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -286,8 +287,11 @@ func (e *Evaluator) nix(ctx context.Context, args ...string) (stdout []byte, std
 	cmd.Env = append(os.Environ(),
 		"GC_MAXIMUM_HEAP_SIZE="+strconv.FormatInt(e.cfg.Memory, 10), // libgc: out of memory beyond it
 		"NO_COLOR=1", "TERM=dumb")
-	// Nix starts git and download helpers; all of them end with the context.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Nix starts git and download helpers; all of them end with the context. When we
+	// are killed, Nix is too: the signal is sent when the thread ends that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	out := capped{limit: maxManifest}

@@ -136,3 +136,40 @@ func TestLabKilled(t *testing.T) {
 	require.Zero(t, status, errs)
 	assert.Empty(t, left(t, beside))
 }
+
+// Nix ends with a lab that is killed while it evaluates, and the next one removes its files.
+func TestLabKilledWhileItEvaluates(t *testing.T) {
+	t.Parallel()
+	flake := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(flake, "flake.nix"), []byte(`{
+		outputs = _: let
+			count = f: builtins.foldl' (sum: i: sum + f i) 0 (builtins.genList (i: i) 100000);
+			hours = count (_: count (i: i));
+		in { plasmacloud.slow = hours; nixosConfigurations = builtins.seq hours { }; };
+	}`), 0o600))
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "plasmactl"), "lab", "run", "--flake", flake, "--name", "t-evaluates", "--lib", "offline")
+	require.NoError(t, cmd.Start())
+	evaluates := func() bool {
+		commands, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is a good one
+		for _, file := range commands {
+			if text, err := os.ReadFile(file); err == nil && strings.HasPrefix(string(text), "nix\x00") && strings.Contains(string(text), flake) {
+				return true
+			}
+		}
+		return false
+	}
+	require.Eventually(t, evaluates, patience, 10*time.Millisecond)
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	require.Eventually(t, func() bool { return !evaluates() }, patience, 10*time.Millisecond)
+
+	files := filepath.Join(os.TempDir(), fmt.Sprintf("plasmacloud-eval-%d-*", cmd.Process.Pid))
+	found, err := filepath.Glob(files)
+	require.NoError(t, err)
+	assert.NotEmpty(t, found)
+	_, errs, status := plasmactlLab(t, "run", "--flake", filepath.Join(flake, "nowhere"))
+	assert.Equal(t, 1, status, errs)
+	found, err = filepath.Glob(files)
+	require.NoError(t, err)
+	assert.Empty(t, found)
+}

@@ -66,6 +66,9 @@ func New(ctx context.Context, cfg Config) (*Runner, error) {
 		cfg.Doing = func(string) {}
 	}
 	cfg.Patience = cmp.Or(cfg.Patience, DefaultPatience)
+	if err := nixeval.RemoveScratch(); err != nil {
+		return nil, err
+	}
 	cfg.Doing("evaluating " + cmp.Or(cfg.Evaluated, cfg.Flake))
 	evaluated, err := evaluate(ctx, cfg)
 	if err != nil {
