@@ -41,7 +41,7 @@ func (s *server) asking(r *http.Request) (*http.Request, *asker) {
 	who := &asker{}
 	signed := r.Header.Get("Authorization") != ""
 	switch path := r.URL.Path; {
-	case path == api.PathHealth, path == deployerv1connect.DeployerServiceGetHealthProcedure:
+	case path == api.PathHealth, path == deployerv1connect.DeployerServiceGetHealthProcedure, path == healthProcedure:
 		return r, who // who watches over the deployer may be behind any address
 	case path == api.PathPhoneHome, path == deployerv1connect.DeployerServicePhoneHomeProcedure:
 		who.pays = s.reports

@@ -15,6 +15,7 @@ import (
 	"connectrpc.com/connect"
 	"connectrpc.com/grpcreflect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -30,12 +31,13 @@ import (
 
 const (
 	rpcPrefix        = "/" + deployerv1connect.DeployerServiceName + "/"
+	healthPrefix     = "/grpc.health.v1.Health/"
 	reflectionPrefix = "/grpc.reflection." // v1 and v1alpha
 	reflectionTime   = 10 * time.Second    // of one stream
 )
 
 func isRPC(path string) bool {
-	return strings.HasPrefix(path, rpcPrefix) || strings.HasPrefix(path, reflectionPrefix)
+	return strings.HasPrefix(path, rpcPrefix) || strings.HasPrefix(path, healthPrefix) || strings.HasPrefix(path, reflectionPrefix)
 }
 
 // rpc is the API as gRPC, gRPC-Web and Connect. A method asks the handler that REST asks,
@@ -71,7 +73,10 @@ func newRPC(s *server) http.Handler {
 		connect.WithRecover(c.panicked),
 	}
 	c.errors = connect.NewErrorWriter(options...)
-	_, c.service = deployerv1connect.NewDeployerServiceHandler(c, options...)
+	service := http.NewServeMux()
+	service.Handle(deployerv1connect.NewDeployerServiceHandler(c, options...))
+	service.Handle(healthProcedure, connect.NewUnaryHandlerSimple(healthProcedure, c.checkHealth, options...))
+	c.service = service
 	methods := deployerv1.File_plasmacloud_deployer_v1_deployer_proto.Services().Get(0).Methods()
 	for i := range methods.Len() {
 		input, err := protoregistry.GlobalTypes.FindMessageByName(methods.Get(i).Input().FullName())
@@ -80,7 +85,8 @@ func newRPC(s *server) http.Handler {
 		}
 		c.methods[rpcPrefix+string(methods.Get(i).Name())] = input
 	}
-	reflector := grpcreflect.NewStaticReflector(deployerv1connect.DeployerServiceName)
+	c.methods[healthProcedure] = (*healthpb.HealthCheckRequest)(nil).ProtoReflect().Type()
+	reflector := grpcreflect.NewStaticReflector(deployerv1connect.DeployerServiceName, healthpb.Health_ServiceDesc.ServiceName)
 	reflection := http.NewServeMux()
 	reflection.Handle(grpcreflect.NewHandlerV1(reflector, options...))
 	reflection.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options...))
@@ -186,7 +192,7 @@ func (c *rpc) refuse(w http.ResponseWriter, r *http.Request, call *call, a answe
 func noMethod(r *http.Request) answer {
 	return refused(api.Problem{
 		Status: http.StatusNotImplemented, Code: api.CodeUnknownMethod, Title: "No such method",
-		Detail: "there is no method " + clean(strings.TrimPrefix(r.URL.Path, rpcPrefix)) + " in this version of " + deployerv1connect.DeployerServiceName,
+		Detail: "this version of the deployer has no method " + clean(strings.TrimPrefix(r.URL.Path, "/")),
 	})
 }
 

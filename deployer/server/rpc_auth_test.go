@@ -19,25 +19,26 @@ import (
 	"github.com/centra/plasmacloud/deployer/tokens"
 )
 
+func tokenFile(t *testing.T, kind tokens.Kind, lines string) *tokens.File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := tokens.Open(kind, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // TestRPCAuthority: the same tokens, secrets and roles as in REST.
 func TestRPCAuthority(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
 	long := func(name string) string { return name + strings.Repeat("-", 30) }
-	open := func(kind tokens.Kind, name, lines string) *tokens.File {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		f, err := tokens.Open(kind, path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
 	r := begin(t, file(t), server.Config{
-		JoinTokens: open(tokens.Join, "join", "all "+long("all")),
-		Operators:  open(tokens.Operators, "operators", "v "+long("v")+" role=viewer\na "+long("a")+" role=admin"),
+		JoinTokens: tokenFile(t, tokens.Join, "all "+long("all")),
+		Operators:  tokenFile(t, tokens.Operators, "v "+long("v")+" role=viewer\na "+long("a")+" role=admin"),
 	}, 2, false)
 	with := func(header ...string) context.Context {
 		ctx, call := connect.NewClientContext(t.Context())

@@ -8,10 +8,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/centra/plasmacloud/deployer/api"
 	deployerv1 "github.com/centra/plasmacloud/deployer/api/v1"
 	"github.com/centra/plasmacloud/deployer/server"
+	"github.com/centra/plasmacloud/deployer/tokens"
 )
 
 // TestBombs: what is small on the way and large in memory is refused.
@@ -38,6 +42,10 @@ func TestRPCBroken(t *testing.T) {
 	}
 	if health, err := client.GetHealth(t.Context(), &deployerv1.GetHealthRequest{}); err != nil || health.Status != "failing" {
 		t.Errorf("%v, %v", health, err)
+	}
+	probe := healthpb.NewHealthClient(r.dial())
+	if health, err := probe.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || health.Status != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("gRPC's health: %v, %v", health, err)
 	}
 	s.panics = true
 	_, err = client.GetNode(t.Context(), &deployerv1.GetNodeRequest{NodeId: "node01"})
@@ -139,5 +147,27 @@ func TestRPCBurst(t *testing.T) {
 	}
 	if _, err := client.PhoneHome(ctx, &deployerv1.PhoneHomeRequest{NodeId: "node01", Phase: "ready", Role: "worker"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestGRPCHealth: a probe of gRPC's own needs neither a token nor to know the deployer.
+func TestGRPCHealth(t *testing.T) {
+	t.Parallel()
+	r := begin(t, file(t), server.Config{Operators: tokenFile(t, tokens.Operators, "v "+strings.Repeat("v", 32)+" role=viewer"), Burst: 1}, 1, false)
+	probe := healthpb.NewHealthClient(r.dial())
+	for service, want := range map[string]codes.Code{"": codes.OK, "plasmacloud.deployer.v1.DeployerService": codes.OK, "other": codes.NotFound} {
+		for range 3 { // it costs nothing
+			health, err := probe.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
+			if status.Code(err) != want || err == nil && health.Status != healthpb.HealthCheckResponse_SERVING {
+				t.Errorf("%q: %v, %v", service, health, err)
+			}
+		}
+	}
+	watch, err := probe.Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err == nil {
+		_, err = watch.Recv()
+	}
+	if status.Code(err) != codes.Unimplemented {
+		t.Errorf("a watch: %v", err)
 	}
 }
