@@ -49,7 +49,10 @@ mkfs.ext4 -q -F -L nixos -E offset=$((9 << 20)) "$DISK" 50M
 mount --bind "$DIR/target" "$MNT"
 `
 
-const joinToken = "a-token-for-the-provisioning-test"
+const (
+	joinToken     = "a-token-for-the-provisioning-test"
+	operatorToken = "an-operators-token-for-this-test"
+)
 
 // nixosInstall notes its arguments and fills the target.
 const nixosInstall = `
@@ -69,10 +72,11 @@ func startProvisionLab(t *testing.T, name string) *lab.Host {
 	require.NoError(t, err)
 	file, config := filepath.Join(host.Dir, "manifest.json"), filepath.Join(host.Dir, "deployer.json")
 	require.NoError(t, os.WriteFile(file, manifest, 0o600))
-	tokens := filepath.Join(host.Dir, "join-tokens")
+	tokens, operators := filepath.Join(host.Dir, "join-tokens"), filepath.Join(host.Dir, "operators")
+	require.NoError(t, os.WriteFile(operators, []byte("op "+operatorToken+" role=admin\n"), 0o600))
 	text, err := json.Marshal(map[string]any{
 		"listen": deployerListen, "store": map[string]any{"path": filepath.Join(host.Dir, "state.db")}, "manifest": file, "heartbeat_interval": "1s",
-		"tokens": map[string]any{"join_file": tokens},
+		"tokens": map[string]any{"join_file": tokens, "operators_file": operators},
 	})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(tokens, []byte("iso "+joinToken+"\n"), 0o600))
@@ -111,6 +115,7 @@ func provisioned(t *testing.T, host *lab.Host, id string) *provisionLab {
 	require.NoError(t, os.WriteFile(filepath.Join(state, "cluster-config.json"), []byte(manifest.Data.Nodes[id].ClusterConfig), 0o600))
 
 	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "join-token"), []byte(joinToken), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "operator"), []byte(operatorToken), 0o600))
 	p.script("layout", layout)
 	p.script("bin/nixos-install", nixosInstall)
 	p.script("bin/systemctl", `echo "$@" >> "$DIR/systemctl.args"`)
@@ -154,10 +159,40 @@ func (p *provisionLab) run() (status int, console string) {
 	return 0, string(out)
 }
 
+func (p *provisionLab) plasmactl(args ...string) string {
+	p.t.Helper()
+	out, err := p.host.Run(append(append([]string{filepath.Join(bin, "plasmactl")}, args...), "--deployer-url", p.url, "--token-file", filepath.Join(p.dir, "operator"))...)
+	require.NoError(p.t, err)
+	return out
+}
+
+// fails provisions in vain until an operator has it retried, and returns what the
+// deployer knew then and what the console showed.
+func (p *provisionLab) fails() (n api.Node, console string) {
+	p.t.Helper()
+	var status int
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		status, console = p.run()
+	}()
+	require.NoError(p.t, lab.Eventually(patience, func() error {
+		if n = p.known(); n.State != node.Failed {
+			return fmt.Errorf("the node is %s", n.State)
+		}
+		return nil
+	}))
+	p.plasmactl("node", "retry", p.node)
+	<-ended
+	assert.Equal(p.t, 75, status, console)
+	assert.Contains(p.t, console, "plasmactl node retry "+p.node)
+	assert.Equal(p.t, node.Provisioning, p.known().State)
+	return n, console
+}
+
 func (p *provisionLab) known() api.Node {
 	p.t.Helper()
-	out, err := p.host.Run(filepath.Join(bin, "plasmactl"), "node", "show", p.node, "--deployer-url", p.url, "-o", "json")
-	require.NoError(p.t, err)
+	out := p.plasmactl("node", "show", p.node, "-o", "json")
 	var n api.Node
 	require.NoError(p.t, json.Unmarshal([]byte(out), &n))
 	return n
@@ -266,7 +301,7 @@ until [ -e "$DIR/go-on" ]; do sleep 0.05; done
 		require.NoError(t, err)
 		status, console := p.run()
 		assert.Equal(t, 77, status, console)
-		p.assertNotStarted(console, "already_provisioned", "plasmacloud-deployer reset node02")
+		p.assertNotStarted(console, "already_provisioned", "plasmactl node reinstall node02")
 		assert.Equal(t, node.Active, p.known().State)
 	})
 
@@ -316,7 +351,7 @@ func TestProvisionedStays(t *testing.T) {
 	status, console := p.run()
 	assert.Equal(t, 77, status, console)
 	assert.Contains(t, console, "node01 is NOT installed")
-	assert.Contains(t, console, "plasmacloud-deployer reset node01")
+	assert.Contains(t, console, "plasmactl node reinstall node01")
 	assert.True(t, before == p.file("disk"), "the disk was written to")
 	require.NoError(t, os.Rename(filepath.Join(p.dir, "secret"), filepath.Join(p.env["STATE"], "secret")))
 	status, console = p.run()
@@ -339,13 +374,10 @@ func TestProvisionFails(t *testing.T) {
 for i in $(seq 1 100); do echo "copying path $i"; done
 printf '\033[31;1merror:\033[0m no space left on device\n' >&2
 exit 3`)
-		status, console := p.run()
-		assert.Equal(t, 70, status, console)
+		n, console := p.fails()
 		assert.Contains(t, console, "it failed with status 3")
 		assert.Contains(t, console, "systemctl restart plasmacloud-provision")
 		assert.Empty(t, p.file("systemctl.args"))
-		n := p.known()
-		assert.Equal(t, node.Failed, n.State)
 		require.NotNil(t, n.LastError)
 		assert.True(t, strings.HasSuffix(n.LastError.Message, "copying path 100\nerror: no space left on device"), "%q", n.LastError.Message)
 		assert.NotContains(t, n.LastError.Message, "copying path 50\n")
@@ -355,7 +387,7 @@ exit 3`)
 		p.env["BASH_ENV"] = filepath.Join(p.dir, "leftover")
 		p.script("leftover", `unset BASH_ENV; mount -t tmpfs tmpfs "$MNT"; mkdir -p "$MNT/etc"; mount -t tmpfs tmpfs "$MNT/etc"; touch "$MNT/old"`)
 		p.script("bin/nixos-install", `[ ! -e "$MNT/old" ] || { echo "the old target"; exit 1; }`+nixosInstall)
-		status, console = p.run()
+		status, console := p.run()
 		assert.Equal(t, 0, status, console)
 		p.assertInstalled(console)
 	})
@@ -368,32 +400,27 @@ exit 3`)
 			`true`: "nothing is mounted at " + p.env["MNT"],
 		} {
 			p.script("layout", script)
-			status, console := p.run()
-			assert.Equal(t, 70, status, console)
-			n := p.known()
-			assert.Equal(t, node.Failed, n.State)
+			n, _ := p.fails()
 			require.NotNil(t, n.LastError)
 			assert.Contains(t, n.LastError.Message, reason)
 			assert.Empty(t, p.file("nixos-install.args"))
 		}
 
 		p.env["DISK"] = "/dev/no-such-disk"
-		status, console := p.run()
-		assert.Equal(t, 70, status, console)
-		assert.Contains(t, p.known().LastError.Message, "there is no /dev/no-such-disk")
+		n, _ := p.fails()
+		assert.Contains(t, n.LastError.Message, "there is no /dev/no-such-disk")
 
 		// The stick that it booted from. That /iso is of it, these two say in its place.
 		before := p.file("disk")
 		p.env["DISK"] = p.disk
 		p.script("bin/findmnt", `echo "  8:17 "`)
 		p.script("bin/lsblk", `[ "${!#}" = /dev/block/8:17 ] && printf '%s\n' /dev/sdb1 "$DISK"`)
-		status, console = p.run()
-		assert.Equal(t, 70, status, console)
-		assert.Contains(t, p.known().LastError.Message, p.disk+" is the medium that this machine booted from")
+		n, _ = p.fails()
+		assert.Contains(t, n.LastError.Message, p.disk+" is the medium that this machine booted from")
 		assert.True(t, before == p.file("disk"), "the stick was written to")
 
 		p.env["SYSTEM"] = ""
-		status, console = p.run()
+		status, console := p.run()
 		assert.Equal(t, 78, status, console)
 		assert.Contains(t, console, "what to install")
 	})

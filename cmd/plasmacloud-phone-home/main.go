@@ -63,7 +63,8 @@ Examples:
 Flags:
 %s
 Exit status:
-  0   the deployer accepted the report; with --heartbeat: ended by a signal
+  0   the deployer accepted the report; with --heartbeat: ended by a signal;
+      with --until-retry: an operator has the node retried
   1   the deployer was not reached in the given attempts
   64  the command line is wrong
   77  the deployer refused; its reason is printed
@@ -92,9 +93,10 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&cfg.DeployerURL, "deployer-url", "", "the deployer's base `URL`, in place of the one in --config")
 	flags.StringVar(&phase, "phase", string(node.PhaseReady), "what to report, a `PHASE`: "+phases())
 	flags.StringVar(&cfg.Error, "error", "", "what went wrong, a `TEXT`; with --phase failed")
-	flags.IntVar(&cfg.Attempts, "attempts", 5, "give up after `N` attempts; 0 goes on without end (with --heartbeat the default is 0)")
+	flags.IntVar(&cfg.Attempts, "attempts", 5, "give up after `N` attempts; 0 goes on without end (with --heartbeat and --until-retry the default is 0)")
 	flags.DurationVar(&cfg.Timeout, "timeout", 10*time.Second, "`TIME` for one attempt")
 	flags.BoolVar(&cfg.Heartbeat, "heartbeat", false, "stay, and report at the interval that the deployer tells")
+	flags.BoolVar(&cfg.UntilRetry, "until-retry", false, "with --phase failed: stay, and end once an operator has the node retried")
 	flags.StringVar(&cfg.MachineID, "machine-id", "", "the `ID` of this machine, in place of the mainboard's UUID")
 	flags.StringArrayVar(&cfg.VIPs, "vip", nil, "an `ADDRESS` that this node announces, to be shown with it; once for each")
 	flags.StringVar(&cfg.AnnouncerSocket, "announcer-socket", "", "control `SOCKET` of this node's announcer, whose VIPs are reported as they stand")
@@ -121,7 +123,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err := check(cfg, flags.Args()); err != nil {
 		return process.UsageError(err)
 	}
-	if cfg.Heartbeat && !flags.Changed("attempts") {
+	if (cfg.Heartbeat || cfg.UntilRetry) && !flags.Changed("attempts") {
 		cfg.Attempts = 0
 	}
 	var err error
@@ -153,6 +155,8 @@ func check(cfg phonehome.Config, rest []string) error {
 		return errors.New("--phase failed needs --error TEXT: the reason is what an operator looks for")
 	case cfg.Phase != node.PhaseFailed && cfg.Error != "":
 		return errors.New("--error goes only with --phase failed")
+	case cfg.UntilRetry && (cfg.Phase != node.PhaseFailed || cfg.Heartbeat):
+		return errors.New("--until-retry goes only with --phase failed, and in place of --heartbeat")
 	case cfg.Attempts < 0:
 		return fmt.Errorf("--attempts %d: want 0 or more", cfg.Attempts)
 	case cfg.Timeout <= 0:

@@ -182,6 +182,7 @@ func TestExitStatus(t *testing.T) {
 		"bad phase":         {[]string{"--phase", "done"}, process.ExitUsage, "booted, installing, installed, ready, failed"},
 		"failed, no error":  {[]string{"--phase", "failed"}, process.ExitUsage, "--error"},
 		"error, not failed": {[]string{"--error", "x"}, process.ExitUsage, "--phase failed"},
+		"retry of what":     {[]string{"--until-retry"}, process.ExitUsage, "--phase failed"},
 		"bad attempts":      {[]string{"--attempts", "-1"}, process.ExitUsage, "--attempts"},
 		"bad timeout":       {[]string{"--timeout", "0s"}, process.ExitUsage, "--timeout"},
 		"bad vip":           {[]string{"--vip", "203.0.113.10", "--vip", "203.0.113.0/24"}, process.ExitUsage, `--vip "203.0.113.0/24": want an address`},

@@ -37,9 +37,10 @@ type Config struct {
 	JoinTokenFile string // what vouches for the node until its secret is known; "" is none
 	SecretFile    string // the node's own secret, made when there is a token; "" is DefaultSecretFile
 
-	Attempts  int           // of the first report; 0 goes on without end
-	Timeout   time.Duration // of one attempt; 0 is 10s
-	Heartbeat bool          // stay and report at the interval that the deployer tells
+	Attempts   int           // of the first report; 0 goes on without end
+	Timeout    time.Duration // of one attempt; 0 is 10s
+	Heartbeat  bool          // stay and report at the interval that the deployer tells
+	UntilRetry bool          // with phase failed, in place of Heartbeat: stay until an operator has the node retried
 
 	Given     *Given                             // nil: read from the files and the machine
 	Root      string                             // where /sys, /proc and /etc are; "" is "/"
@@ -77,7 +78,9 @@ var ErrGaveUp = errors.New("the deployer was not reached")
 // Run reports until the deployer accepts, refuses (*api.Error, final), the
 // attempts are used up (ErrGaveUp) or ctx ends. With Heartbeat it then stays until
 // ctx ends, which is no error: it outlives restarts of the deployer, and a refusal
-// of a node that was accepted before is logged and asked again once a minute.
+// of a node that was accepted before is logged and asked again once a minute. With
+// UntilRetry it stays until the deployer calls the node no longer Failed, and the end of
+// ctx before that is an error.
 func Run(ctx context.Context, cfg Config) error {
 	a, err := newAgent(cfg)
 	if err != nil {
@@ -93,8 +96,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if a.cfg.Accepted != nil {
 		a.cfg.Accepted(answer)
 	}
-	if cfg.Heartbeat {
-		a.beat(ctx, answer)
+	if !cfg.Heartbeat && !cfg.UntilRetry {
+		return nil
+	}
+	if retried := a.beat(ctx, answer); cfg.UntilRetry && !retried {
+		return fmt.Errorf("interrupted before an operator had it retried: %w", context.Cause(ctx))
 	}
 	return nil
 }
@@ -281,10 +287,11 @@ func (a *agent) join(ctx context.Context) (api.PhoneHomeResponse, error) {
 	}
 }
 
-// beat reports until ctx ends. It logs when something becomes different and not
-// each time.
-func (a *agent) beat(ctx context.Context, answer api.PhoneHomeResponse) {
+// beat reports until ctx ends, or with UntilRetry the node is retried. It logs when
+// something becomes different and not each time.
+func (a *agent) beat(ctx context.Context, answer api.PhoneHomeResponse) (retried bool) {
 	a.said = state(answer)
+	failed := answer.State == node.Failed
 	failures := 0
 	wait := first(interval(answer))
 	for a.rest(ctx, wait, failures == 0) {
@@ -293,11 +300,15 @@ func (a *agent) beat(ctx context.Context, answer api.PhoneHomeResponse) {
 		var refused *api.Error
 		switch {
 		case ctx.Err() != nil:
-			return
+			return false
 		case err == nil:
 			failures = 0
 			wait = interval(next)
 			a.say(state(next), slog.LevelInfo, "heartbeat", "state", next.State, "message", next.Message)
+			if a.cfg.UntilRetry && failed && next.State != node.Failed {
+				return true
+			}
+			failed = next.State == node.Failed
 		case errors.As(err, &refused) && !refused.Temporary():
 			failures = 0
 			wait = jitter(refusedInterval)
@@ -308,6 +319,7 @@ func (a *agent) beat(ctx context.Context, answer api.PhoneHomeResponse) {
 			a.say("unreachable", slog.LevelWarn, "deployer not reached, trying again without end", "error", err)
 		}
 	}
+	return false
 }
 
 // reload looks at the token and at cluster-config.json again, so that the deployer learns of a new

@@ -247,6 +247,30 @@ func TestInterval(t *testing.T) {
 	}
 }
 
+// TestUntilRetry: who failed stays until the deployer calls it otherwise, whatever comes between.
+func TestUntilRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{t: t, answers: []answer{
+			unreached, accepts(node.Failed, 10), accepts(node.Failed, 10), unreached, refuses(409, "machine_conflict"),
+			accepts(node.Failed, 10), accepts(node.Provisioning, 10),
+		}}
+		cfg, _ := testConfig(t, s)
+		cfg.Phase, cfg.Error, cfg.UntilRetry, cfg.Attempts = node.PhaseFailed, "no disk", true, 0
+		if err := Run(t.Context(), cfg); err != nil || len(s.at) != len(s.answers) {
+			t.Errorf("%v after %d of %d answers", err, len(s.at), len(s.answers))
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // nobody says that it may go on
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		cfg, _ := testConfig(t, &script{t: t, answers: repeat(accepts(node.Failed, 10), 10)})
+		cfg.Phase, cfg.Error, cfg.UntilRetry = node.PhaseFailed, "no disk", true
+		if err := Run(ctx, cfg); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("interrupted: %v", err)
+		}
+	})
+}
+
 // TestHeartbeat lives through what a node's day may bring, and its log has one
 // line for each thing that became different.
 func TestHeartbeat(t *testing.T) {

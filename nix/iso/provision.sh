@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs this machine's node on its disk, once the deployer allows it.
 #
-# Run by plasmacloud-provision.service of the ISO; by hand, to try again:
+# Run by plasmacloud-provision.service of the ISO, and again after the statuses 1, 75 and
+# 77; by hand, to try again at once:
 #   systemctl restart plasmacloud-provision
 #
 # Environment:
@@ -19,6 +20,7 @@
 #   0   installed, and the machine reboots
 #   1   the deployer was not reached: the disk is untouched
 #   70  the installation failed: the disk is in an unknown state
+#   75  the same, and an operator wants it tried again: `plasmactl node retry`
 #   77  the deployer refused: the disk is untouched
 #   78  what this script was given is wrong: the disk is untouched
 set -euo pipefail
@@ -126,7 +128,7 @@ case $status in
   0) ;;
   77)
     say "$NODE is NOT installed: the deployer refused, for the reason above. The disk is untouched." \
-      "Where it should be installed again: plasmacloud-deployer reset $NODE"
+      "Where it was installed and should be again: plasmactl node reinstall $NODE"
     exit 77
     ;;
   *)
@@ -147,9 +149,12 @@ stop_heartbeat
 
 if [ "$status" != 0 ]; then
   say "$NODE is NOT installed: it failed with status $status. The disk is in an unknown state." \
-    "To try again: systemctl restart plasmacloud-provision"
-  "$PHONE_HOME" --phase failed --error "$(last_lines)" --attempts 5 || true
-  exit 70
+    "To try again: plasmactl node retry $NODE, or here: systemctl restart plasmacloud-provision"
+  lines=$(last_lines || true)
+  # Its end by a signal is nobody's order, and not status 0.
+  "$PHONE_HOME" --phase failed --error "${lines:-it failed with status $status and said nothing}" --until-retry || exit 70
+  say "$NODE: an operator wants it tried again"
+  exit 75
 fi
 # Without end: as long as the deployer does not know, it would let the next boot of
 # this ISO install again.
