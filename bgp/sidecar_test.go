@@ -309,8 +309,8 @@ func newService(t *testing.T) *service {
 	return s
 }
 
-// check is the service's entry in announcer.json. On a busy machine an answer or two
-// may be late, which is not what the tests are about.
+// check is the service's entry in announcer.json. On a busy machine some answers
+// are late, which is not what the tests are about.
 func (s *service) check() object {
-	return object{"type": "http", "url": s.URL + "/healthz", "interval": "50ms", "timeout": "50ms", "rise": 2, "fall": 5}
+	return object{"type": "http", "url": s.URL + "/healthz", "interval": "50ms", "timeout": "50ms", "rise": 2, "fall": 10}
 }

@@ -30,7 +30,7 @@ func run(m *testing.M) int {
 	flag.Parse()
 	// The tests wait for daemons more than they compute, on however few processors.
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
-		_ = flag.Set("test.parallel", "12")
+		_ = flag.Set("test.parallel", "6")
 	}
 	dir, err := os.MkdirTemp("", "plasmacloud-scenarios-")
 	if err == nil {
