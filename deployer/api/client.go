@@ -203,7 +203,7 @@ func (c *Client) do(ctx context.Context, method, path, after string, headers htt
 	if err != nil {
 		return err
 	}
-	response, err := c.http.Do(request)
+	response, err := send(c.http, request)
 	if err != nil {
 		return err // names the method and the URL
 	}
@@ -221,6 +221,14 @@ func (c *Client) do(ctx context.Context, method, path, after string, headers htt
 		return fmt.Errorf("%s %s: read the answer: %w", method, request.URL, err)
 	}
 	return nil
+}
+
+func send(client *http.Client, request *http.Request) (*http.Response, error) {
+	response, err := client.Do(request)
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		err = fmt.Errorf("%w; a deployer that has no tls is at http://%s", err, request.URL.Host)
+	}
+	return response, err
 }
 
 // problem turns an answer that is not what was asked for into an *Error. One that
@@ -246,7 +254,7 @@ func problem(response *http.Response) error {
 		e.Detail = fmt.Sprintf("the answer of %s is not a deployer's: status %d, %q; check the URL and any proxy on the way",
 			response.Request.URL.Host, response.StatusCode, response.Header.Get("Content-Type"))
 		if e.Status == http.StatusBadRequest && response.Request.URL.Scheme == "http" {
-			e.Detail += "; one that serves https answers http so"
+			e.Detail += "; one that serves https answers http so, and is at https://" + response.Request.URL.Host
 		}
 	}
 	return e

@@ -92,6 +92,24 @@ func TestStrangeAnswers(t *testing.T) {
 	}
 }
 
+// TestWrongScheme: who takes https for http is told what to ask instead.
+func TestWrongScheme(t *testing.T) {
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	host := strings.TrimPrefix(plain.URL, "http://")
+	c, err := NewClient("https://"+host, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, health := c.Health(t.Context())
+	follow := c.Follow(t.Context(), "", nil)
+	for _, err := range []error{health, follow} {
+		if err == nil || !strings.Contains(err.Error(), "at http://"+host) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 func TestRetryAfter(t *testing.T) {
 	for value, want := range map[string]time.Duration{
 		"": 0, "7": 7 * time.Second, "-7": 0, "x": 0, "99999999999": 0, "Mon, 02 Jan 2006 15:04:05 GMT": 0,

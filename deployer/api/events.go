@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -78,7 +79,7 @@ func (c *Client) stream(ctx context.Context, cursor *string, each func(Event) er
 	request.Header.Set("Accept", EventStreamType+", "+ProblemContentType)
 	endless := *c.http
 	endless.Timeout = 0
-	response, err := endless.Do(request)
+	response, err := send(&endless, request)
 	if err != nil {
 		return false, err
 	}
@@ -86,11 +87,17 @@ func (c *Client) stream(ctx context.Context, cursor *string, each func(Event) er
 	if response.StatusCode != http.StatusOK || mediaType(response) != EventStreamType {
 		return false, problem(response)
 	}
-	lines := bufio.NewScanner(response.Body)
+	return true, readStream(response.Body, func() { silence.Reset(maxSilence) }, cursor, each)
+}
+
+// readStream gives each the events of a stream of server-sent events, as far as a deployer
+// makes use of these, and moves the cursor along with them. It calls heard for each line.
+func readStream(stream io.Reader, heard func(), cursor *string, each func(Event) error) error {
+	lines := bufio.NewScanner(stream)
 	lines.Buffer(nil, maxEventLine)
 	isProblem := false
 	for lines.Scan() {
-		silence.Reset(maxSilence)
+		heard()
 		line := lines.Bytes()
 		data, isData := bytes.CutPrefix(line, []byte("data: "))
 		switch {
@@ -101,22 +108,22 @@ func (c *Client) stream(ctx context.Context, cursor *string, each func(Event) er
 		case isData && isProblem:
 			e := new(Error)
 			if err := json.Unmarshal(data, &e.Problem); err != nil {
-				return true, fmt.Errorf("read a problem: %w", err)
+				return fmt.Errorf("read a problem: %w", err)
 			}
 			e.Title, e.Detail, e.Code = printable(e.Title), printable(e.Detail), printable(e.Code)
-			return true, e
+			return e
 		case isData:
 			var e Event
 			if err := json.Unmarshal(data, &e); err != nil {
-				return true, fmt.Errorf("read an event: %w", err)
+				return fmt.Errorf("read an event: %w", err)
 			}
 			if err := each(e); err != nil {
-				return true, &stopError{err}
+				return &stopError{err}
 			}
 			*cursor = e.Cursor
 		}
 	}
-	return true, lines.Err()
+	return lines.Err()
 }
 
 // query is ?after=cursor, "" without one.
