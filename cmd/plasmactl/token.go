@@ -24,7 +24,7 @@ of its file (tokens.join_file) are not among them. It takes the token of an admi
 	}
 	deployer.register(cmd)
 	format.register(cmd)
-	cmd.AddCommand(createTokenCommand(&deployer, &format), listTokensCommand(&deployer, &format), revokeTokenCommand(&deployer))
+	cmd.AddCommand(createTokenCommand(&deployer, &format), listTokensCommand(&deployer, &format), revokeTokenCommand(&deployer, &format))
 	return cmd
 }
 
@@ -161,7 +161,7 @@ func ends(t api.Token) string {
 	return t.Expires.Local().Format(time.DateTime)
 }
 
-func revokeTokenCommand(deployer *deployerFlags) *cobra.Command {
+func revokeTokenCommand(deployer *deployerFlags, format *outputFormat) *cobra.Command {
 	return &cobra.Command{
 		Use:     "revoke NAME",
 		Short:   "Take a join token away",
@@ -185,6 +185,9 @@ func revokeTokenCommand(deployer *deployerFlags) *cobra.Command {
 			}
 			if err := c.RevokeToken(cmd.Context(), args[0]); err != nil {
 				return unreached(err)
+			}
+			if *format == outputJSON {
+				return printJSON(cmd.OutOrStdout(), map[string]any{"name": args[0], "revoked": true})
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: revoked\n", args[0])
 			return err

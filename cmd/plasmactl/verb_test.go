@@ -227,7 +227,9 @@ func TestTokenStatusAudit(t *testing.T) {
 	assert.NotContains(t, f.run("token", "list", "-o", "json"), out[5:20])
 	assert.Equal(t, "row2: revoked\n", f.run("token", "revoke", "row2"))
 	_, err = f.fails(daemon.ExitFailure, "token", "revoke", "row2")
-	assert.ErrorContains(t, err, "no join token row2")
+	assert.ErrorContains(t, err, "no join token row2; plasmactl token list")
+	f.run("token", "create", "row3")
+	assert.JSONEq(t, `{"name": "row3", "revoked": true}`, f.run("token", "revoke", "row3", "-o", "json"))
 	for _, bad := range [][]string{{"--expires", "soon"}, {"--expires", "-1h"}, {"--uses", "0"}} {
 		_, _ = f.fails(daemon.ExitUsage, append([]string{"token", "create", "x"}, bad...)...)
 	}
@@ -243,7 +245,7 @@ func TestTokenStatusAudit(t *testing.T) {
 	out = f.run("audit")
 	assert.Regexp(t, `(?m)alice  127\.0\.0\.1  token-create  row2  done$`, out)
 	assert.Regexp(t, `(?m)alice  127\.0\.0\.1  token-revoke  row2  done$`, out)
-	assert.Equal(t, 2, strings.Count(f.run("audit", "-o", "json"), "\n"))
+	assert.Equal(t, 4, strings.Count(f.run("audit", "-o", "json"), "\n"))
 }
 
 // at runs a command line on a terminal, and gives its end.

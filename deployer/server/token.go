@@ -84,7 +84,7 @@ func (s *server) revokeToken(r *http.Request, name string) answer {
 		case errors.Is(err, store.ErrNoToken):
 			return refused(api.Problem{
 				Status: http.StatusNotFound, Code: api.CodeNotFound, Title: "No such token",
-				Detail: "the deployer has no join token " + clean(name) + "; " + api.PathTokens + " lists those that it has, beside those of its file",
+				Detail: "the deployer has no join token " + clean(name) + "; plasmactl token list shows those that it has, beside those of its file",
 			})
 		case err != nil:
 			return s.fail(r, err)

@@ -103,6 +103,6 @@ func badOrder(field, detail string) *api.Problem {
 func noNode(id string) answer {
 	return refused(api.Problem{
 		Status: http.StatusNotFound, Code: api.CodeNotFound, Title: "No such node",
-		Detail: "the deployer knows no node " + clean(id) + "; " + api.PathNodes + " lists those that it knows",
+		Detail: "the deployer knows no node " + clean(id) + "; plasmactl node list shows those that it knows",
 	})
 }
