@@ -146,6 +146,9 @@ func RemoveStale(name string) error {
 func (l *Lab) Close() error {
 	var errs []error
 	for _, h := range l.hosts {
+		for _, r := range h.relays {
+			errs = append(errs, r.close()) // a socket keeps its namespace
+		}
 		for _, p := range h.processes {
 			errs = append(errs, p.Kill())
 		}
@@ -195,6 +198,7 @@ type Host struct {
 
 	processes []*Process
 	cables    map[string]cable // by the name of our interface
+	relays    map[string]*relay
 }
 
 // cable is what joins an interface of a host to a switch.
@@ -213,7 +217,7 @@ func (l *Lab) Host(name string) (*Host, error) {
 	if len(dir) > longestDir {
 		dir = fmt.Sprintf("%s-%d", dir[:longestDir-4], len(l.hosts))
 	}
-	h := &Host{Name: name, Namespace: l.id + name, Dir: filepath.Join(l.Dir, dir), cables: map[string]cable{}}
+	h := &Host{Name: name, Namespace: l.id + name, Dir: filepath.Join(l.Dir, dir), cables: map[string]cable{}, relays: map[string]*relay{}}
 	if err := os.MkdirAll(h.Dir, 0o755); err != nil {
 		return nil, err
 	}

@@ -314,13 +314,14 @@ func (n *Node) Delay(by time.Duration) error {
 	if by == 0 {
 		_, err := n.Run("tc", "qdisc", "del", "dev", "eth0", "root")
 		if err != nil && strings.Contains(err.Error(), "handle of zero") {
-			return nil // nothing was held back
+			err = nil // nothing was held back
 		}
-		return err
+		return errors.Join(err, n.HoldBack("eth0", 0))
 	}
 	_, err := n.Run("tc", "qdisc", "replace", "dev", "eth0", "root", "netem", "delay", fmt.Sprintf("%dus", by.Microseconds()))
 	if err != nil && strings.Contains(err.Error(), "qdisc kind is unknown") {
-		return fmt.Errorf("this kernel cannot delay packets: it has no netem (module sch_netem): %w", err)
+		n.cluster.instead("packets that are delayed go through a relay of the lab's own: this kernel has no netem (module sch_netem)")
+		return n.HoldBack("eth0", by)
 	}
 	return err
 }

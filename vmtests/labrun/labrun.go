@@ -245,6 +245,7 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 	for _, s := range scenarios {
 		for run := 1; run <= runs; run++ {
 			var capture *captures
+			var cluster *labcluster.Cluster
 			name := fmt.Sprintf("%s-%d", s.Name, run)
 			where := s.Name
 			if runs > 1 {
@@ -257,6 +258,7 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 						return nil, err
 					}
 					c, err := r.start(e)
+					cluster = c
 					if err == nil && r.cfg.Artifacts != "" {
 						capture, err = captureRouters(c)
 					}
@@ -270,6 +272,14 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 					report.Artifacts = r.keep(c, name, capture)
 				},
 			})
+			if cluster != nil {
+				for _, what := range cluster.Instead {
+					if !slices.Contains(report.Instead, what) {
+						report.Instead = append(report.Instead, what)
+						r.cfg.Say("instead: %s", what)
+					}
+				}
+			}
 			if err := capture.close(); err != nil {
 				r.cfg.Say("warning: the captures are not whole: %v", err)
 			}
