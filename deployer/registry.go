@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -243,7 +242,7 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 		if err != nil {
 			return node.Node{}, err
 		}
-		if len(made) == 0 && onlyHeard(old, next) { // a heartbeat: no write
+		if len(made) == 0 && node.SameButHeard(&old, &next) { // a heartbeat: no write
 			r.hear(id, next.LastSeen)
 			return next, nil
 		}
@@ -260,60 +259,75 @@ var errTokenNeeded = errors.New("the join token is needed")
 
 // apply makes one event durable, with the use of the join token by which a node speaks,
 // "" for none, and logs what it moved.
-func (r *Registry) apply(ctx context.Context, id, token string, in node.Input, now time.Time, create bool) (result node.Node, made []node.Transition, err error) {
-	var stirs bool
-	change := func(old node.Node, found bool, t node.Token) (node.Node, node.Token, error) {
+func (r *Registry) apply(ctx context.Context, id, token string, in node.Input, now time.Time, create bool) (node.Node, []node.Transition, error) {
+	var done struct { // by the last call of change
+		node  node.Node
+		made  []node.Transition
+		stirs bool
+	}
+	change := func(old node.Node, found bool, token string, t node.Token) (node.Node, node.Token, error) {
 		if !found {
 			if !create {
 				return old, t, store.ErrNotFound
 			}
 			old = node.New(id, now)
 		}
-		in := in
+		in := &in
 		if c := in.Report.Credentials; old.Needs(c) {
 			if token == "" {
 				return old, t, errTokenNeeded
 			}
-			in.Report.Credentials = c.Judge(t, now)
+			judged := *in
+			judged.Report.Credentials = c.Judge(t, now)
+			in = &judged
 		}
 		var err error
-		result, made, err = r.rules().Apply(r.refresh(old), in, now)
-		stirs = !old.SameVIPs(result)
-		if err == nil && found && len(made) == 0 && reflect.DeepEqual(old, result) {
+		done.node, done.made, err = r.rules().Apply(r.refresh(old), *in, now)
+		done.stirs = !old.SameVIPs(done.node)
+		if err == nil && found && len(done.made) == 0 && node.Same(&old, &done.node) {
 			err = store.ErrUnchanged
 		}
-		return result, t.After(old, result), err
+		return done.node, t.After(old, done.node), err
 	}
-	update := func() error {
-		if token != "" {
-			return r.cfg.Store.Join(ctx, id, token, change)
-		}
-		return r.cfg.Store.Update(ctx, id, func(old node.Node, found bool) (node.Node, error) {
-			changed, _, err := change(old, found, node.Token{})
-			return changed, err
+	join := func(token string) error {
+		return r.cfg.Store.Join(ctx, id, token, func(old node.Node, found bool, t node.Token) (node.Node, node.Token, error) {
+			return change(old, found, token, t)
 		})
 	}
-	if err = update(); errors.Is(err, errTokenNeeded) {
-		token = in.Report.Credentials.Offer.Name
-		err = update()
+	var err error
+	if token != "" {
+		err = join(token)
+	} else {
+		err = r.cfg.Store.Update(ctx, id, func(old node.Node, found bool) (node.Node, error) {
+			changed, _, err := change(old, found, "", node.Token{})
+			return changed, err
+		})
+		if errors.Is(err, errTokenNeeded) {
+			err = join(in.Report.Credentials.Offer.Name)
+		}
 	}
 	if r.write(err) != nil {
-		var refused *node.RefusedError
-		if !errors.As(err, &refused) {
-			err = fmt.Errorf("write node %s: %w", id, err)
-		}
-		var corrupt *store.CorruptError
-		if errors.As(err, &corrupt) && corrupt.Token == "" {
-			err = fmt.Errorf("%w; plasmactl node reset %s rewrites it", err, id)
-		}
-		return node.Node{}, nil, err
+		return node.Node{}, nil, failedWrite(id, err)
 	}
-	r.recorded(result)
-	if stirs {
+	r.recorded(done.node)
+	if done.stirs {
 		r.vips.stir()
 	}
-	r.logMade(ctx, id, made)
-	return result, made, nil
+	r.logMade(ctx, id, done.made)
+	return done.node, done.made, nil
+}
+
+// failedWrite says of err which node it is about, and the mend where there is one.
+func failedWrite(id string, err error) error {
+	var refused *node.RefusedError
+	if !errors.As(err, &refused) {
+		err = fmt.Errorf("write node %s: %w", id, err)
+	}
+	var corrupt *store.CorruptError
+	if errors.As(err, &corrupt) && corrupt.Token == "" {
+		err = fmt.Errorf("%w; plasmactl node reset %s rewrites it", err, id)
+	}
+	return err
 }
 
 func (r *Registry) logMade(ctx context.Context, id string, made []node.Transition) {
@@ -324,6 +338,9 @@ func (r *Registry) logMade(ctx context.Context, id string, made []node.Transitio
 			level = slog.LevelWarn
 		case t.Event == node.EventDeclared: // Declare's caller has the count of thousands
 			level = slog.LevelDebug
+		}
+		if !r.cfg.Logger.Enabled(ctx, level) {
+			continue
 		}
 		fields := []any{"node", id, "event", t.Event, "from", t.From, "to", t.To, "reason", t.Reason}
 		if t.By != "" {
@@ -393,10 +410,9 @@ func (r *Registry) Health(ctx context.Context) error {
 // read remembers whether the store can be read. While it cannot, nobody is heard, so
 // silence counts only from the moment on when it can.
 func (r *Registry) read(ctx context.Context, err error) error {
-	var corrupt *store.CorruptError
 	switch {
-	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrNoToken), errors.As(err, &corrupt):
-		if r.deaf.CompareAndSwap(true, false) {
+	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrNoToken), isCorrupt(err):
+		if r.deaf.Load() && r.deaf.CompareAndSwap(true, false) {
 			now := r.cfg.Now().Round(0)
 			r.listeningSince.Store(&now)
 		}
@@ -408,22 +424,23 @@ func (r *Registry) read(ctx context.Context, err error) error {
 
 // write remembers for Health whether the store takes writes.
 func (r *Registry) write(err error) error {
+	if err == nil {
+		r.writeFailed.Store(nil)
+		return nil
+	}
 	var refused *node.RefusedError
-	var corrupt *store.CorruptError // of one node; the others can be written
 	switch {
-	case errors.As(err, &refused), errors.As(err, &corrupt), errors.Is(err, context.Canceled),
+	case errors.As(err, &refused), isCorrupt(err), errors.Is(err, context.Canceled),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrNotFound),
 		errors.Is(err, store.ErrNoToken), errors.Is(err, store.ErrTokenExists):
-	case err != nil:
-		r.writeFailed.Store(&err)
 	default:
-		r.writeFailed.Store(nil)
+		r.writeFailed.Store(&err)
 	}
 	return err
 }
 
-// onlyHeard says whether a and b differ in nothing but LastSeen.
-func onlyHeard(a, b node.Node) bool {
-	a.LastSeen = b.LastSeen
-	return reflect.DeepEqual(a, b)
+// isCorrupt says whether err is about single records; the others can be read and written.
+func isCorrupt(err error) bool {
+	var corrupt *store.CorruptError
+	return errors.As(err, &corrupt)
 }

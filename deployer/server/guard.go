@@ -168,27 +168,32 @@ func (s *server) readBytes(w http.ResponseWriter, r *http.Request, limit int64) 
 		rest, err = io.ReadAll(in)
 		body = append(body, rest...)
 	}
+	if err != nil {
+		return nil, done, s.unread(err)
+	}
+	// The server goes on reading to hear when the peer leaves, and a deadline
+	// that passes would look like that.
+	_ = conn.SetReadDeadline(time.Time{})
+	return body, done, nil
+}
+
+// unread is the problem of a body that could not be read.
+func (s *server) unread(err error) *api.Problem {
 	var tooLarge *http.MaxBytesError
 	switch {
-	case err == nil:
-		// The server goes on reading to hear when the peer leaves, and a deadline
-		// that passes would look like that.
-		_ = conn.SetReadDeadline(time.Time{})
-		return body, done, nil
 	case errors.As(err, &tooLarge):
-		problem = &api.Problem{
+		return &api.Problem{
 			Status: http.StatusRequestEntityTooLarge, Code: api.CodeBodyTooLarge, Title: "The body is too large",
 			Detail: fmt.Sprintf("it has at most %d bytes; in a report, send fewer facts or vips", tooLarge.Limit),
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		problem = &api.Problem{
+		return &api.Problem{
 			Status: http.StatusRequestTimeout, Code: api.CodeBodyTooSlow, Title: "The body is too slow",
 			Detail: fmt.Sprintf("all of it must arrive within %s; try again", s.cfg.BodyTimeout),
 		}
 	default:
-		problem = badRequest("", "the body ended before its announced length")
+		return badRequest("", "the body ended before its announced length")
 	}
-	return nil, done, problem
 }
 
 // readSmall reads up to smallBody bytes of a body that says to have length, which is

@@ -66,6 +66,7 @@ type server struct {
 	listPages chan struct{} // one for each page of nodes in memory
 	calls     places        // one for each call over gRPC and Connect, and request over HTTP/2
 	rpc       http.Handler
+	onReport  handler            // of PathPhoneHome
 	failures  deployer.LogBudget // of requests that failed
 	refusals  deployer.LogBudget // of operators
 	watchers  places             // one for each stream of events
@@ -107,6 +108,7 @@ func New(cfg Config) http.Handler {
 	}
 	s.ui.cross, s.ui.slots = http.NewCrossOriginProtection(), make(chan struct{}, pagesAtOnce)
 	s.rpc = newRPC(s)
+	s.onReport = only(http.MethodPost, s.phoneHome)
 	return s.recoverPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if isRPC(r.URL.Path) {
 			s.rpc.ServeHTTP(w, r)
@@ -181,7 +183,7 @@ func (s *server) route(path string) (name string, h handler) {
 	case path == api.PathOpenAPI: // it is the same for all, and tells of no node
 		return path, only(http.MethodGet, openAPI)
 	case path == api.PathPhoneHome:
-		return path, only(http.MethodPost, s.phoneHome)
+		return path, s.onReport
 	case path == api.PathNodes:
 		return path, only(http.MethodGet, s.operator(tokens.Viewer, s.nodes))
 	case oneNode && strings.Contains(id, "/"):
@@ -436,6 +438,9 @@ func optional(t time.Time) *time.Time {
 	return &t
 }
 
+// Values of headers that every answer has: nobody changes them.
+var noStore, noSniff = []string{"no-store"}, []string{"nosniff"}
+
 // write gives the peer WriteTimeout to read a. If it went away, there is nobody
 // to tell.
 func (s *server) write(w http.ResponseWriter, a answer) {
@@ -468,8 +473,7 @@ func (s *server) write(w http.ResponseWriter, a answer) {
 		header.Set("Content-Length", strconv.Itoa(len(body)))
 	}
 	header.Set("Content-Type", media)
-	header.Set("Cache-Control", "no-store")
-	header.Set("X-Content-Type-Options", "nosniff")
+	header["Cache-Control"], header["X-Content-Type-Options"] = noStore, noSniff
 	switch a.body.(type) {
 	case document:
 		header.Set("Content-Security-Policy", page.Policy)

@@ -252,7 +252,7 @@ func (s *Store) Join(ctx context.Context, id, token string, change store.JoinCha
 				return err
 			}
 		}
-		if err := s.record(tx, changed, value); err != nil {
+		if err := s.record(tx, changed, value, found && k.seen.IsZero()); err != nil {
 			return err
 		}
 		return s.happened(tx.Tx, store.Happened(old, found, *changed))
@@ -292,7 +292,7 @@ func (s *Store) Mend(ctx context.Context, n node.Node) error {
 		bad := bytes.Clone(tx.Bucket(bucketNodes).Get([]byte(n.ID)))
 		return errors.Join(
 			aside.Put(fmt.Appendf(nil, "%s/%d", n.ID, number), bad),
-			s.record(tx, &n, value),
+			s.record(tx, &n, value, false),
 			s.happened(tx.Tx, store.Happened(node.Node{}, false, n)),
 		)
 	}))
@@ -355,11 +355,15 @@ func (s *Store) latest(tx *txn, id string) (kept, error) {
 	return s.read(tx.Tx, id)
 }
 
-// record stores n in place of what there was.
-func (s *Store) record(tx *txn, n *node.Node, value []byte) error {
+// record stores n in place of what there was. unseen says that nobody has recorded beside
+// it when n was heard.
+func (s *Store) record(tx *txn, n *node.Node, value []byte, unseen bool) error {
 	tx.nodes[n.ID] = kept{record: n, sum: s.nodes.sum(value)}
 	id := []byte(n.ID)
-	return errors.Join(tx.Bucket(bucketNodes).Put(id, value), tx.Bucket(bucketSeen).Delete(id)) // the record has it
+	if err := tx.Bucket(bucketNodes).Put(id, value); err != nil || unseen {
+		return err
+	}
+	return tx.Bucket(bucketSeen).Delete(id) // the record has it
 }
 
 // read is the node as the file has it. Decoding it is spared where the cache was given

@@ -13,11 +13,20 @@ import (
 
 // happened stores the events of a change, those of an operator in the audit log too.
 func (s *Store) happened(tx *bbolt.Tx, events []store.Event) error {
-	return errors.Join(s.put(tx, bucketEvents, events), s.put(tx, bucketAudit, store.Audited(events)))
+	if err := s.put(tx, bucketEvents, events); err != nil {
+		return err
+	}
+	return s.put(tx, bucketAudit, store.Audited(events))
 }
 
-// put stores events in the log, and drops the oldest over those that are kept.
+// trimEvery is how many events come between two looks at the oldest.
+const trimEvery = 100
+
+// put stores events in the log, which has at most trimEvery more than are kept.
 func (s *Store) put(tx *bbolt.Tx, log []byte, events []store.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
 	bucket := tx.Bucket(log)
 	for _, e := range events {
 		number, err := bucket.NextSequence()
@@ -31,14 +40,29 @@ func (s *Store) put(tx *bbolt.Tx, log []byte, events []store.Event) error {
 		if err := bucket.Put(binary.BigEndian.AppendUint64(nil, number), value); err != nil {
 			return err
 		}
-		oldest := bucket.Cursor()
-		for key, _ := oldest.First(); key != nil && binary.BigEndian.Uint64(key)+s.keep <= number; key, _ = oldest.First() {
-			if err := bucket.Delete(key); err != nil {
+		if number%trimEvery == 0 {
+			if err := s.trim(bucket); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// trim drops the oldest over those that are kept.
+func (s *Store) trim(log *bbolt.Bucket) error {
+	oldest := log.Cursor()
+	for key, _ := oldest.First(); s.old(log, key); key, _ = oldest.First() {
+		if err := log.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// old says whether key, nil for none, is of an event over those that are kept.
+func (s *Store) old(log *bbolt.Bucket, key []byte) bool {
+	return key != nil && binary.BigEndian.Uint64(key)+s.keep <= log.Sequence()
 }
 
 // Append implements store.Store.
@@ -107,7 +131,25 @@ func (s *Store) page(ctx context.Context, log []byte, epoch, after string, limit
 	return page, closed(err)
 }
 
-// Trim implements store.Store. There is nothing left to do: see put.
+// Trim implements store.Store.
 func (s *Store) Trim(ctx context.Context) error {
-	return closed(s.db.View(func(*bbolt.Tx) error { return ctx.Err() }))
+	logs := [][]byte{bucketEvents, bucketAudit}
+	old := false
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		for _, log := range logs {
+			first, _ := tx.Bucket(log).Cursor().First()
+			old = old || s.old(tx.Bucket(log), first)
+		}
+		return ctx.Err()
+	})
+	if err != nil || !old {
+		return closed(err)
+	}
+	return closed(s.write.do(ctx, func(tx *txn) error {
+		var failed []error
+		for _, log := range logs {
+			failed = append(failed, s.trim(tx.Bucket(log)))
+		}
+		return errors.Join(failed...)
+	}))
 }
