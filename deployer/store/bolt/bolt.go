@@ -47,7 +47,7 @@ var (
 type Config struct {
 	Path          string
 	LockTimeout   time.Duration // how long to wait for another process; 0: one second
-	MaxBatchDelay time.Duration // how long a write waits for more company while there is some; 0: one millisecond
+	MaxBatchDelay time.Duration // how long a write waits for more company while there is some; 0: three milliseconds
 	KeptEvents    int           // 0: store.KeptEvents
 	KeepSchema    bool          // leave a file of an older version what it is
 }
@@ -70,7 +70,7 @@ func Open(cfg Config) (*Store, error) {
 		cfg.LockTimeout = time.Second
 	}
 	if cfg.MaxBatchDelay == 0 {
-		cfg.MaxBatchDelay = time.Millisecond
+		cfg.MaxBatchDelay = 3 * time.Millisecond
 	}
 	_, err := os.Stat(cfg.Path)
 	fresh := errors.Is(err, fs.ErrNotExist)
