@@ -87,6 +87,8 @@ type Registry struct {
 	census      atomic.Pointer[Census]
 	vips        vipWatch
 
+	creating sync.Mutex // held to make a join token
+
 	mu      sync.Mutex
 	heard   map[string]time.Time // last_seen that the store does not have yet
 	unknown map[string]bool      // ids of the undeclared nodes

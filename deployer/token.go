@@ -12,7 +12,8 @@ import (
 )
 
 // MaxTokens is how many join tokens there may be, those that have expired or are used up
-// too: they are listed in one answer.
+// too: they are listed in one answer. Deployers that share a store count each for itself, so
+// that tokens made at the same moment may be a few more.
 const MaxTokens = 10_000
 
 // ErrTooManyTokens: there are MaxTokens already.
@@ -27,6 +28,8 @@ func (r *Registry) CreateToken(ctx context.Context, t node.Token, by Operator) (
 	if err := t.Check(now); err != nil {
 		return node.Token{}, "", err
 	}
+	r.creating.Lock() // from the count to the one that is made
+	defer r.creating.Unlock()
 	all, err := r.Tokens(ctx)
 	if r.read(ctx, err) != nil {
 		return node.Token{}, "", fmt.Errorf("count the tokens: %w", err)

@@ -1,10 +1,12 @@
 package deployer_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -219,5 +221,40 @@ func TestTwoOperators(t *testing.T) {
 	page, err := w.Audit(t.Context(), "", 1000)
 	if err != nil || len(page.Events) != 2*each {
 		t.Errorf("the audit log has %d entries of %d orders, %v", len(page.Events), 2*each, err)
+	}
+}
+
+// manyTokens has so many more tokens than its store.
+type manyTokens struct {
+	store.Store
+	more int
+}
+
+func (m manyTokens) Tokens(ctx context.Context) ([]node.Token, error) {
+	tokens, err := m.Store.Tokens(ctx)
+	return append(make([]node.Token, m.more), tokens...), err
+}
+
+// TestTokensAreBoundedAtOnce: of those who make a token at once where there is room for
+// one, one has it.
+func TestTokensAreBoundedAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.store.Store = manyTokens{w.store.Store, deployer.MaxTokens - 1}
+	var made, refused atomic.Int32
+	var all sync.WaitGroup
+	for i := range 16 {
+		all.Go(func() {
+			_, _, err := w.CreateToken(t.Context(), node.Token{Name: fmt.Sprint("t", i)}, deployer.Operator{Name: "alice"})
+			switch {
+			case err == nil:
+				made.Add(1)
+			case errors.Is(err, deployer.ErrTooManyTokens):
+				refused.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if made.Load() != 1 || refused.Load() != 15 {
+		t.Errorf("%d were made and %d refused", made.Load(), refused.Load())
 	}
 }
