@@ -19,13 +19,12 @@ import (
 func backupCommand() *cobra.Command {
 	return storeCommand(&cobra.Command{
 		Use:   "backup FILE",
-		Short: "Write all nodes and join tokens into a file",
-		Long: `Write all nodes and join tokens of the store into a file, or to stdout for "-". A file that is there is
-replaced once the new one is complete. With a bbolt store the deployer has to be stopped;
-with etcd it may go on, and the backup is as of one moment.
+		Short: "Write all that the store has into a file",
+		Long: `Write the nodes, join tokens, events and audit log of the store into a file, or to stdout
+for "-". A file that is there is replaced once the new one is complete. With a bbolt store
+the deployer has to be stopped; with etcd it may go on, and the nodes are as of one moment.
 
-The file has what the store has, hashes of the nodes' secrets and of the tokens too: its mode is 0600.
-Records that cannot be read are left out and named, and the exit status is then 1.`,
+The file has hashes of the nodes' secrets and of the tokens too: its mode is 0600. Records that cannot be read are left out and named, and the exit status is then 1.`,
 		Example: "  plasmacloud-deployer backup nodes.backup",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, at *storeConfig, args []string, out io.Writer) (err error) {
@@ -34,30 +33,31 @@ Records that cannot be read are left out and named, and the exit status is then 
 			return err
 		}
 		defer func() { err = errors.Join(err, nodeStore.Close()) }()
-		var done backup.Written
+		var done backup.Content
+		var left []*store.CorruptError
 		write := func(w io.Writer) (err error) {
-			done, err = backup.Write(ctx, w, nodeStore, time.Now())
+			done, left, err = backup.Write(ctx, w, nodeStore, time.Now())
 			return err
 		}
 		if args[0] == "-" {
 			err = write(out)
 		} else if err = replaceFile(args[0], write); err == nil {
-			_, err = fmt.Fprintf(out, "%s: nodes: %d, join tokens: %d\n", args[0], done.Nodes, done.Tokens)
+			_, err = fmt.Fprintf(out, "%s: %s\n", args[0], done)
 		}
 		if err != nil {
 			return fmt.Errorf("backup of %s: %w", at, err)
 		}
-		return unreadable(at, done.Unreadable, "which are not in the backup")
+		return unreadable(at, left, "which are not in the backup")
 	})
 }
 
 func restoreCommand() *cobra.Command {
 	return storeCommand(&cobra.Command{
 		Use:   "restore FILE",
-		Short: "Put the nodes of a backup into a store that has none",
-		Long: `Put the nodes of a backup ("-" for stdin) into the store, which may be of another kind than
+		Short: "Put what a backup has into a store that has none of it",
+		Long: `Put what a backup ("-" for stdin) has into the store, which may be of another kind than
 the one that it was made from. The backup is checked as a whole first. A store that has
-nodes of its own is left as it is; a restore that was interrupted can be repeated. Run it
+nodes, tokens or events of its own is left as it is; a restore that was interrupted can be repeated. Run it
 while the deployers of that store are stopped.`,
 		Example: `  plasmacloud-deployer backup --config bbolt.json nodes.backup
   plasmacloud-deployer restore --config etcd.json nodes.backup`,
@@ -139,7 +139,7 @@ func readBackup(path string) (backup.Content, error) {
 }
 
 func inWords(c backup.Content) string {
-	return fmt.Sprintf("nodes: %d, join tokens: %d, as of %s", len(c.Nodes), len(c.Tokens), c.Made.Format(time.RFC3339))
+	return fmt.Sprintf("%s, as of %s", c, c.Made.Format(time.RFC3339))
 }
 
 // unreadable is the error for records, nil for none. so says what that means.

@@ -57,9 +57,9 @@ func TestMigrate(t *testing.T) {
 	if info, err := os.Stat(first); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	command(first+": ok, nodes: 3, join tokens: 0, as of 2", "verify", first)
+	command(first+": ok, nodes: 3, join tokens: 0, events: 3, entries of the audit log: 0, as of 2", "verify", first)
 
-	command("etcd "+server.URL+" /plasmacloud/: nodes: 3, join tokens: 0, as of 2", "restore", first, "--config", etcdFile)
+	command("etcd "+server.URL+" /plasmacloud/: nodes: 3, join tokens: 0, events: 3, entries of the audit log: 0, as of 2", "restore", first, "--config", etcdFile)
 	p = serveProc(t, nil, "--config", etcdFile)
 	if got := nodes(p); !reflect.DeepEqual(withoutReachability(got), withoutReachability(want)) {
 		t.Errorf("in etcd\n%+v\nwant\n%+v", got, want)

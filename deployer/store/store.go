@@ -63,7 +63,8 @@ type Store interface {
 	// Update gives change the stored node, or a zero one and found false, and
 	// stores what it returns, as one step that no other Update interleaves with.
 	// What is stored is durable when Update returns. An error of change is returned
-	// as it is and nothing is written; ErrUnchanged writes nothing and is no error.
+	// as it is and nothing is written; ErrUnchanged writes nothing and is no error, and
+	// with ErrNoEvents the record is stored without the events of the change.
 	// change may be called more than once and must not have side effects.
 	Update(ctx context.Context, id string, change Change) error
 
@@ -120,6 +121,10 @@ type Change func(old node.Node, found bool) (node.Node, error)
 
 // ErrUnchanged is what a Change returns to leave the record as it is.
 var ErrUnchanged = errors.New("unchanged")
+
+// ErrNoEvents is what a Change returns to have the record stored, and no events of it:
+// the logs have them already, or will.
+var ErrNoEvents = errors.New("no events")
 
 // Decode reads the record of the node id, as all stores keep it. Where it cannot be
 // read, the error is a *CorruptError with key in it.

@@ -1,13 +1,16 @@
-// Package backup writes the nodes and join tokens of a store into a file and puts them back, into the
-// same kind of store or another: it is also the way from one kind to the other.
+// Package backup writes what a store has into a file and puts it back, into the same
+// kind of store or another: it is also the way from one kind to the other.
 //
 // A backup is JSON, a value a line: a head, the nodes by ascending id, the join tokens by
-// ascending name, and a foot that has their numbers and the SHA-256 of every byte before it. What is cut short or
-// changed is found before anything is restored.
+// ascending name, the events and the audit log, each oldest first, and a foot that has
+// their numbers and the SHA-256 of every byte before it. What is cut short or changed is
+// found before anything is restored.
 package backup
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -25,8 +28,8 @@ import (
 )
 
 // version is of the format. It changes when an older deployer would misread a file.
-// Version 1 has no tokens.
-const version = 2
+// Version 1 has no tokens, version 2 neither events nor audit log.
+const version = 3
 
 // maxBytes bounds what Read takes into memory.
 const maxBytes = 1 << 30
@@ -41,56 +44,120 @@ type tokenLine struct {
 	Token *node.Token `json:"token"`
 }
 
+// logLine is an event, or an entry of the audit log.
+type logLine struct {
+	Event *store.Event `json:"event,omitempty"`
+	Audit *store.Event `json:"audit,omitempty"`
+}
+
 type foot struct {
 	Nodes  *int   `json:"nodes"`
 	Tokens int    `json:"tokens,omitempty"`
+	Events int    `json:"events,omitempty"`
+	Audit  int    `json:"audit,omitempty"`
 	SHA256 string `json:"sha256"`
-}
-
-// Written is what Write did.
-type Written struct {
-	Nodes      int
-	Tokens     int
-	Unreadable []*store.CorruptError // records that were left out
 }
 
 // Content is what a backup has.
 type Content struct {
 	Nodes  []node.Node
 	Tokens []node.Token
+	Events []store.Event // without cursors: those are of the store that they came from
+	Audit  []store.Event // the same
 	Made   time.Time
+	NoLogs bool // of an older version, which knew nothing of Events and Audit
 }
 
-// Write writes the nodes of s to w, as of one moment, and then its join tokens. Records that cannot be read are
-// left out; the backup is good all the same.
-func Write(ctx context.Context, w io.Writer, s store.Store, now time.Time) (Written, error) {
-	nodes, err := s.List(ctx)
-	done := Written{Nodes: len(nodes)}
-	if done.Unreadable, err = store.Corrupt(err); err != nil {
-		return done, fmt.Errorf("read the store: %w", err)
+// String is how much of what there is.
+func (c Content) String() string {
+	s := fmt.Sprintf("nodes: %d, join tokens: %d", len(c.Nodes), len(c.Tokens))
+	if c.NoLogs {
+		return s
 	}
-	tokens, err := s.Tokens(ctx)
+	return s + fmt.Sprintf(", events: %d, entries of the audit log: %d", len(c.Events), len(c.Audit))
+}
+
+// Write writes the nodes of s to w, as of one moment, and then its join tokens and logs.
+// Records that cannot be read are left out; the backup is good all the same.
+func Write(ctx context.Context, w io.Writer, s store.Store, now time.Time) (c Content, unreadable []*store.CorruptError, err error) {
+	c.Made = now.UTC()
+	c.Nodes, err = s.List(ctx)
+	if unreadable, err = store.Corrupt(err); err != nil {
+		return c, nil, fmt.Errorf("read the store: %w", err)
+	}
+	c.Tokens, err = s.Tokens(ctx)
 	more, err := store.Corrupt(err)
 	if err != nil {
-		return done, fmt.Errorf("read the join tokens: %w", err)
+		return c, nil, fmt.Errorf("read the join tokens: %w", err)
 	}
-	done.Tokens, done.Unreadable = len(tokens), append(done.Unreadable, more...)
+	unreadable = append(unreadable, more...)
+	if c.Events, err = readLog(ctx, s.Events); err != nil {
+		return c, nil, fmt.Errorf("read the events: %w", err)
+	}
+	if c.Audit, err = readLog(ctx, s.Audit); err != nil {
+		return c, nil, fmt.Errorf("read the audit log: %w", err)
+	}
+	return c, unreadable, c.write(w)
+}
+
+// log is Events or Audit of a store.
+type log func(ctx context.Context, after string, limit int) (store.Page, error)
+
+// pageSize is how many of a log are read, and restored, at once.
+const pageSize = 100
+
+// readLog is all of a log. One that is written and trimmed meanwhile may drop what was to
+// be read next; then it begins anew.
+func readLog(ctx context.Context, read log) (all []store.Event, err error) {
+	after, more := "", true
+	for tries := 0; more; {
+		page, err := read(ctx, after, pageSize)
+		if errors.Is(err, store.ErrCursorGone) && tries < 3 {
+			tries++
+			all, after = nil, ""
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range page.Events {
+			e.Cursor = ""
+			all = append(all, e)
+		}
+		after, more = page.Next, page.More && len(all) < 2*store.KeptEvents // who writes faster than we read does not keep us
+	}
+	return all[max(0, len(all)-store.KeptEvents):], nil
+}
+
+func (c Content) write(w io.Writer) error {
 	sum := sha256.New()
-	out := json.NewEncoder(io.MultiWriter(w, sum))
-	if err := out.Encode(head{Version: version, MadeAt: now.UTC()}); err != nil {
-		return done, err
-	}
-	for _, n := range nodes {
-		if err := out.Encode(n); err != nil {
-			return done, err
+	buffered := bufio.NewWriter(io.MultiWriter(w, sum))
+	out := json.NewEncoder(buffered)
+	failed := out.Encode(head{Version: version, MadeAt: c.Made})
+	line := func(v any) {
+		if failed == nil {
+			failed = out.Encode(v)
 		}
 	}
-	for _, t := range tokens {
-		if err := out.Encode(tokenLine{&t}); err != nil {
-			return done, err
-		}
+	for _, n := range c.Nodes {
+		line(n)
 	}
-	return done, json.NewEncoder(w).Encode(foot{Nodes: &done.Nodes, Tokens: done.Tokens, SHA256: hex.EncodeToString(sum.Sum(nil))})
+	for _, t := range c.Tokens {
+		line(tokenLine{&t})
+	}
+	for _, e := range c.Events {
+		line(logLine{Event: &e})
+	}
+	for _, e := range c.Audit {
+		line(logLine{Audit: &e})
+	}
+	if err := cmp.Or(failed, buffered.Flush()); err != nil {
+		return err
+	}
+	nodes := len(c.Nodes)
+	return json.NewEncoder(w).Encode(foot{
+		Nodes: &nodes, Tokens: len(c.Tokens), Events: len(c.Events), Audit: len(c.Audit), SHA256: hex.EncodeToString(sum.Sum(nil)),
+	})
 }
 
 // Read returns what a backup has, all of it or an error.
@@ -123,29 +190,56 @@ func Read(r io.Reader) (c Content, err error) {
 	}
 	sum := sha256.Sum256(data[:len(data)-len(last)-1])
 	lines = lines[1 : len(lines)-1]
-	if f.SHA256 != hex.EncodeToString(sum[:]) || *f.Nodes < 0 || f.Tokens < 0 || *f.Nodes+f.Tokens != len(lines) {
+	numbers := []int{*f.Nodes, f.Tokens, f.Events, f.Audit}
+	all := 0
+	for _, n := range numbers {
+		all += n
+	}
+	if f.SHA256 != hex.EncodeToString(sum[:]) || slices.Min(numbers) < 0 || slices.Max(numbers) > len(lines) || all != len(lines) {
 		return bad("the backup was changed or damaged: its sum is not that of its content")
 	}
-	c.Made = h.MadeAt
-	for i, line := range lines[:*f.Nodes] {
+	c.Made, c.NoLogs = h.MadeAt, h.Version < 3
+	number := 1 // of the line
+	part := func(n int) [][]byte {
+		first := lines[:n]
+		lines = lines[n:]
+		return first
+	}
+	for i, line := range part(*f.Nodes) {
+		number++
 		n, err := readNode(line)
 		if err == nil && i > 0 && c.Nodes[i-1].ID >= n.ID {
 			err = fmt.Errorf("node %s is not behind node %s by its id", n.ID, c.Nodes[i-1].ID)
 		}
 		if err != nil {
-			return bad("line %d: %w", i+2, err)
+			return bad("line %d: %w", number, err)
 		}
 		c.Nodes = append(c.Nodes, n)
 	}
-	for i, line := range lines[*f.Nodes:] {
+	for i, line := range part(f.Tokens) {
+		number++
 		t, err := readToken(line)
 		if err == nil && i > 0 && c.Tokens[i-1].Name >= t.Name {
 			err = fmt.Errorf("the token %s is not behind the token %s by its name", t.Name, c.Tokens[i-1].Name)
 		}
 		if err != nil {
-			return bad("line %d: %w", *f.Nodes+i+2, err)
+			return bad("line %d: %w", number, err)
 		}
 		c.Tokens = append(c.Tokens, t)
+	}
+	for i, line := range part(f.Events + f.Audit) {
+		number++
+		var l logLine
+		switch err := strict(line, &l); {
+		case err != nil:
+			return bad("line %d: not an event: %w", number, err)
+		case i < f.Events && l.Event != nil && l.Audit == nil && l.Event.Event != "":
+			c.Events = append(c.Events, *l.Event)
+		case i >= f.Events && l.Audit != nil && l.Event == nil && l.Audit.Event != "":
+			c.Audit = append(c.Audit, *l.Audit)
+		default:
+			return bad("line %d: not an event", number)
+		}
 	}
 	return c, nil
 }
@@ -182,11 +276,28 @@ func readToken(line []byte) (node.Token, error) {
 // writers is how many writes Restore has under way, so that they share transactions.
 const writers = 128
 
-// Restore puts what a backup has into s. A store that has other nodes or tokens, or has
-// one of these otherwise, is left as it is. One that a Restore was interrupted in is
-// completed.
+// Restore puts what a backup has into s. A store that has other nodes, tokens or events,
+// or has one of these otherwise, is left as it is. One that a Restore was interrupted in
+// is completed.
+//
+// What is restored makes no events of its own, but where the backup has none.
 func Restore(ctx context.Context, s store.Store, c Content) error {
 	nodes := c.Nodes
+	logs := []struct {
+		name   string
+		wanted []store.Event
+		read   log
+		append func(context.Context, ...store.Event) error
+	}{
+		{"events", c.Events, s.Events, s.Append},
+		{"entries of the audit log", c.Audit, s.Audit, s.AppendAudit},
+	}
+	var stored error // what a change of Update returns once it has stored a node
+	if c.NoLogs {
+		logs = nil
+	} else {
+		stored = store.ErrNoEvents
+	}
 	there, err := s.List(ctx)
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)
@@ -201,6 +312,16 @@ func Restore(ctx context.Context, s store.Store, c Content) error {
 		}
 	}
 
+	had := make([]int, len(logs))
+	for i, l := range logs {
+		there, err := readLog(ctx, l.read)
+		if err != nil {
+			return fmt.Errorf("read the %s: %w", l.name, err)
+		}
+		if had[i] = len(there); had[i] > len(l.wanted) || !slices.EqualFunc(there, l.wanted[:had[i]], sameEvent) {
+			return fmt.Errorf("the store has %s that the backup has not; restore into one without", l.name)
+		}
+	}
 	if err := restoreTokens(ctx, s, c.Tokens); err != nil {
 		return err
 	}
@@ -219,7 +340,7 @@ func Restore(ctx context.Context, s store.Store, c Content) error {
 			err := s.Update(ctx, n.ID, func(old node.Node, found bool) (node.Node, error) {
 				switch {
 				case !found:
-					return n, nil
+					return n, stored
 				case reflect.DeepEqual(old, n):
 					return n, store.ErrUnchanged
 				default: // written meanwhile
@@ -232,7 +353,23 @@ func Restore(ctx context.Context, s store.Store, c Content) error {
 		})
 	}
 	all.Wait()
-	return context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	for i, l := range logs {
+		for part := range slices.Chunk(l.wanted[had[i]:], pageSize) {
+			if err := l.append(ctx, part...); err != nil {
+				return fmt.Errorf("%s: %w", l.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func sameEvent(a, b store.Event) bool {
+	at := a.At.Equal(b.At)
+	a.At = b.At
+	return at && a == b
 }
 
 func restoreTokens(ctx context.Context, s store.Store, tokens []node.Token) error {

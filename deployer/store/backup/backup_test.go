@@ -55,6 +55,12 @@ func full(t *testing.T) store.Store {
 			t.Fatal(err)
 		}
 	}
+	if err := s.Append(t.Context(), store.Event{At: now, Event: store.EventManifest, Reason: "declares 20 nodes"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AppendAudit(t.Context(), store.Event{At: now, Event: store.EventTokenCreate, By: "alice", Token: "a", Result: store.ResultDone}); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Seen(t.Context(), map[string]time.Time{"node07": now.Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
@@ -64,9 +70,9 @@ func full(t *testing.T) store.Store {
 func TestBackup(t *testing.T) {
 	from := full(t)
 	var file bytes.Buffer
-	done, err := backup.Write(t.Context(), &file, from, now)
-	if err != nil || done.Nodes != 20 || done.Tokens != 2 || len(done.Unreadable) != 0 {
-		t.Fatalf("%+v, %v", done, err)
+	done, unreadable, err := backup.Write(t.Context(), &file, from, now)
+	if got, want := done.String(), "nodes: 20, join tokens: 2, events: 21, entries of the audit log: 1"; err != nil || got != want || len(unreadable) != 0 {
+		t.Fatalf("%s, %v, %v, want %s", got, unreadable, err, want)
 	}
 	content, err := backup.Read(bytes.NewReader(file.Bytes()))
 	tokens := []node.Token{storetest.FullToken("a"), storetest.FullToken("b")}
@@ -75,7 +81,7 @@ func TestBackup(t *testing.T) {
 	}
 
 	into := open(t)
-	interrupted := backup.Content{Nodes: content.Nodes[:7], Tokens: content.Tokens[:1]}
+	interrupted := backup.Content{Nodes: content.Nodes[:7], Tokens: content.Tokens[:1], Events: content.Events[:5]}
 	for _, part := range []backup.Content{interrupted, content, content} {
 		if err := backup.Restore(t.Context(), into, part); err != nil {
 			t.Errorf("restore: %v", err)
@@ -116,7 +122,7 @@ func TestBackup(t *testing.T) {
 	}
 
 	var empty bytes.Buffer
-	if _, err := backup.Write(t.Context(), &empty, open(t), now); err != nil {
+	if _, _, err := backup.Write(t.Context(), &empty, open(t), now); err != nil {
 		t.Fatal(err)
 	}
 	if c, err := backup.Read(&empty); err != nil || len(c.Nodes)+len(c.Tokens) != 0 {
@@ -139,13 +145,15 @@ func line(id string) string {
 	return `{"id":"` + id + `","declared":true,"state":"Active","since":"2026-03-01T12:00:00Z","attempt":0}`
 }
 
+const event = `{"event":{"at":"2026-03-01T12:00:00Z","event":"manifest"}}`
+
 func token(name string) string {
 	return `{"token":{"name":"` + name + `","hash":"sha256:aa","created":"2026-03-01T12:00:00Z"}}`
 }
 
 func TestReadRefuses(t *testing.T) {
 	good := sealed(2, head, line("a"), line("b"))
-	if c, err := backup.Read(strings.NewReader(good)); err != nil || len(c.Nodes) != 2 {
+	if c, err := backup.Read(strings.NewReader(good)); err != nil || len(c.Nodes) != 2 || !c.NoLogs {
 		t.Fatalf("the good one: %v, %v", c, err)
 	}
 	lines := strings.SplitAfter(good, "\n")
@@ -153,7 +161,7 @@ func TestReadRefuses(t *testing.T) {
 		"empty":                    {"", "not a backup of plasmacloud-deployer"},
 		"other text":               {"hello\nworld\n", "not a backup of plasmacloud-deployer"},
 		"other JSON":               {"{}\n{}\n", "not a backup of plasmacloud-deployer"},
-		"a newer version":          {sealed(0, `{"plasmacloud_deployer_backup":3,"more":1}`), "a backup of version 3, and this deployer reads 2"},
+		"a newer version":          {sealed(0, `{"plasmacloud_deployer_backup":4,"more":1}`), "a backup of version 4, and this deployer reads 3"},
 		"a key in the head":        {sealed(0, `{"plasmacloud_deployer_backup":1,"more":1}`), `line 1: json: unknown field "more"`},
 		"the head alone":           {lines[0], "cut short"},
 		"no foot":                  {lines[0] + lines[1] + lines[2], "cut short"},
@@ -171,6 +179,11 @@ func TestReadRefuses(t *testing.T) {
 		"not a token":              {sealedWith(`0,"tokens":1`, head, line("a")), `line 2: not a token: json: unknown field "id"`},
 		"tokens not in order":      {sealedWith(`0,"tokens":2`, head, token("b"), token("a")), "line 3: the token a is not behind the token b"},
 		"a token without its hash": {sealedWith(`0,"tokens":1`, head, `{"token":{"name":"a"}}`), "line 2: not a token"},
+		"an event less":            {sealedWith(`0,"events":2`, head, event), "changed or damaged"},
+		"too many, they say":       {sealedWith(`0,"events":9223372036854775807,"audit":9223372036854775807`, head, event), "changed or damaged"},
+		"not an event":             {sealedWith(`0,"events":1`, head, `{"event":{"at":"2026-03-01T12:00:00Z"}}`), "line 2: not an event"},
+		"a key of an event":        {sealedWith(`0,"events":1`, head, `{"event":{"more":1}}`), `line 2: not an event: json: unknown field "more"`},
+		"an event in the audit":    {sealedWith(`0,"audit":1`, head, event), "line 2: not an event"},
 		"out of order":             {sealed(2, head, line("b"), line("a")), "line 3: node a is not behind node b"},
 	} {
 		c, err := backup.Read(strings.NewReader(test.body))
@@ -184,6 +197,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte(sealed(2, head, line("a"), line("b"))))
 	f.Add([]byte(sealed(0, head)))
 	f.Add([]byte(sealedWith(`1,"tokens":2`, head, line("a"), token("a"), token("b"))))
+	f.Add([]byte(sealedWith(`1,"events":1,"audit":1`, head, line("a"), event, `{"audit":{"at":"2026-03-01T12:00:00Z","event":"hold"}}`)))
 	f.Add([]byte(head + "\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := backup.Read(bytes.NewReader(data))

@@ -240,7 +240,9 @@ func (s *Store) Join(ctx context.Context, id, token string, change store.JoinCha
 			}
 		}
 		changed := new(node.Node)
-		if *changed, after, refused = change(old, found, before); refused != nil {
+		*changed, after, refused = change(old, found, before)
+		silent := errors.Is(refused, store.ErrNoEvents)
+		if refused != nil && !silent {
 			return nil
 		}
 		var value []byte
@@ -252,7 +254,7 @@ func (s *Store) Join(ctx context.Context, id, token string, change store.JoinCha
 				return err
 			}
 		}
-		if err := s.record(tx, changed, value, found && k.seen.IsZero()); err != nil {
+		if err := s.record(tx, changed, value, found && k.seen.IsZero()); err != nil || silent {
 			return err
 		}
 		return s.happened(tx.Tx, store.Happened(old, found, *changed))

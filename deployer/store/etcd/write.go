@@ -82,6 +82,10 @@ func (g *group) compute(tokens map[string]token) {
 			continue
 		}
 		changed, used, err := u.change(current, found, t.value)
+		silent := errors.Is(err, store.ErrNoEvents)
+		if silent {
+			err = nil
+		}
 		var value []byte
 		if err == nil {
 			value, err = encode(g.record.id, changed)
@@ -97,7 +101,9 @@ func (g *group) compute(tokens map[string]token) {
 			t.value, t.changed = used, true
 			tokens[u.token] = t
 		}
-		g.happened.add(store.Happened(current, found, changed))
+		if !silent {
+			g.happened.add(store.Happened(current, found, changed))
+		}
 		current, found, g.value = changed, true, value
 	}
 }

@@ -72,6 +72,8 @@ func Run(t *testing.T, open func(t *testing.T) Opened) {
 		{"a join is one step", aJoinIsOneStep},
 		{"a corrupt token", aCorruptToken},
 		{"audit log", auditLog},
+		{"backed up", backedUp},
+		{"restored over events", restoredOverEvents},
 		{"older versions", olderVersions},
 		{"closed", closed},
 	} {
