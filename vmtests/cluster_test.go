@@ -309,8 +309,10 @@ func testExampleBetweenRealRouters(t *testing.T, generation string) {
 	t.Run("SIGTERM asks for other paths first, then withdraws, and lets go last", func(t *testing.T) {
 		c.t = t
 		require.NoError(t, c.announcer.Signal(syscall.SIGTERM))
+		var had time.Time // when a router still had a route of ours
 		require.NoError(t, lab.Eventually(patience, func() error {
 			for name, router := range c.routers {
+				had = time.Now()
 				routes, err := router.Routes()
 				asked := 0
 				for _, r := range routes {
@@ -324,9 +326,22 @@ func testExampleBetweenRealRouters(t *testing.T, generation string) {
 			}
 			return nil
 		}))
+		for name, router := range c.routers {
+			require.NoError(t, lab.Eventually(patience, func() error {
+				now := time.Now()
+				routes, err := router.Routes()
+				if len(routes) > 1 {
+					had = now
+					err = fmt.Errorf("%s has %v", name, routes)
+				}
+				return err
+			}))
+		}
 		c.expect(foreign)
-		assert.True(t, c.holds(v4Checked), "the drain delay of 1s has just begun")
-		assert.True(t, c.holds(v6Checked))
+		for _, vip := range []lab.Route{v4Checked, v6Checked} {
+			// A busy machine may take longer than the delay to look.
+			assert.True(t, c.holds(vip) || time.Since(had) >= time.Second, "%s is let go of before the drain delay of 1s is over", vip.Prefix)
+		}
 		<-c.announcer.Done()
 		require.NoError(t, c.announcer.Err())
 		assert.False(t, c.holds(v4Checked))
