@@ -1,6 +1,7 @@
 package bgp_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -60,7 +61,13 @@ func testFilesExhausted(t *testing.T, g gobgpdtest.Generation) {
 		}
 		return string(body)
 	}
-	before := status()
+	var before string
+	s.eventually("status has what the router has", func() error {
+		if before = status(); strings.Count(before, `"its check is up"`) != 4 {
+			return errors.New(before)
+		}
+		return nil
+	})
 
 	var limit unix.Rlimit
 	if err := unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
