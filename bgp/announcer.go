@@ -40,6 +40,8 @@ type Announcer struct {
 
 	asks chan func() // for Run, between two passes
 
+	unrenewed atomic.Uint64
+
 	mu     sync.Mutex // guards cfg, users, down, orders, status and steps
 	cfg    *Config
 	users  map[health.Check][]*VIP // by check of cfg
@@ -144,6 +146,9 @@ func (a *Announcer) OnProbe(f func(c health.Check, took time.Duration, err error
 
 // Checks is how many checks have each status.
 func (a *Announcer) Checks() map[health.Status]int { return a.monitor.Count() }
+
+// RenewalsFailed is how often addresses could not be renewed, of those with a lifetime.
+func (a *Announcer) RenewalsFailed() uint64 { return a.unrenewed.Load() }
 
 // SpeakerGeneration is the generation of the daemon's API that answered last, such as
 // 4; 0 before the first answer, and of a speaker that has none.

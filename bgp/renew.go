@@ -15,6 +15,9 @@ func (a *Announcer) renew(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if err != nil {
+			a.unrenewed.Add(1)
+		}
 		switch {
 		case err != nil && said == "":
 			said = err.Error()

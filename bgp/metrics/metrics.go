@@ -21,6 +21,7 @@ type Announcer interface {
 	Events() *bgp.Events
 	Checks() map[health.Status]int
 	SpeakerGeneration() int
+	RenewalsFailed() uint64
 	OnPass(func(bgp.Status))
 	OnProbe(func(health.Check, time.Duration, error))
 }
@@ -38,10 +39,12 @@ func registry(a Announcer, version string) *prometheus.Registry {
 	passes := prometheus.NewHistogram(prometheus.HistogramOpts{Name: prefix + "pass_duration_seconds", Help: "How long a pass of the reconcile loop took.",
 		Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)})
 	failed := prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + "passes_failed_total", Help: "Passes in which something failed."})
+	renewals := prometheus.NewCounterFunc(prometheus.CounterOpts{Name: prefix + "renewals_failed_total", Help: "Tries to renew addresses with a lifetime of which some or all failed."},
+		func() float64 { return float64(a.RenewalsFailed()) })
 	steps := prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + "steps_total", Help: "What was done to VIPs, and for what cause."}, []string{"step", "cause"})
 	checks := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: prefix + "check_duration_seconds", Help: "How long health checks took to be answered.",
 		Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}, []string{"type", "result"})
-	r.MustRegister(build, passes, failed, steps, checks, newLive(a), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(build, passes, failed, renewals, steps, checks, newLive(a), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.OnPass(func(s bgp.Status) {
 		passes.Observe(s.Took.Seconds())
 		if s.Error != "" {

@@ -44,6 +44,7 @@ func (f *fixed) Checks() map[health.Status]int {
 }
 func (f *fixed) Events() *bgp.Events                                { return f.events }
 func (f *fixed) SpeakerGeneration() int                             { return 4 }
+func (f *fixed) RenewalsFailed() uint64                             { return 7 }
 func (f *fixed) OnPass(g func(bgp.Status))                          { f.onPass = g }
 func (f *fixed) OnProbe(g func(health.Check, time.Duration, error)) { f.onProbe = g }
 func (f *fixed) pass(s bgp.Status)                                  { f.mu.Lock(); f.now = s; f.mu.Unlock(); f.onPass(s) }
@@ -88,7 +89,7 @@ func TestMetrics(t *testing.T) {
 	_, text := get(t, web.URL+"/metrics")
 	for _, want := range []string{
 		`build_info{go_version="go`, `version="v1"} 1`,
-		`pass_duration_seconds_count 1`, `pass_duration_seconds_bucket{le="0.001"} 0`, `pass_duration_seconds_bucket{le="0.004"} 1`, `passes_failed_total 0`,
+		`pass_duration_seconds_count 1`, `pass_duration_seconds_bucket{le="0.001"} 0`, `pass_duration_seconds_bucket{le="0.004"} 1`, `passes_failed_total 0`, `renewals_failed_total 7`,
 		`steps_total{cause="health",step="bind"} 2`, `steps_total{cause="not_configured",step="withdraw"} 1`,
 		`check_duration_seconds_count{result="good",type="tcp"} 1`, `check_duration_seconds_count{result="bad",type="tcp"} 1`,
 		`checks{status="up"} 3`, `checks{status="down"} 1`, `checks{status="unknown"} 0`,
