@@ -173,13 +173,14 @@ func (h *haste) stay(prefixes []netip.Prefix) {
 }
 
 // announceAtOnce is how many paths the speaker gets before hurry has its turn with them.
-const announceAtOnce = 2000
+const announceAtOnce = 10_000
 
 // announceUp announces those of paths whose checks have not gone down since they were
-// wanted. It returns those that the speaker has taken.
+// wanted. It returns, in the memory of paths, those that the speaker has taken.
 func (a *Announcer) announceUp(ctx context.Context, paths []speaker.Path, wishes map[netip.Addr]wish) (taken []speaker.Path, err error) {
 	h := &a.haste
 	refused := &speaker.PathErrors{ByPrefix: map[netip.Prefix]error{}}
+	taken = paths[:0]
 	for part := range slices.Chunk(paths, announceAtOnce) {
 		sending := make(map[netip.Prefix]bool, len(part))
 		h.Lock()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +25,8 @@ const (
 	// chunk is how many paths go into one AddPathStream message. At about 200 bytes
 	// a path it stays far below gRPC's default limit of 4 MiB.
 	chunk = 2000
+	// atOnce is how many chunks are under way at a time.
+	atOnce = 2
 	// lookupMost is up to how many prefixes are looked up one by one in a table;
 	// for more, reading the whole table is cheaper.
 	lookupMost = 500
@@ -171,7 +175,8 @@ func (g *GoBGP) Withdraw(ctx context.Context, prefixes []netip.Prefix) error {
 
 // send passes paths on, a stream for each chunk: the daemon drops a whole message
 // for one bad path and says so only at the stream's end, so a chunk that fails is
-// sent again path by path, to find out which one it was.
+// sent again path by path, to find out which one it was. While the daemon works on one
+// chunk the next one is made and sent.
 func (g *GoBGP) send(ctx context.Context, do string, paths []Path, withdraw bool) error {
 	refused := map[netip.Prefix]error{}
 	valid := make([]Path, 0, len(paths))
@@ -183,28 +188,55 @@ func (g *GoBGP) send(ctx context.Context, do string, paths []Path, withdraw bool
 		}
 		valid = append(valid, p.canonical())
 	}
-	for start := 0; start < len(valid); start += chunk {
-		part := valid[start:min(start+chunk, len(valid))]
-		err := g.sendChunk(ctx, part, withdraw)
-		if err == nil {
-			continue
+	var sending sync.WaitGroup
+	var mu sync.Mutex // guards refused and failed
+	var failed error
+	slots := make(chan struct{}, atOnce)
+	for part := range slices.Chunk(valid, chunk) {
+		slots <- struct{}{}
+		mu.Lock()
+		stop := failed != nil
+		mu.Unlock()
+		if stop {
+			break
 		}
-		if lost(err) || ctx.Err() != nil {
-			return g.explain(ctx, do, err)
-		}
-		for i, p := range part {
-			if err := g.sendChunk(ctx, part[i:i+1], withdraw); err != nil {
-				if lost(err) || ctx.Err() != nil {
-					return g.explain(ctx, do, err)
-				}
-				refused[p.Prefix] = errors.New(status.Convert(err).Message())
+		sending.Go(func() {
+			defer func() { <-slots }()
+			bad, err := g.sendPart(ctx, part, withdraw)
+			mu.Lock()
+			defer mu.Unlock()
+			maps.Copy(refused, bad)
+			if failed == nil {
+				failed = err
 			}
-		}
+		})
+	}
+	sending.Wait()
+	if failed != nil {
+		return g.explain(ctx, do, failed)
 	}
 	if len(refused) > 0 {
 		return &PathErrors{refused}
 	}
 	return nil
+}
+
+// sendPart sends a chunk. It returns which paths the daemon refuses, and why.
+func (g *GoBGP) sendPart(ctx context.Context, part []Path, withdraw bool) (refused map[netip.Prefix]error, err error) {
+	err = g.sendChunk(ctx, part, withdraw)
+	if err == nil || lost(err) || ctx.Err() != nil {
+		return nil, err
+	}
+	refused = map[netip.Prefix]error{}
+	for i, p := range part {
+		if err := g.sendChunk(ctx, part[i:i+1], withdraw); err != nil {
+			if lost(err) || ctx.Err() != nil {
+				return nil, err
+			}
+			refused[p.Prefix] = errors.New(status.Convert(err).Message())
+		}
+	}
+	return refused, nil
 }
 
 func (g *GoBGP) sendChunk(ctx context.Context, paths []Path, withdraw bool) error {
