@@ -212,6 +212,7 @@ func (r *reader) config(tree any) *Config {
 		r.add("vips", "has %d entries; at most %d are allowed", len(vips), MaxVIPs)
 		vips = nil
 	}
+	cfg.VIPs = slices.Grow(cfg.VIPs, len(vips))
 	for i, item := range vips {
 		path := fmt.Sprintf("vips[%d]", i)
 		v := r.vip(path, item, cfg)

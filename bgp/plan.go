@@ -38,6 +38,7 @@ type steps struct {
 // that is not ours appears in a step that takes away.
 func plan(wishes map[netip.Addr]wish, now live) steps {
 	s := steps{bind: map[vip.How][]netip.Addr{}, surplus: map[vip.How][]netip.Addr{}}
+	var announce []netip.Addr
 	for addr, w := range wishes {
 		path, announced := now.table.Own[w.path.Prefix]
 		held := now.addrs.Holds(addr, w.hold)
@@ -47,7 +48,7 @@ func plan(wishes map[netip.Addr]wish, now live) steps {
 				s.bind[w.hold] = append(s.bind[w.hold], addr)
 			}
 			if now.tableKnown && now.addrsKnown && !(announced && path.Equal(w.path)) {
-				s.announce = append(s.announce, w.path)
+				announce = append(announce, addr)
 			}
 		case w.want == Leave && announced && now.addrsKnown && !held:
 			s.bind[w.hold] = append(s.bind[w.hold], addr) // traffic comes for it
@@ -72,7 +73,11 @@ func plan(wishes map[netip.Addr]wish, now live) steps {
 			slices.SortFunc(addrs, netip.Addr.Compare)
 		}
 	}
-	slices.SortFunc(s.announce, func(a, b speaker.Path) int { return a.Prefix.Compare(b.Prefix) })
+	slices.SortFunc(announce, netip.Addr.Compare)
+	s.announce = make([]speaker.Path, len(announce)) // 100,000 paths are too big to be sorted, or grown
+	for i, addr := range announce {
+		s.announce[i] = wishes[addr].path
+	}
 	slices.SortFunc(s.unwanted, netip.Addr.Compare)
 	return s
 }

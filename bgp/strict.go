@@ -20,7 +20,7 @@ import (
 func parseJSON(data []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
-	tree, err := parseValue(d, "", 0)
+	tree, err := parseValue(d, 0)
 	if err == nil {
 		if _, more := d.Token(); !errors.Is(more, io.EOF) {
 			err = errors.New("something follows after the end of the JSON object; remove it")
@@ -45,7 +45,7 @@ func parseJSON(data []byte) (any, error) {
 
 const maxDepth = 16
 
-func parseValue(d *json.Decoder, path string, depth int) (any, error) {
+func parseValue(d *json.Decoder, depth int) (any, error) {
 	token, err := d.Token()
 	if err != nil {
 		return nil, err
@@ -60,9 +60,9 @@ func parseValue(d *json.Decoder, path string, depth int) (any, error) {
 	if delim == '[' {
 		list := []any{}
 		for d.More() {
-			item, err := parseValue(d, fmt.Sprintf("%s[%d]", path, len(list)), depth+1)
+			item, err := parseValue(d, depth+1)
 			if err != nil {
-				return nil, err
+				return nil, within(fmt.Sprintf("[%d]", len(list)), err)
 			}
 			list = append(list, item)
 		}
@@ -76,16 +76,27 @@ func parseValue(d *json.Decoder, path string, depth int) (any, error) {
 			return nil, err
 		}
 		key, _ := token.(string)
-		at := join(path, key)
 		if _, twice := object[key]; twice {
-			return nil, &fieldError{at, "is written twice; remove one"}
+			return nil, &fieldError{key, "is written twice; remove one"}
 		}
-		if object[key], err = parseValue(d, at, depth+1); err != nil {
-			return nil, err
+		if object[key], err = parseValue(d, depth+1); err != nil {
+			return nil, within(key, err)
 		}
 	}
 	_, err = d.Token()
 	return object, err
+}
+
+// within is err, which is of a place below step if it names one.
+func within(step string, err error) error {
+	var problem *fieldError
+	if !errors.As(err, &problem) {
+		return err
+	}
+	if strings.HasPrefix(problem.path, "[") {
+		return &fieldError{step + problem.path, problem.text}
+	}
+	return &fieldError{join(step, problem.path), problem.text}
 }
 
 func join(path, key string) string {
@@ -134,12 +145,12 @@ type object struct {
 	r      *reader
 	path   string
 	fields map[string]any
-	read   map[string]bool
-	bad    bool // not an object at all, which is reported already
+	read   []string // keys; some twice
+	bad    bool     // not an object at all, which is reported already
 }
 
 func (r *reader) object(path string, value any) *object {
-	o := &object{r: r, path: path, read: map[string]bool{}}
+	o := &object{r: r, path: path, read: make([]string, 0, 16)}
 	fields, ok := value.(map[string]any)
 	if !ok {
 		r.add(path, "is %s; want an object in braces", kindOf(value))
@@ -150,10 +161,10 @@ func (r *reader) object(path string, value any) *object {
 }
 
 func (o *object) optionalObject(key string) *object {
-	o.read[key] = true
+	o.read = append(o.read, key)
 	value, ok := o.fields[key]
 	if !ok || value == nil {
-		return &object{r: o.r, path: o.at(key), read: map[string]bool{}}
+		return &object{r: o.r, path: o.at(key)}
 	}
 	return o.r.object(o.at(key), value)
 }
@@ -164,7 +175,7 @@ func (o *object) has(key string) bool { _, ok := o.fields[key]; return ok }
 
 // need returns the value of a key that must be there.
 func (o *object) need(key string) (any, bool) {
-	o.read[key] = true
+	o.read = append(o.read, key)
 	value, ok := o.fields[key]
 	if !ok && !o.bad {
 		o.r.add(o.at(key), "is missing")
@@ -174,7 +185,7 @@ func (o *object) need(key string) (any, bool) {
 
 // optional returns the value of a key unless it is absent or null.
 func (o *object) optional(key string) (any, bool) {
-	o.read[key] = true
+	o.read = append(o.read, key)
 	value, ok := o.fields[key]
 	return value, ok && value != nil
 }
@@ -357,15 +368,15 @@ func (o *object) asList(key string, value any) []any {
 // ignoreRest keeps end from reporting keys whose meaning is not known either.
 func (o *object) ignoreRest() {
 	for key := range o.fields {
-		o.read[key] = true
+		o.read = append(o.read, key)
 	}
 }
 
 // end reports every key that was not read.
 func (o *object) end() {
 	for _, key := range slices.Sorted(maps.Keys(o.fields)) {
-		if !o.read[key] {
-			known := slices.Sorted(maps.Keys(o.read))
+		if !slices.Contains(o.read, key) {
+			known := slices.Compact(slices.Sorted(slices.Values(o.read)))
 			o.r.add(o.at(key), "is not known here; known are %s", strings.Join(known, ", "))
 		}
 	}
