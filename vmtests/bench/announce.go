@@ -10,17 +10,18 @@ import (
 )
 
 // benchAnnounce measures, from the changed configuration to the table of a BIRD
-// router, how long it takes from one VIP to many. The peers put the same prefixes into
-// the same router.
+// router, how long it takes from one VIP to many. The peers, and a gobgpd with nothing but
+// a client that gives it the same, put the same prefixes into the same router.
 func benchAnnounce(ctx context.Context, b *bench) ([]figure, error) {
 	var figures []figure
 	for _, vips := range b.vips {
-		contestants := []contestant{ours("v4", "none", false), ours("v3", "none", false), ours("v4", "route", false), bird, frrNetworks, exaBGP}
+		contestants := []contestant{ours("v4", "none", false), ours("v3", "none", false), bare("v4"), bare("v3"), ours("v4", "route", false), bird, frrNetworks, exaBGP}
 		if vips <= 10_000 { // the kernel's time for addresses grows with their square
 			contestants = append(contestants, ours("v4", "address", false), frrAddresses)
 		}
 		var base time.Duration
 		for _, c := range contestants {
+			b.measures("announce", vips, c.name)
 			took, err := median(b.runs, func() (time.Duration, error) { return b.announceAll(ctx, c, vips) })
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)

@@ -42,6 +42,7 @@ func benchFlip(ctx context.Context, b *bench) ([]figure, error) {
 		}
 		var base []time.Duration
 		for _, c := range append([]contestant{ours("v4", "none", true), ours("v3", "none", true)}, peers...) {
+			b.measures("flip", vips, c.name)
 			took, err := b.flipOne(ctx, c, vips)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)

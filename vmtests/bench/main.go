@@ -115,6 +115,11 @@ func report(ctx context.Context, only []string, runs int, vips []int) error {
 	return nil
 }
 
+// measures says on stderr what is measured next, since much of it takes minutes.
+func (b *bench) measures(section string, vips int, what string) {
+	fmt.Fprintf(os.Stderr, "%s %s: %d VIPs, %s\n", time.Now().Format(time.TimeOnly), section, vips, what)
+}
+
 // median of what measure returns in so many runs.
 func median[T int64 | float64 | time.Duration](runs int, measure func() (T, error)) (T, error) {
 	var all []T

@@ -19,6 +19,7 @@ func benchRest(ctx context.Context, b *bench) ([]figure, error) {
 	for _, vips := range b.vips {
 		var base usage
 		for _, c := range []contestant{ours("v4", "route", false), frrNetworks, exaBGP} {
+			b.measures("rest", vips, c.name)
 			var all usage
 			var texts []string
 			err := withBIRD(func(node *lab.Host, router lab.Router) error {

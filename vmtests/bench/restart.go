@@ -17,6 +17,7 @@ func benchRestart(ctx context.Context, b *bench) ([]figure, error) {
 	for _, vips := range b.vips {
 		var base time.Duration
 		for _, c := range []contestant{ours("v4", "route", false), ours("v3", "route", false), bird, frrNetworks, exaBGP} {
+			b.measures("restart", vips, c.name)
 			var took, taken []time.Duration
 			err := withBIRD(func(node *lab.Host, router lab.Router) error {
 				running, err := c.start(b, node, vips)
