@@ -106,12 +106,16 @@ func drawOne(b *strings.Builder, r *Result, y int) int {
 	for _, v := range r.Clients {
 		text(svgText-8, y+14, "", "end", short(fmt.Sprintf("%s by %s", v.VIP, v.Router), longestName))
 		var answered, lost [bars]int
+		bar := func(at time.Time) int {
+			return min(bars-1, max(0, int(float64(at.Sub(r.Begin))/float64(whole)*bars)))
+		}
 		for _, q := range v.requests {
-			at := min(bars-1, max(0, int(float64(q.At.Sub(r.Begin))/float64(whole)*bars)))
 			if q.Err != nil {
-				lost[at]++
-			} else {
-				answered[at]++
+				lost[bar(q.At)]++
+				continue
+			}
+			for i := bar(q.At); i <= bar(q.At.Add(q.Took)); i++ { // none is sent meanwhile
+				answered[i]++
 			}
 		}
 		for i := range bars {
