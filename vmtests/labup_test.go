@@ -63,7 +63,7 @@ func TestLabStands(t *testing.T) {
 	assert.Equal(t, "node", got.Lab.Hosts["node02"].Kind)
 	assert.Equal(t, "router", got.Lab.Hosts["router1"].Kind)
 
-	out, errs, status = plasmactlLab(t, "exec", "--name", name, "node02", "--", filepath.Join(bin, "plasmactl"), "vip", "drain", "203.0.113.20", "--reason", "to see it")
+	out, errs, status = plasmactlLab(t, "exec", "--name", name, "node02", "--", "plasmactl", "vip", "drain", "203.0.113.20", "--reason", "to see it")
 	require.Zero(t, status, "%s%s", out, errs)
 	require.NoError(t, lab.Eventually(patience, func() error {
 		out, _, status := plasmactlLab(t, "status", "--name", name)

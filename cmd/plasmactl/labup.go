@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -315,7 +316,8 @@ client or a switch, and ends with its status.
 
 In the command's environment LAB_DIR is the folder with the host's files,
 PLASMACLOUD_ANNOUNCER_SOCKET leads plasmactl vip to a node's announcer, and
-PLASMACLOUD_DEPLOYER_URL leads plasmactl node to the deployer.`,
+PLASMACLOUD_DEPLOYER_URL leads plasmactl node to the deployer. What is beside
+plasmactl comes first in its PATH.`,
 		Example: `  plasmactl lab exec node01 -- gobgp neighbor
   plasmactl lab exec node01 -- plasmactl vip drain 203.0.113.10 --reason try
   plasmactl lab exec router1 -- sh -c 'birdc -s $LAB_DIR/bird.ctl show route'
@@ -329,7 +331,11 @@ PLASMACLOUD_DEPLOYER_URL leads plasmactl node to the deployer.`,
 				return err
 			}
 			command := append(entering(state), append([]string{"ip", "netns", "exec", place.Namespace}, args[1:]...)...)
-			if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			if err := os.Setenv("PATH", filepath.Dir(self)+":"+os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
 				return err
 			}
 			program, err := exec.LookPath(command[0])
