@@ -130,7 +130,8 @@ func (s *server) who(r *http.Request, role tokens.Role) (deployer.Operator, *ans
 			"the token "+token.Name+" was good until "+token.Expires.UTC().Format(time.RFC3339))
 	}
 	by = deployer.Operator{Name: token.Name, Remote: remote(r)}
-	proven(r)
+	sender := askerOf(r)
+	sender.known, sender.role = true, tokens.Role(token.Role)
 	if !tokens.Role(token.Role).May(role) {
 		return logged(http.StatusForbidden, api.CodeOperatorRole, "The token's role is too small",
 			"the token "+token.Name+" has the role "+token.Role+", and this takes "+string(role))

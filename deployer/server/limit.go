@@ -13,6 +13,7 @@ import (
 	"github.com/centra/plasmacloud/deployer/api/v1/deployerv1connect"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server/page"
+	"github.com/centra/plasmacloud/deployer/tokens"
 )
 
 // An address has Config.Burst requests at once, and gets as many again within burstRefill.
@@ -29,7 +30,8 @@ const (
 type asker struct {
 	pays  *allowance // nil: for nothing
 	paid  bool
-	known bool // an operator, who has proven it
+	known bool        // an operator, who has proven it
+	role  tokens.Role // of that operator
 }
 
 type askerKey struct{}
@@ -40,10 +42,10 @@ type askerKey struct{}
 func (s *server) asking(r *http.Request) (*http.Request, *asker) {
 	who := &asker{}
 	signed := r.Header.Get("Authorization") != ""
-	switch path := r.URL.Path; {
-	case path == api.PathHealth, path == deployerv1connect.DeployerServiceGetHealthProcedure, path == healthProcedure:
+	switch r.URL.Path {
+	case api.PathHealth, deployerv1connect.DeployerServiceGetHealthProcedure, healthProcedure:
 		return r, who // who watches over the deployer may be behind any address
-	case path == api.PathPhoneHome, path == deployerv1connect.DeployerServicePhoneHomeProcedure:
+	case api.PathPhoneHome, deployerv1connect.DeployerServicePhoneHomeProcedure:
 		who.pays = s.reports
 		who.paid = s.wantsTokens() && !signed && r.Header.Get(node.SecretHeader) == ""
 		return r, who
@@ -78,15 +80,16 @@ func (s *server) settled(r *http.Request, who *asker, a answer) answer {
 
 // mayWatch takes what a stream costs for whom nothing vouches.
 func (s *server) mayWatch(r *http.Request) bool {
-	who, ok := r.Context().Value(askerKey{}).(*asker)
-	return !ok || who.known || who.pays.take(r, watchCost-1, s.cfg.Now())
+	who := askerOf(r)
+	return who.known || who.pays == nil || who.pays.take(r, watchCost-1, s.cfg.Now())
 }
 
-// proven marks the sender of r as an operator.
-func proven(r *http.Request) {
+// askerOf is who sent a request that asking saw, or nobody.
+func askerOf(r *http.Request) *asker {
 	if who, ok := r.Context().Value(askerKey{}).(*asker); ok {
-		who.known = true
+		return who
 	}
+	return &asker{}
 }
 
 func (s *server) tooManyRequests(r *http.Request) answer {

@@ -8,12 +8,14 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/api"
+	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server/page"
 	"github.com/centra/plasmacloud/deployer/store"
 	"github.com/centra/plasmacloud/deployer/tokens"
@@ -51,6 +53,7 @@ const keepFleet = time.Minute
 func (s *server) uiRoute(path string) (name string, h handler, ok bool) {
 	name = path
 	nodeID, oneNode := strings.CutPrefix(path, page.PathNodes+"/")
+	orderID, verb, oneOrder := strings.Cut(nodeID, "/")
 	vip, oneVIP := strings.CutPrefix(path, page.PathVIPs+"/")
 	file, isAsset := strings.CutPrefix(path, page.PathAssets)
 	switch {
@@ -68,6 +71,8 @@ func (s *server) uiRoute(path string) (name string, h handler, ok bool) {
 		h = s.looks(s.eventsPage)
 	case oneNode && nodeID != "" && !strings.Contains(nodeID, "/"):
 		name, h = page.PathNodes+"/ID", s.looks(func(f page.Frame, r *http.Request) answer { return s.nodePage(f, r, nodeID) })
+	case oneNode && oneOrder && node.ValidID(orderID) && slices.Contains(page.Verbs, node.Event(verb)):
+		return page.PathNodes + "/ID/" + verb, s.uiOrder(orderID, node.Event(verb)), true
 	case oneVIP && vip != "" && !strings.Contains(vip, "/"):
 		name, h = page.PathVIPs+"/VIP", s.looks(func(f page.Frame, r *http.Request) answer {
 			return s.withFleet(r, func(fleet *page.Fleet) answer {
@@ -138,7 +143,7 @@ func (s *server) looks(h func(page.Frame, *http.Request) answer) handler {
 			if no != nil {
 				return s.turnedAway(r, *no)
 			}
-			frame.Operator = who.Name
+			frame.Operator, frame.Orders = who.Name, askerOf(r).role.May(tokens.Operator)
 		}
 		// A page that cannot say what happened is not live.
 		frame.Cursor, _, _ = s.ui.log.newest(r.Context(), s.registry)
@@ -320,7 +325,7 @@ func (s *server) nodePage(f page.Frame, r *http.Request, id string) answer {
 	v, err := s.registry.Node(r.Context(), id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return s.message(f, http.StatusNotFound, "No such node", "The deployer knows no node "+clean(id)+".")
+		return s.noNodePage(f, id)
 	case err != nil:
 		return s.unusable(r, err)
 	}

@@ -313,6 +313,8 @@ func TestPageInABrowser(t *testing.T) {
 	})
 
 	t.Run("signing in", func(t *testing.T) { signingIn(shared, t) })
+
+	t.Run("ordering", func(t *testing.T) { ordering(shared, t) })
 }
 
 // With operators' tokens: who has none sees the form alone, and what is behind it takes

@@ -35,6 +35,7 @@ type uiWorld struct {
 	operators string // what is in the file; "" is no file
 	nodes     int
 	noPage    bool
+	approval  node.Approval
 	file      *tokens.File
 	path      string
 }
@@ -51,7 +52,7 @@ func newUIWorld(t *testing.T, change func(*uiWorld)) *uiWorld {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	if w.registry, err = deployer.New(t.Context(), deployer.Config{Store: store, Logger: quiet, AllowUnknownNodes: true}); err != nil {
+	if w.registry, err = deployer.New(t.Context(), deployer.Config{Store: store, Logger: quiet, AllowUnknownNodes: true, Approval: w.approval}); err != nil {
 		t.Fatal(err)
 	}
 	var nodes []node.Declaration

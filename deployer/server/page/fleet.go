@@ -362,5 +362,6 @@ func NodePage(frame Frame, v deployer.View) []byte {
 		VIPs          []node.VIPState
 		MoreVIPs      int
 		History       []node.Transition
-	}{v, v.Node.Config(), reported, pairs(v.Labels), pairs(v.Facts), vips[:min(len(vips), nodeVIPs)], more, history}})
+		Verbs         []node.Event
+	}{v, v.Node.Config(), reported, pairs(v.Labels), pairs(v.Facts), vips[:min(len(vips), nodeVIPs)], more, history, verbsFor(v)}})
 }

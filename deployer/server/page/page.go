@@ -66,6 +66,7 @@ var Assets = func() map[string]Asset {
 type Frame struct {
 	Version  string
 	Operator string // who looks; "" where the deployer knows no operators
+	Orders   bool   // whether they may order Verbs
 	Cursor   string // of the events; "": the page is not live
 	Now      time.Time
 }
@@ -88,11 +89,12 @@ var funcs = template.FuncMap{
 	"count":   count,
 	"address": address,
 	"hash":    shortHash,
+	"title":   title,
 }
 
 var templates = func() map[string]*template.Template {
 	set := map[string]*template.Template{}
-	for _, name := range []string{"fleet", "nodes", "node", "vips", "vip", "events", "login", "message"} {
+	for _, name := range []string{"fleet", "nodes", "node", "order", "vips", "vip", "events", "login", "message"} {
 		set[name] = template.Must(template.New("base.html").Funcs(funcs).ParseFS(files, "assets/base.html", "assets/"+name+".html"))
 	}
 	return set
