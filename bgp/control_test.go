@@ -43,7 +43,7 @@ func TestOperatorDrains(t *testing.T) {
 	quiet := func() {
 		t.Helper()
 		s.eventually("nothing is to be done", func() error {
-			if out, status := s.plasmactl("plan"); status != 0 {
+			if out, status := s.plasmactl("plan"); status != 0 || out != "there is nothing to do\n" {
 				return fmt.Errorf("%s", out)
 			}
 			return nil

@@ -117,8 +117,8 @@ func TestMistakes(t *testing.T) {
 		status int
 		says   []string
 	}{
-		"unknown command":    {[]string{"evaluate"}, 64, []string{"evaluate", "--help"}},
-		"unknown subcommand": {[]string{"node", "lst"}, 64, []string{"lst", "plasmactl node --help"}},
+		"unknown command":    {[]string{"evaluate"}, 64, []string{`plasmactl has no command "evaluate"; name a command: audit, demo, eval`, "--help"}},
+		"unknown subcommand": {[]string{"node", "lst"}, 64, []string{`"lst"`, "decommission, hold, list", "plasmactl node --help"}},
 		"no subcommand":      {[]string{"node"}, 64, []string{"name a command: approve, decommission, hold, list"}},
 		"unknown flag":       {[]string{"eval", "--flak", "."}, 64, []string{"--flak", "plasmactl eval --help"}},
 		"extra argument":     {[]string{"eval", "x"}, 64, []string{"x"}},

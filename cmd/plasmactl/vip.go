@@ -246,6 +246,9 @@ to do; 64 the command line is wrong.`,
 				for _, step := range plan.Steps {
 					fmt.Fprintln(cmd.OutOrStdout(), step.Text)
 				}
+				if len(plan.Steps) == 0 {
+					fmt.Fprintln(cmd.OutOrStdout(), "there is nothing to do")
+				}
 			}
 			if n := len(plan.Steps); err == nil && n > 0 {
 				err = &daemon.ExitError{Code: exitDifference, Err: fmt.Errorf("%d steps to do", n)}

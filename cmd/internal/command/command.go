@@ -98,26 +98,34 @@ func checkArguments(cmd *cobra.Command) {
 	if check == nil {
 		check = cobra.NoArgs
 	}
+	if cmd.Run == nil && cmd.RunE == nil {
+		check = cobra.ArbitraryArgs
+		cmd.RunE = noSuchCommand
+	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
 			return usage(cmd, fmt.Errorf("%w; usage: %s", err, cmd.UseLine()))
 		}
 		return nil
 	}
-	if cmd.Run == nil && cmd.RunE == nil {
-		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-			var names []string
-			for _, sub := range cmd.Commands() {
-				if sub.IsAvailableCommand() && sub.Name() != "completion" {
-					names = append(names, sub.Name())
-				}
-			}
-			return usage(cmd, fmt.Errorf("name a command: %s", strings.Join(names, ", ")))
-		}
-	}
 	for _, sub := range cmd.Commands() {
 		checkArguments(sub)
 	}
+}
+
+// noSuchCommand is what a command does that has subcommands, where it gets none of them.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() && sub.Name() != "completion" {
+			names = append(names, sub.Name())
+		}
+	}
+	err := fmt.Errorf("name a command: %s", strings.Join(names, ", "))
+	if len(args) > 0 {
+		err = fmt.Errorf("%s has no command %q; %w", cmd.CommandPath(), args[0], err)
+	}
+	return usage(cmd, err)
 }
 
 func usage(cmd *cobra.Command, err error) error {
