@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,15 +51,16 @@ func (l load) String() string {
 // benchPhoneHome lets 10,000 machines boot at once: each reports `ready`, which the
 // deployer has on disk before it answers, in its own file or in an etcd beside it, and
 // then once more, which is a heartbeat. Peers are a bare net/http handler that decodes
-// the same request and has no store, and an etcd that is given values of the same size.
-// All take turns in each run.
+// the same request and has no store, and an etcd that is given values of the same size,
+// over as many connections, and over four that its clients share. All take turns in each
+// run, and what is compared is compared within one.
 func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
 	endpoint, pid, stop, err := startEtcd(ctx, filepath.Join(b.dir, "etcd"))
 	if err != nil {
 		return nil, err
 	}
 	defer stop()
-	const bare, puts, bbolt, inEtcd, beats, etcdBeats = "bare", "puts", "bbolt", "etcd", "heartbeats", "heartbeats, etcd"
+	const bare, puts, shared, bbolt, inEtcd, beats, etcdBeats = "bare", "puts", "shared", "bbolt", "etcd", "heartbeats", "heartbeats, etcd"
 	all := map[string][]load{}
 	for run := range b.runs {
 		add := func(name string, l load, err error) error {
@@ -74,9 +74,11 @@ func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
 		if err := add(bare, l, err); err != nil {
 			return nil, err
 		}
-		l, err = etcdPuts(ctx, endpoint, run, pid)
-		if err := add(puts, l, err); err != nil {
-			return nil, err
+		for name, clients := range map[string]int{puts: connections, shared: 4} {
+			l, err = etcdPuts(ctx, endpoint, fmt.Sprint(name, run), clients, pid)
+			if err := add(name, l, err); err != nil {
+				return nil, err
+			}
 		}
 		for _, kept := range []struct {
 			name, beats string
@@ -103,15 +105,15 @@ func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
 			}
 		}
 	}
-	median := func(name string) load {
-		loads := all[name]
-		slices.SortFunc(loads, func(a, b load) int { return cmp.Compare(a.rate, b.rate) })
-		return loads[len(loads)/2]
-	}
 	line := func(work, name, peer, than string) figure {
-		f := figure{work: work, value: median(name).String()}
+		f := figure{work: work, value: medianLoad(all[name]).String()}
 		if peer != "" {
-			f.peer, f.ratio = than, median(name).rate/median(peer).rate
+			var rates, cpus []float64
+			for run, l := range all[name] {
+				rates = append(rates, l.rate/all[peer][run].rate)
+				cpus = append(cpus, all[peer][run].cpu.Seconds()/l.cpu.Seconds())
+			}
+			f.peer, f.ratio = fmt.Sprintf("%s; by CPU time %.2f times", than, middle(cpus)), middle(rates)
 		}
 		return f
 	}
@@ -119,19 +121,38 @@ func benchPhoneHome(ctx context.Context, b *bench) ([]figure, error) {
 	return []figure{
 		line("10000 registrations, bbolt", bbolt, bare, handler),
 		line("the same", bbolt, puts, plain),
+		line("the same", bbolt, shared, plain+" over 4 connections"),
 		line("10000 registrations, etcd beside it", inEtcd, bare, handler),
 		line("the same", inEtcd, puts, plain),
 		line("10000 heartbeats, bbolt", beats, bare, handler),
 		line("10000 heartbeats, etcd beside it", etcdBeats, bare, handler),
 		line("a bare net/http handler, no store", bare, "", ""),
 		line("10000 puts of 700 bytes into that etcd", puts, "", ""),
+		line("the same over 4 connections", shared, "", ""),
 	}, nil
 }
 
-// etcdPuts puts so many values of a record's size as fast as its clients let it.
-func etcdPuts(ctx context.Context, endpoint string, run, pid int) (load, error) {
+func medianLoad(all []load) load {
+	var l load
+	var rates, p99s, cpus []float64
+	for _, each := range all {
+		rates, p99s, cpus = append(rates, each.rate), append(p99s, each.p99.Seconds()), append(cpus, each.cpu.Seconds())
+	}
+	l.rate = middle(rates)
+	l.p99, l.cpu = time.Duration(middle(p99s)*float64(time.Second)), time.Duration(middle(cpus)*float64(time.Second))
+	return l
+}
+
+func middle(all []float64) float64 {
+	all = slices.Sorted(slices.Values(all))
+	return all[len(all)/2]
+}
+
+// etcdPuts puts so many values of a record's size as fast as so many clients let it, each
+// of which has a connection.
+func etcdPuts(ctx context.Context, endpoint, prefix string, number, pid int) (load, error) {
 	var clients []*clientv3.Client
-	for range 4 {
+	for range number {
 		client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
 		if err != nil {
 			return load{}, err
@@ -139,9 +160,14 @@ func etcdPuts(ctx context.Context, endpoint string, run, pid int) (load, error) 
 		defer client.Close()
 		clients = append(clients, client)
 	}
+	for _, client := range clients { // connected before the clock runs
+		if _, err := client.Get(ctx, "/puts"); err != nil {
+			return load{}, err
+		}
+	}
 	value := strings.Repeat("x", 700)
 	return round(pid, func(i int) error {
-		_, err := clients[i%len(clients)].Put(ctx, fmt.Sprintf("/puts/%d/%05d", run, i), value)
+		_, err := clients[i%len(clients)].Put(ctx, fmt.Sprintf("/puts/%s/%05d", prefix, i), value)
 		return err
 	})
 }
