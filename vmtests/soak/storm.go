@@ -129,7 +129,8 @@ func (s soak) stormOnce(ctx context.Context, program string, random *mathrand.Ra
 	if err := watched.complete(ctx, d.Client); err != nil {
 		return err
 	}
-	s.say("cycle %d: killed %d times, %d answers kept, %d secrets void and refused", cycle, kills, l.answers.Load(), l.void.Load())
+	s.say("cycle %d: killed %d times, %d answers kept, %d secrets void and refused, the watcher began anew %d times",
+		cycle, kills, l.answers.Load(), l.void.Load(), watched.begunAnew())
 	return nil
 }
 
@@ -276,7 +277,9 @@ func iso(ctx context.Context, client *api.Client, id, token string, l *ledger) e
 }
 
 // watcher follows the events of all nodes over the deaths of the deployer. An event
-// that does not begin where the one before it ended was lost, or came twice.
+// that does not begin where the one before it ended was lost, or came twice. The store
+// keeps so few events that they may run away while it waits for the deployer to be back:
+// then it is told so, and begins anew without after.
 type watcher struct {
 	cancel context.CancelFunc
 	ended  chan error
@@ -284,29 +287,50 @@ type watcher struct {
 	mu     sync.Mutex
 	states map[string]node.State
 	broken error
+	late   int // times that it began anew
 }
 
 func follow(ctx context.Context, client *api.Client) *watcher {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watcher{cancel: cancel, ended: make(chan error, 1), states: map[string]node.State{}}
 	go func() {
-		w.ended <- client.Follow(ctx, "", func(e api.Event) error {
-			if e.From == e.To {
-				return nil
+		for {
+			err := client.Follow(ctx, "", w.event)
+			var answer *api.Error
+			if !errors.As(err, &answer) || answer.Code != api.CodeCursorGone {
+				w.ended <- err
+				return
 			}
 			w.mu.Lock()
-			defer w.mu.Unlock()
-			if at := cmp.Or(w.states[e.NodeID], node.Pending); at != e.From {
-				w.broken = errors.Join(w.broken, fmt.Errorf("an event takes %s from %s to %s, and it was %s", e.NodeID, e.From, e.To, at))
-			}
-			w.states[e.NodeID] = e.To
-			return nil
-		})
+			w.late++
+			clear(w.states)
+			w.mu.Unlock()
+		}
 	}()
 	return w
 }
 
+func (w *watcher) event(e api.Event) error {
+	if e.From == e.To {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at, known := w.states[e.NodeID]
+	if at = cmp.Or(at, node.Pending); at != e.From && (known || w.late == 0) {
+		w.broken = errors.Join(w.broken, fmt.Errorf("an event takes %s from %s to %s, and it was %s", e.NodeID, e.From, e.To, at))
+	}
+	w.states[e.NodeID] = e.To
+	return nil
+}
+
 func (w *watcher) stop() { w.cancel() }
+
+func (w *watcher) begunAnew() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.late
+}
 
 // complete waits until the events have told of what the nodes are.
 func (w *watcher) complete(ctx context.Context, client *api.Client) error {
@@ -318,7 +342,7 @@ func (w *watcher) complete(ctx context.Context, client *api.Client) error {
 		behind := ""
 		w.mu.Lock()
 		for _, n := range list {
-			if w.states[n.ID] != n.State {
+			if at, known := w.states[n.ID]; at != n.State && (known || w.late == 0) {
 				behind = fmt.Sprintf("%s is %s, and its events end with %q", n.ID, n.State, w.states[n.ID])
 			}
 		}
