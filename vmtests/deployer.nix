@@ -1,20 +1,24 @@
-# Two nodes phone home and become Active; the deployer remembers them.
+# Two nodes phone home and become Active; the deployer remembers them. Then the
+# scenarios that sites.json has for this test.
 { nixosModule, cluster, ... }:
 let
   machines = import ./machines.nix { inherit nixosModule cluster; };
   expect = builtins.toJSON (import ./expect.nix);
+  scenarios = builtins.toJSON (import ./scenarios.nix "deployer.nix");
 in
 {
   name = "plasmacloud-deployer";
 
   nodes = {
-    inherit (machines) deployer;
+    inherit (machines) router client deployer;
     node01 = machines.node "node01";
     node02 = machines.node "node02";
   };
 
+  # scenario.py has tests of its own, and no types.
+  skipTypeCheck = true;
   testScript = ''
-    import json
+    ${builtins.readFile ./scenario.py}
 
     expect = json.loads(${builtins.toJSON expect})
     before, after = expect["before"]["state"], expect["after"]["state"]
@@ -57,6 +61,11 @@ in
         deployer.wait_for_open_port(8080)
         for node in ["node01", "node02"]:
             assert state(node) == after, node
+
+    site = Site(expect, {"node01": node01, "node02": node02}, router, client, deployer)
+    for name, text in json.loads(${builtins.toJSON scenarios}).items():
+        with subtest(name):
+            site.play(name, text)
 
     with subtest("a node that is gone is offline, and Active still"):
         node02.crash()

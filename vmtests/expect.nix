@@ -6,6 +6,9 @@
 {
   asn = 65001;
 
+  # Seconds until a router gives a silent node up.
+  hold = 90;
+
   # Where a router's routes to the VIPs of a node go.
   nextHops = {
     node01 = {
@@ -27,16 +30,19 @@
     web = {
       address = "203.0.113.10";
       communities = [ "65001:100" ];
+      checked = true;
     };
     # Announced while the node is up.
     always = {
       address = "203.0.113.20";
       communities = [ ];
+      checked = false;
     };
     # As the first, by IPv6.
     web6 = {
       address = "2001:db8:0:2::10";
       communities = [ ];
+      checked = true;
     };
   };
 

@@ -25,7 +25,7 @@ def problems(source: str, machines: set[str]) -> list[str]:
     known = set(dir(builtins)) | DRIVER | machines
     known |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     known |= {n.arg for n in nodes if isinstance(n, ast.arg)}
-    known |= {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+    known |= {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler))}
     known |= {(a.asname or a.name).split(".")[0] for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
     found = []
     for n in nodes:

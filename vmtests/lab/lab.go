@@ -374,13 +374,18 @@ func (h *Host) Addresses(iface string, addrs ...netip.Prefix) error {
 // Held is the set of addresses on the host's interfaces.
 func (h *Host) Held() (map[netip.Addr]bool, error) {
 	out, err := h.IP("-o", "addr", "show")
+	return Held(out), err
+}
+
+// Held is the set of addresses in what `ip -o addr show` says.
+func Held(shown string) map[netip.Addr]bool {
 	held := map[netip.Addr]bool{}
-	for field := range strings.FieldsSeq(out) {
+	for field := range strings.FieldsSeq(shown) {
 		if prefix, err := netip.ParsePrefix(field); err == nil {
 			held[prefix.Addr()] = true
 		}
 	}
-	return held, err
+	return held
 }
 
 // Process is a daemon. Its output goes to a file of its own.

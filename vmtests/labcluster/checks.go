@@ -230,7 +230,7 @@ func (n *Node) checkHeld() Check {
 func (n *Node) Taken() (map[netip.Addr]bool, error) {
 	all := map[netip.Addr]bool{}
 	for _, f := range []string{"-4", "-6"} {
-		out, err := n.IP(f, "route", "show", "table", "local", "type", "local")
+		out, err := n.Control.Run("ip", f, "route", "show", "table", "local", "type", "local")
 		if err != nil {
 			return nil, err
 		}
@@ -244,6 +244,12 @@ func (n *Node) Taken() (map[netip.Addr]bool, error) {
 		}
 	}
 	return all, nil
+}
+
+// Held is the set of addresses on the node's interfaces.
+func (n *Node) Held() (map[netip.Addr]bool, error) {
+	out, err := n.Control.Run("ip", "-o", "addr", "show")
+	return lab.Held(out), err
 }
 
 func (c *Cluster) checkDeployer(ctx context.Context) []Check {

@@ -2,6 +2,7 @@ package labcluster
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type Client struct {
 	Via  []string // the routers that it can ask by
 
 	sources map[string]place
+	timeout time.Duration // of a request
 	mu      sync.Mutex
 	pulls   []*Pull
 }
@@ -34,7 +36,7 @@ func (c *Cluster) wireClient() error {
 	if err != nil {
 		return err
 	}
-	client := &Client{Host: host, sources: map[string]place{}}
+	client := &Client{Host: host, sources: map[string]place{}, timeout: cmp.Or(c.cfg.Requests, requestTimeout)}
 	var errs []error
 	for i, name := range c.RouterNames() {
 		r := c.Routers[name]
@@ -97,7 +99,7 @@ type Pull struct {
 	made []Request
 }
 
-// requestTimeout is how long a request may take; one that takes longer is lost.
+// requestTimeout is how long a request may take unless told otherwise; one that takes longer is lost.
 const requestTimeout = 2 * time.Second
 
 // Pull starts to ask for the VIP by the router, so often. Each request has a connection of its own.
@@ -151,7 +153,7 @@ func (c *Client) Try(vip netip.Addr, router string) error {
 }
 
 func (c *Client) ask(from, vip netip.Addr) (node string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
 	var conn net.Conn
 	err = c.Host.Inside(func() error {
@@ -159,18 +161,18 @@ func (c *Client) ask(from, vip netip.Addr) (node string, err error) {
 		conn, err = dialer.DialContext(ctx, "tcp", net.JoinHostPort(vip.String(), clientPort))
 		return err
 	})
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	deadline, _ := ctx.Deadline()
-	_ = conn.SetDeadline(deadline)
 	broken := func(err error) error {
 		if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 			return errMoved
 		}
 		return err
 	}
+	if err != nil {
+		return "", broken(err) // also before connect returns
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
 	if _, err := fmt.Fprintf(conn, "GET / HTTP/1.0\r\nHost: %s\r\n\r\n", vip); err != nil {
 		return "", broken(err)
 	}

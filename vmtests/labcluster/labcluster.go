@@ -21,6 +21,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/centra/plasmacloud/vmtests/lab"
 )
@@ -85,8 +86,13 @@ type Config struct {
 	// any, a name such as bird1 or frr-a says what the router is, and others are BIRD.
 	Routers []string
 
-	Deployer bool // run one, and phone-home on the nodes
-	Clients  bool // run a client behind the routers, which then forward
+	Deployer bool          // run one, and phone-home on the nodes
+	Clients  bool          // run a client behind the routers, which then forward
+	Requests time.Duration // how long a client's request may take; 0: two seconds
+
+	// Machines are nodes that are machines of their own, with units, by ID: what makes
+	// one. The rest of the cluster stays as it is.
+	Machines map[string]func(Place) (Control, error)
 
 	// Looked is called with what each look of [Cluster.Settle] found; nil: nobody.
 	Looked func([]Check)
@@ -174,6 +180,7 @@ func (c *Cluster) wire() error {
 			Host: host, ID: id, Evaluated: c.cfg.Cluster.Manifest.Nodes[id], Machine: c.cfg.Cluster.Machines[id],
 			cluster: c, place: c.topology.nodes[id],
 		}
+		c.Nodes[id].Control = processes{c.Nodes[id]}
 	}
 	for _, name := range c.RouterNames() {
 		if err := c.makeRouter(c.topology.routers[name]); err != nil {
@@ -208,7 +215,15 @@ func (c *Cluster) wire() error {
 	if c.cfg.Clients {
 		errs = append(errs, c.wireClient())
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for id, start := range c.cfg.Machines {
+		if err := c.putMachine(id, start); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RouterNames are the routers, in order.
@@ -363,6 +378,9 @@ func (c *Cluster) start() error {
 		return err
 	}
 	return InParallel(slices.Collect(maps.Values(c.Nodes)), func(n *Node) error {
+		if n.machine {
+			return n.Control.Power(true)
+		}
 		return errors.Join(n.serve(), n.Boot())
 	})
 }

@@ -25,10 +25,12 @@ type Node struct {
 	Speaker   *lab.Process // nil: it has none, or it was stopped
 	Announcer *lab.Process
 	PhoneHome *lab.Process
+	Control   Control // how it is acted on, whatever it is
 
 	cluster *Cluster
 	place   place
 	service service
+	machine bool // in the place of the namespace's processes
 }
 
 // VIP is an entry of announcer.json, as far as routers see it.
@@ -248,6 +250,9 @@ func (n *Node) StartPhoneHome() (err error) {
 
 // Reload applies another evaluation of the node, as a switch to it does.
 func (n *Node) Reload(e *Evaluated) error {
+	if err := n.ofNamespace("another configuration"); err != nil {
+		return err
+	}
 	manifest, machine := e.Manifest.Nodes[n.ID], e.Machines[n.ID]
 	restart := machine.BGP != nil && n.Machine.BGP != nil && machine.BGP.Config != n.Machine.BGP.Config
 	rejoin := manifest.ClusterConfig != n.Evaluated.ClusterConfig
@@ -270,12 +275,12 @@ func (n *Node) Reload(e *Evaluated) error {
 
 // GoBGP runs the speaker's command line.
 func (n *Node) GoBGP(args ...string) (string, error) {
-	return n.Run(append([]string{n.cluster.cfg.Programs.GoBGP}, args...)...)
+	return n.Control.Run(append([]string{"gobgp"}, args...)...)
 }
 
 // Plasmactl runs plasmactl with the announcer's socket.
 func (n *Node) Plasmactl(args ...string) (string, error) {
-	return n.Run(append([]string{"env", "PLASMACLOUD_ANNOUNCER_SOCKET=" + n.socket(), filepath.Join(n.cluster.cfg.Programs.Bin, "plasmactl")}, args...)...)
+	return n.Control.Run(append([]string{"plasmactl"}, args...)...)
 }
 
 // Cut takes the node off its network, or puts it back. The way to the deployer stays.
@@ -284,6 +289,9 @@ func (n *Node) Cut(off bool) error { return n.Plug("eth0", !off) }
 // Lose drops so many percent of the packets that come to the node, loopback's
 // aside; 0: none. (tc's netem is not in every kernel.)
 func (n *Node) Lose(percent int) error {
+	if err := n.ofNamespace("to lose packets"); err != nil {
+		return err
+	}
 	if _, err := n.Run("nft", "flush", "ruleset"); err != nil || percent == 0 {
 		return err
 	}
@@ -293,6 +301,9 @@ func (n *Node) Lose(percent int) error {
 
 // Split drops what the node and the router send each other, or no longer does.
 func (n *Node) Split(r *Router, apart bool) error {
+	if err := n.ofNamespace("to drop packets"); err != nil {
+		return err
+	}
 	if _, err := n.Run("nft", "flush", "ruleset"); err != nil || !apart {
 		return err
 	}
@@ -311,6 +322,9 @@ func (n *Node) Split(r *Router, apart bool) error {
 
 // Delay holds back what the node sends for so long; 0: not at all.
 func (n *Node) Delay(by time.Duration) error {
+	if err := n.ofNamespace("to hold packets back"); err != nil {
+		return err
+	}
 	if by == 0 {
 		_, err := n.Run("tc", "qdisc", "del", "dev", "eth0", "root")
 		if err != nil && strings.Contains(err.Error(), "handle of zero") {

@@ -266,6 +266,7 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 				},
 				Evaluate: r.evaluateAnew,
 				Step:     func(line int, text string) { r.do("%s, line %d: %s", where, line, text) },
+				Has:      r.has(),
 				Patience: r.patience(),
 				Scale:    scale,
 				Failed: func(c *labcluster.Cluster) {
@@ -298,6 +299,23 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 		}
 	}
 	return nil
+}
+
+// has is what a scenario finds in a lab of the cluster.
+func (r *Runner) has() scenario.Has {
+	routers := map[string]bool{}
+	for _, m := range r.evaluated.Machines {
+		if m.BGP == nil {
+			continue
+		}
+		for _, peer := range m.BGP.Peers {
+			if peer.Address != nil {
+				routers[*peer.Address] = true
+			}
+		}
+	}
+	return scenario.Has{scenario.Nodes: len(r.evaluated.Manifest.Nodes), scenario.Routers: len(routers),
+		scenario.Links: 1, scenario.Power: 1, scenario.Evaluation: 1}
 }
 
 // evaluate is the cluster as it is, or with a change.

@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func (p *play) pull(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	routers, every := []string(nil), pullEvery
+	routers, every := []string(nil), cmp.Or(p.stage.Pull, pullEvery)
 	for rest := args[1:]; len(rest) > 0; rest = rest[2:] {
 		switch {
 		case len(rest) > 1 && rest[0] == "via":

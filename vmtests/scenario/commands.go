@@ -48,7 +48,7 @@ func init() { // some of them name the others
 }
 
 // Commands are the first words of all commands.
-func Commands() []string { return append(slices.Sorted(maps.Keys(commands)), "each") }
+func Commands() []string { return append(slices.Sorted(maps.Keys(commands)), "each", "needs") }
 
 var errUsage = errors.New("unknown words; docs/lab.md has the commands")
 
@@ -218,9 +218,9 @@ func (p *play) nodeCommand(_ context.Context, args []string) (waits bool, err er
 	var do func(*labcluster.Node) error
 	switch args[0] {
 	case "off":
-		do = (*labcluster.Node).PowerOff
+		do = func(n *labcluster.Node) error { return n.Control.Power(false) }
 	case "on":
-		do = (*labcluster.Node).PowerOn
+		do = func(n *labcluster.Node) error { return n.Control.Power(true) }
 	case "reload":
 		do = func(n *labcluster.Node) error { return p.reload(n.ID) }
 	default:
@@ -253,38 +253,35 @@ func (p *play) speakerCommand(ctx context.Context, args []string) (waits bool, e
 	if n.Machine.BGP == nil {
 		return false, fmt.Errorf("%s has no BGP daemon", n.ID)
 	}
-	if args[0] == "restart" { // as `systemctl restart` does
-		return false, errors.Join(n.StopSpeaker(), n.StartSpeaker())
-	}
-	return p.signalled(args[0], &n.Speaker, n.StartSpeaker)
+	return p.daemon(ctx, n, labcluster.Speaker, args[0])
 }
 
-// signalled kills, starts, freezes, thaws, tells to stop, or waits for the end of a process.
-func (p *play) signalled(verb string, process **lab.Process, start func() error) (waits bool, err error) {
-	if verb == "start" {
-		return false, start()
-	}
-	if *process == nil {
-		return false, errors.New("it does not run")
-	}
+// signals are the verbs that send one to a daemon.
+var signals = map[string]syscall.Signal{"kill": syscall.SIGKILL, "stop": syscall.SIGTERM, "freeze": syscall.SIGSTOP, "thaw": syscall.SIGCONT}
+
+// daemon starts or restarts a daemon, sends it a signal, or waits for its end.
+func (p *play) daemon(ctx context.Context, n *labcluster.Node, d labcluster.Daemon, verb string) (waits bool, err error) {
 	switch verb {
-	case "kill":
-		return false, (*process).Kill()
-	case "freeze":
-		return false, (*process).Signal(syscall.SIGSTOP)
-	case "thaw":
-		return false, (*process).Signal(syscall.SIGCONT)
-	case "stop":
-		return false, (*process).Signal(syscall.SIGTERM)
+	case "start":
+		return false, n.Control.Start(d)
+	case "restart":
+		return false, n.Control.Restart(d)
 	case "ended":
-		select {
-		case <-(*process).Done():
-			return true, (*process).Err()
-		case <-time.After(p.stage.Patience):
-			return true, errors.New("it still runs")
-		}
+		var failed error
+		err := p.eventually(ctx, func() error {
+			ended, err := n.Control.Ended(d)
+			if failed = err; err == nil && !ended {
+				return errors.New("it still runs")
+			}
+			return nil
+		})
+		return true, errors.Join(err, failed)
 	}
-	return false, errUsage
+	signal, known := signals[verb]
+	if !known {
+		return false, errUsage
+	}
+	return false, n.Control.Signal(d, signal)
 }
 
 func (p *play) announcerCommand(ctx context.Context, args []string) (waits bool, err error) {
@@ -305,34 +302,34 @@ func (p *play) announcerCommand(ctx context.Context, args []string) (waits bool,
 			return true, err
 		}
 		return true, p.eventually(ctx, func() error {
-			if !pattern.MatchString(n.Announcer.Output()) {
-				return fmt.Errorf("does not log %q", pattern)
+			log, err := n.Control.Log(labcluster.Announcer)
+			if err == nil && !pattern.MatchString(log) {
+				err = fmt.Errorf("does not log %q", pattern)
 			}
-			return nil
+			return err
 		})
 	case match(args, "asks", "*"):
 		// Each check twice more, which is enough to rise.
-		before := n.Asked()
-		if len(before) == 0 {
-			return true, errors.New("no check has asked before")
+		before, err := n.Control.Asked()
+		if err == nil && len(before) == 0 {
+			err = errors.New("no check has asked before")
+		}
+		if err != nil {
+			return true, err
 		}
 		return true, p.eventually(ctx, func() error {
-			for path, count := range n.Asked() {
+			asked, err := n.Control.Asked()
+			for path, count := range asked {
 				if count < before[path]+3 {
 					return fmt.Errorf("%s was asked for %d times", path, count-before[path])
 				}
 			}
-			return nil
+			return err
 		})
 	case match(args, "reload", "*"):
-		return false, n.Announcer.Signal(syscall.SIGHUP)
-	case match(args, "restart", "*"): // as `systemctl restart` does
-		if err := n.Announcer.Stop(p.stage.Patience + time.Minute); err != nil {
-			return false, err
-		}
-		return false, n.StartAnnouncer()
+		return false, n.Control.Signal(labcluster.Announcer, syscall.SIGHUP)
 	case len(args) == 2:
-		return p.signalled(args[0], &n.Announcer, n.StartAnnouncer)
+		return p.daemon(ctx, n, labcluster.Announcer, args[0])
 	}
 	return false, errUsage
 }
@@ -347,7 +344,7 @@ func (p *play) checkCommand(_ context.Context, args []string) (waits bool, err e
 	}
 	nodes, err := p.every(args[1])
 	for _, n := range nodes {
-		err = errors.Join(err, n.Fail(path, args[0] == "fail"))
+		err = errors.Join(err, n.Control.Fail(path, args[0] == "fail"))
 	}
 	return false, err
 }
@@ -439,7 +436,7 @@ func (p *play) deployerCommand(ctx context.Context, args []string) (waits bool, 
 	return false, errUsage
 }
 
-func (p *play) phoneHomeCommand(_ context.Context, args []string) (waits bool, err error) {
+func (p *play) phoneHomeCommand(ctx context.Context, args []string) (waits bool, err error) {
 	if len(args) != 2 {
 		return false, errUsage
 	}
@@ -447,7 +444,7 @@ func (p *play) phoneHomeCommand(_ context.Context, args []string) (waits bool, e
 	if err != nil {
 		return false, err
 	}
-	return p.signalled(args[0], &n.PhoneHome, n.StartPhoneHome)
+	return p.daemon(ctx, n, labcluster.PhoneHome, args[0])
 }
 
 func (p *play) waitCommand(ctx context.Context, args []string) (waits bool, err error) {

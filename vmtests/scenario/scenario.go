@@ -24,6 +24,7 @@ type Scenario struct {
 	Name  string
 	Title string            // the comment that it begins with
 	Files map[string]string // below the commands, by name
+	Needs Has               // what a site must have
 
 	steps []step
 }
@@ -45,7 +46,7 @@ const most = 1000
 // Parse reads a scenario.
 func Parse(name string, text []byte) (*Scenario, error) {
 	archive := txtar.Parse(text)
-	s := &Scenario{Name: name, Files: map[string]string{}}
+	s := &Scenario{Name: name, Files: map[string]string{}, Needs: Has{}}
 	for _, f := range archive.Files {
 		if _, twice := s.Files[f.Name]; twice {
 			return nil, fmt.Errorf("scenario %s has the file %s twice", name, f.Name)
@@ -56,7 +57,7 @@ func Parse(name string, text []byte) (*Scenario, error) {
 	for i, line := range strings.Split(string(archive.Comment), "\n") {
 		text := strings.TrimSpace(line)
 		if comment, is := strings.CutPrefix(text, "#"); is {
-			if len(s.steps) == 0 {
+			if len(s.steps) == 0 && len(s.Needs) == 0 {
 				title = append(title, strings.TrimSpace(comment))
 			}
 			continue
@@ -66,6 +67,15 @@ func Parse(name string, text []byte) (*Scenario, error) {
 			return nil, fmt.Errorf("scenario %s, line %d: %w", name, i+1, err)
 		}
 		if len(words) == 0 {
+			continue
+		}
+		if words[0] == "needs" {
+			if err = s.need(words[1:]); err == nil && len(s.steps) > 0 {
+				err = errors.New("what it needs comes before the first command")
+			}
+			if err != nil {
+				return nil, fmt.Errorf("scenario %s, line %d: %w", name, i+1, err)
+			}
 			continue
 		}
 		command := words[0]
@@ -128,10 +138,16 @@ type Stage struct {
 	Start func(context.Context, Change) (*labcluster.Cluster, error)
 	// Evaluate evaluates the cluster anew, in the same way.
 	Evaluate func(context.Context, Change) (*labcluster.Evaluated, error)
+	// Has is what the site has of what scenarios may need; one that needs more is skipped.
+	Has Has
 	// Patience is how long to wait for what should happen soon.
 	Patience time.Duration
 	// Scale divides the time of `wait ... scaled`; 0 is DefaultScale.
 	Scale float64
+	// Pull is how often a client asks where the scenario does not say; 0: every 10 ms.
+	Pull time.Duration
+	// Stands says that the cluster is not the scenario's own, and stays.
+	Stands bool
 	// Failed is called with the cluster as it is when a step has failed; it may be nil.
 	Failed func(*labcluster.Cluster)
 	// Step is called before each command; it may be nil.
@@ -150,7 +166,7 @@ type Result struct {
 	Took    time.Duration `json:"took_ns"`
 	Steps   []StepResult  `json:"steps"`
 	Clients []ClientView  `json:"clients,omitempty"`
-	Skipped string        `json:"skipped,omitempty"` // why it does not apply to the cluster
+	Skipped string        `json:"skipped,omitempty"` // why it does not apply to the cluster or the site
 	Error   string        `json:"error,omitempty"`   // of the step that failed
 }
 
@@ -201,10 +217,17 @@ func (s *Scenario) Play(ctx context.Context, stage Stage) (result *Result) {
 		if !result.OK() && stage.Failed != nil {
 			stage.Failed(p.c)
 		}
+		if stage.Stands {
+			return
+		}
 		if err := p.c.Close(); err != nil && result.OK() {
 			result.Error = "close the lab: " + err.Error()
 		}
 	}()
+	if lacks := s.Lacks(stage.Has); lacks != "" {
+		result.Skipped = lacks
+		return result
+	}
 	acted := time.Now()
 	for _, step := range s.steps {
 		begin := time.Now()

@@ -32,10 +32,28 @@ func TestParse(t *testing.T) {
 		"each rooter has x\n":             `line 1: there is no command "rooter"`,
 		"announcer logs a 'open\n":        "line 1: a quote is not closed",
 		"cluster start\n-- a --\n-- a --": "has the file a twice",
+		"needs 2 wings\ncluster start\n":  "line 1: a scenario needs, with a number before it or not, one of nodes, routers, links, power, evaluation",
+		"needs no nodes\ncluster start\n": `line 1: "no" is no number from 1 on`,
+		"cluster start\nneeds links\n":    "line 2: what it needs comes before the first command",
 	} {
 		_, err := Parse("it", []byte(text))
 		assert.ErrorContains(t, err, says, text)
 	}
+}
+
+// What a scenario needs is looked at before anything starts.
+func TestNeeds(t *testing.T) {
+	s, err := Parse("it", []byte("# A title.\nneeds 2 nodes\n# no title\nneeds links\ncluster start\n"))
+	require.NoError(t, err)
+	assert.Equal(t, "A title.", s.Title)
+	assert.Equal(t, Has{Nodes: 2, Links: 1}, s.Needs)
+	assert.Equal(t, "needs 2 nodes, has 1; needs links, has none", s.Lacks(Has{Nodes: 1}))
+	assert.Equal(t, "needs 2 nodes, has 1; needs links, has none", s.Play(t.Context(), Stage{Has: Has{Nodes: 1}}).Skipped)
+	assert.Empty(t, s.Lacks(Has{Nodes: 10, Links: 1}))
+
+	s, err = Parse("it", []byte("needs 2 nodes\ncluster start\n-- cluster.nix --\n{ }\n"))
+	require.NoError(t, err)
+	assert.Equal(t, "needs evaluation, has none", s.Lacks(Has{}), "its nodes are its own")
 }
 
 func TestFind(t *testing.T) {

@@ -56,6 +56,7 @@ func stage(t *testing.T, speaker string) scenario.Stage {
 			return labcluster.Start(labcluster.Config{Name: "play" + speaker, Programs: programs.With(speaker), Cluster: evaluated})
 		},
 		Evaluate: evaluate,
+		Has:      scenario.Has{scenario.Nodes: 3, scenario.Routers: 2, scenario.Links: 1, scenario.Power: 1, scenario.Evaluation: 1},
 		Patience: patience,
 		Failed:   func(c *labcluster.Cluster) { t.Log(c.Log()) },
 	}
