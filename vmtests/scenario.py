@@ -324,7 +324,7 @@ PULL = (
 
 @command("client pulls *", "client pulls * every *")
 def client_pulls(site: Site, _, __, vip: str, ___="", every: str = "10ms") -> None:
-    curl = f"curl --silent --fail --output /dev/null --max-time 1 http://{'[' + vip + ']' if ':' in vip else vip}:8080/"
+    curl = f"curl --silent --fail --output /dev/null --max-time 2 http://{'[' + vip + ']' if ':' in vip else vip}:8080/"
     site.until(lambda: "" if site.client.execute(curl)[0] == 0 else f"a client does not reach {vip}")
     site.pulls += 1
     text = PULL
