@@ -67,12 +67,16 @@ func (s soak) stormOnce(ctx context.Context, program string, random *mathrand.Ra
 		return err
 	}
 	defer f.Close()
+	before, err := d.Client.Events(ctx, "") // without the place before them all, the first may run away unseen
+	if err != nil {
+		return err
+	}
 	stopISOs, err := startISOs(ctx, d.URL, token, &l)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = stopISOs() }() // it was asked before, where all went well
-	watched := follow(ctx, d.Client)
+	watched := follow(ctx, d.Client, before.Next)
 	defer watched.stop()
 
 	acts := []func(context.Context) ([]fleet.Result, error){f.Join, f.Reboot}
@@ -290,12 +294,12 @@ type watcher struct {
 	late   int // times that it began anew
 }
 
-func follow(ctx context.Context, client *api.Client) *watcher {
+func follow(ctx context.Context, client *api.Client, cursor string) *watcher {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watcher{cancel: cancel, ended: make(chan error, 1), states: map[string]node.State{}}
 	go func() {
-		for {
-			err := client.Follow(ctx, "", w.event)
+		for after := cursor; ; after = "" {
+			err := client.Follow(ctx, after, w.event)
 			var answer *api.Error
 			if !errors.As(err, &answer) || answer.Code != api.CodeCursorGone {
 				w.ended <- err
