@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/centra/plasmacloud/vmtests/labcluster"
 	"github.com/centra/plasmacloud/vmtests/qemu"
@@ -36,7 +35,7 @@ var unitOf = map[labcluster.Daemon]string{
 var guestHas = scenario.Has{scenario.Nodes: 3, scenario.Routers: 2}
 
 // asking bounds one command.
-const asking = 90 * time.Second
+const asking = qemu.Limit
 
 func (m *guest) Power(on bool) (err error) {
 	if !on {

@@ -93,9 +93,9 @@ func systemdImage(t *testing.T, place labcluster.Place) string {
 // TestSystemd puts a machine into the lab of the example, in the place of node01: a
 // Debian whose systemd runs the units of that node. Everything else is outside of it:
 // routers, a client behind them, the deployer, and the other nodes. It plays the
-// scenarios that sites.json has for this site, and looks at what they do not say.
+// scenarios that sites.json has for this site, and looks at what they do not say. It
+// runs before the tests that are parallel: an emulated machine is slow enough alone.
 func TestSystemd(t *testing.T) {
-	t.Parallel()
 	repo, err := filepath.Abs("..")
 	require.NoError(t, err)
 	evaluated, err := labcluster.Evaluate(t.Context(), repo, map[string]string{"it": "import " + repo + "/nix/examples/three-nodes/cluster.nix"})

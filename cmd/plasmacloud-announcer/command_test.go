@@ -74,7 +74,7 @@ func TestExitStatuses(t *testing.T) {
 		want string
 	}{
 		{nil, daemon.ExitUsage, "name a command: check, release, run"},
-		{[]string{"announce"}, daemon.ExitUsage, `unknown command "announce"`},
+		{[]string{"announce"}, daemon.ExitUsage, `has no command "announce"`},
 		{[]string{"check"}, daemon.ExitUsage, "usage: plasmacloud-announcer check FILE"},
 		{[]string{"run", "--confg", "x"}, daemon.ExitUsage, "unknown flag: --confg"},
 		{[]string{"run", "x"}, daemon.ExitUsage, `unknown command "x"`},

@@ -40,7 +40,7 @@ type Config struct {
 }
 
 // Limit is how long each phase of a boot may take on a machine that has more to do.
-const Limit = 90 * time.Second
+const Limit = 3 * time.Minute
 
 // Machine is a machine that has been switched on.
 type Machine struct {
