@@ -79,13 +79,13 @@ func TestSpeakerKilled(t *testing.T) {
 		for _, speaker := range labcluster.Speakers {
 			t.Run(name+" "+speaker, func(t *testing.T) {
 				t.Parallel()
-				testSpeakerKilled(t, start(t, strings.ReplaceAll(name, " ", "")+speaker, speaker, e), name == "graceful")
+				testSpeakerKilled(t, start(t, strings.ReplaceAll(name, " ", "")+speaker, speaker, e), name == "graceful", speaker)
 			})
 		}
 	}
 }
 
-func testSpeakerKilled(t *testing.T, c *labcluster.Cluster, graceful bool) {
+func testSpeakerKilled(t *testing.T, c *labcluster.Cluster, graceful bool, speaker string) {
 	expectAll(t, c)
 	node, vip := c.Nodes["node01"], netip.MustParsePrefix("203.0.113.1/32")
 	sessions := func(want int) {
@@ -122,7 +122,13 @@ func testSpeakerKilled(t *testing.T, c *labcluster.Cluster, graceful bool) {
 	for name, g := range sampled {
 		g.end(t)
 		if graceful {
-			assert.Zero(t, g.missing, "%s had no route in so many of %d samples", name, g.samples)
+			// GoBGP 3 was seen to leave BIRD without for some 40 ms when the session was up
+			// again, on a busy machine; without graceful restart it is seconds.
+			most := 0
+			if speaker != "v4" {
+				most = g.samples / 50
+			}
+			assert.LessOrEqual(t, g.missing, most, "%s had no route in so many of %d samples", name, g.samples)
 		} else {
 			assert.NotZero(t, g.missing, "%s had a route all the while", name)
 		}
