@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	apiv3 "github.com/osrg/gobgp/v3/api"
@@ -23,7 +22,7 @@ func bare(generation string) contestant {
 		if err := b.build(); err != nil {
 			return nil, err
 		}
-		r := &bareRuns{oursRuns{b: b, node: node, generation: generation}, 0}
+		r := &bareRuns{oursRuns: oursRuns{b: b, node: node, generation: generation}}
 		if err := r.start(); err != nil {
 			return nil, err
 		}
@@ -34,21 +33,25 @@ func bare(generation string) contestant {
 type bareRuns struct {
 	oursRuns
 	vips int
+	conn *grpc.ClientConn
 }
 
 // perMessage is as many paths as the announcer gives the speaker at once.
 const perMessage = 2000
 
 func (r *bareRuns) set(vips int) error {
-	conn, err := grpc.NewClient(r.api(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return err
+	if r.conn == nil {
+		conn, err := grpc.NewClient(r.api(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return err
+		}
+		r.conn = conn // as long as the bench runs
 	}
-	defer conn.Close()
+	var err error
 	if r.generation == "v4" {
-		err = r.addV4(conn, vips)
+		err = r.addV4(vips)
 	} else {
-		err = r.addV3(conn, vips)
+		err = r.addV3(vips)
 	}
 	if err == nil {
 		r.vips = vips
@@ -56,8 +59,34 @@ func (r *bareRuns) set(vips int) error {
 	return err
 }
 
-func (r *bareRuns) addV4(conn *grpc.ClientConn, vips int) error {
-	client := apiv4.NewGoBgpServiceClient(conn)
+var (
+	familyV4     = &apiv4.Family{Afi: apiv4.Family_AFI_IP, Safi: apiv4.Family_SAFI_UNICAST}
+	attributesV4 = []*apiv4.Attribute{
+		{Attr: &apiv4.Attribute_Origin{Origin: &apiv4.OriginAttribute{}}},
+		{Attr: &apiv4.Attribute_NextHop{NextHop: &apiv4.NextHopAttribute{NextHop: "0.0.0.0"}}},
+	}
+)
+
+func pathV4(i int) *apiv4.Path {
+	prefix := &apiv4.IPAddressPrefix{Prefix: vipAddress(i).String(), PrefixLen: 32}
+	return &apiv4.Path{Family: familyV4, Pattrs: attributesV4, Nlri: &apiv4.NLRI{Nlri: &apiv4.NLRI_Prefix{Prefix: prefix}}}
+}
+
+// flip is one request, as small as the API has one.
+func (r *bareRuns) flip(up bool) (began time.Time, err error) {
+	path := pathV4(0)
+	client := apiv4.NewGoBgpServiceClient(r.conn)
+	began = time.Now()
+	if up {
+		_, err = client.AddPath(context.Background(), &apiv4.AddPathRequest{TableType: apiv4.TableType_TABLE_TYPE_GLOBAL, Path: path})
+	} else {
+		_, err = client.DeletePath(context.Background(), &apiv4.DeletePathRequest{TableType: apiv4.TableType_TABLE_TYPE_GLOBAL, Path: path})
+	}
+	return began, err
+}
+
+func (r *bareRuns) addV4(vips int) error {
+	client := apiv4.NewGoBgpServiceClient(r.conn)
 	answer, err := client.GetBgp(context.Background(), &apiv4.GetBgpRequest{})
 	if err != nil || answer.GetGlobal().GetAsn() == 0 {
 		return errors.Join(err, errors.New("gobgpd is not configured yet"))
@@ -66,17 +95,10 @@ func (r *bareRuns) addV4(conn *grpc.ClientConn, vips int) error {
 	if err != nil {
 		return err
 	}
-	family := &apiv4.Family{Afi: apiv4.Family_AFI_IP, Safi: apiv4.Family_SAFI_UNICAST}
-	attributes := []*apiv4.Attribute{
-		{Attr: &apiv4.Attribute_Origin{Origin: &apiv4.OriginAttribute{}}},
-		{Attr: &apiv4.Attribute_NextHop{NextHop: &apiv4.NextHopAttribute{NextHop: "0.0.0.0"}}},
-	}
 	for first := r.vips; first < vips; first += perMessage {
 		message := &apiv4.AddPathStreamRequest{TableType: apiv4.TableType_TABLE_TYPE_GLOBAL}
 		for i := first; i < min(first+perMessage, vips); i++ {
-			prefix := &apiv4.IPAddressPrefix{Prefix: vipAddress(i).String(), PrefixLen: 32}
-			message.Paths = append(message.Paths, &apiv4.Path{Family: family, Pattrs: attributes,
-				Nlri: &apiv4.NLRI{Nlri: &apiv4.NLRI_Prefix{Prefix: prefix}}})
+			message.Paths = append(message.Paths, pathV4(i))
 		}
 		if err := stream.Send(message); err != nil {
 			break // CloseAndRecv has the reason
@@ -86,8 +108,8 @@ func (r *bareRuns) addV4(conn *grpc.ClientConn, vips int) error {
 	return err
 }
 
-func (r *bareRuns) addV3(conn *grpc.ClientConn, vips int) error {
-	client := apiv3.NewGobgpApiClient(conn)
+func (r *bareRuns) addV3(vips int) error {
+	client := apiv3.NewGobgpApiClient(r.conn)
 	answer, err := client.GetBgp(context.Background(), &apiv3.GetBgpRequest{})
 	if err != nil || answer.GetGlobal().GetAsn() == 0 {
 		return errors.Join(err, errors.New("gobgpd is not configured yet"))
@@ -110,7 +132,7 @@ func (r *bareRuns) addV3(conn *grpc.ClientConn, vips int) error {
 		for i := first; i < min(first+perMessage, vips); i++ {
 			nlri, err := anypb.New(&apiv3.IPAddressPrefix{Prefix: vipAddress(i).String(), PrefixLen: 32})
 			if err != nil {
-				return fmt.Errorf("encode %s: %w", vipAddress(i), err)
+				return err
 			}
 			message.Paths = append(message.Paths, &apiv3.Path{Family: family, Nlri: nlri, Pattrs: []*anypb.Any{origin, nextHop}})
 		}

@@ -4,12 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,7 +35,13 @@ func ours(generation, hold string, checked bool) contestant {
 		name += ", held as " + hold
 	}
 	return contestant{name, true, func(b *bench, node *lab.Host, vips int) (announcing, error) {
-		o := &oursRuns{b: b, node: node, generation: generation, hold: hold, checked: checked, asked: make(chan time.Time, 1)}
+		o := &oursRuns{b: b, node: node, generation: generation, hold: hold}
+		if checked {
+			var err error
+			if o.checked, err = newChecked(node); err != nil {
+				return nil, err
+			}
+		}
 		return o, o.begin(vips)
 	}}
 }
@@ -47,38 +50,19 @@ type oursRuns struct {
 	b                *bench
 	node             *lab.Host
 	generation, hold string
-	checked          bool
+	*checked         // nil: no VIP has a check
 
 	gobgpd, announcer *lab.Process
-	failing, told     atomic.Bool
-	asked             chan time.Time // when the check got its first bad, or good, answer
 }
 
 func (o *oursRuns) begin(vips int) error {
 	if err := o.b.build(); err != nil {
 		return err
 	}
-	listener, err := o.node.Listen("tcp", "127.0.0.1:8080")
-	if err != nil {
-		return err
-	}
-	o.told.Store(true)
-	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(o.check)}
-	go func(l net.Listener) { _ = server.Serve(l) }(listener) // as long as the bench runs
 	if err := errors.Join(o.start(), o.write(vips)); err != nil {
 		return err
 	}
 	return o.startAnnouncer()
-}
-
-// check answers the health check of the first VIP.
-func (o *oursRuns) check(w http.ResponseWriter, _ *http.Request) {
-	if o.told.CompareAndSwap(false, true) {
-		o.asked <- time.Now()
-	}
-	if o.failing.Load() {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
 }
 
 func (o *oursRuns) api() string  { return "unix://" + filepath.Join(o.node.Dir, "api") }
@@ -113,8 +97,8 @@ func (o *oursRuns) write(vips int) error {
 			text.WriteByte(',')
 		}
 		fmt.Fprintf(&text, "\n"+`{"address": %q, "hold": %q`, vipAddress(i), o.hold)
-		if i == 0 && o.checked {
-			text.WriteString(`, "checks": [{"type": "http", "url": "http://127.0.0.1:8080/", "interval": "200ms", "timeout": "200ms", "rise": 1, "fall": 1}]`)
+		if i == 0 && o.checked != nil {
+			fmt.Fprintf(&text, `, "checks": [{"type": "http", "url": %q, "interval": "200ms", "timeout": "200ms", "rise": 1, "fall": 1}]`, checkURL)
 		}
 		text.WriteByte('}')
 	}
@@ -124,17 +108,6 @@ func (o *oursRuns) write(vips int) error {
 
 func (o *oursRuns) set(vips int) error {
 	return errors.Join(o.write(vips), o.announcer.Signal(syscall.SIGHUP))
-}
-
-func (o *oursRuns) flip(up bool) (time.Time, error) {
-	o.failing.Store(!up)
-	o.told.Store(false)
-	select {
-	case at := <-o.asked:
-		return at, nil
-	case <-time.After(10 * time.Second):
-		return time.Time{}, errors.New("nobody asks the check")
-	}
 }
 
 func (o *oursRuns) kill() error { return o.gobgpd.Kill() }

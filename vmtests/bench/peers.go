@@ -63,36 +63,59 @@ func (r *birdRuns) parts() []part { return []part{{"bird", r.process}} }
 // exaRuns is ExaBGP, with a process whose output is its API. It gets all VIPs in few
 // lines, as is quickest by far.
 type exaRuns struct {
-	node    *lab.Host
-	process *lab.Process
-	pipe    *os.File // what the process copies to ExaBGP
-	vips    int
+	*checked // nil: the first VIP goes away by command
+	node     *lab.Host
+	process  *lab.Process
+	pipe     *os.File // what the process copies to ExaBGP
+	vips     int
 }
 
 var exaBGP = contestant{"ExaBGP, a process on its API", false, func(_ *bench, node *lab.Host, vips int) (announcing, error) {
 	e := &exaRuns{node: node, vips: vips}
-	pipe := filepath.Join(node.Dir, "feed")
+	return e, e.begin(0, "")
+}}
+
+// exaChecks has the first VIP announced by the health check that ships with ExaBGP.
+var exaChecks = contestant{"ExaBGP, its healthcheck with curl", false, func(_ *bench, node *lab.Host, vips int) (announcing, error) {
+	e := &exaRuns{node: node, vips: vips}
+	var err error
+	if e.checked, err = newChecked(node); err != nil {
+		return nil, err
+	}
+	return e, e.begin(1, fmt.Sprintf(`process health {
+  run /usr/bin/exabgp-healthcheck --no-ack --no-ip-setup --silent --cmd "curl -sf %s" --interval 0.2 --fast-interval 0.2 --rise 1 --fall 1 --withdraw-on-down --ip %s/32;
+  encoder text;
+}
+`, checkURL, vipAddress(0)))
+}}
+
+// begin announces the VIPs from first on; health is a further process of its API.
+func (e *exaRuns) begin(first int, health string) error {
+	pipe, processes := filepath.Join(e.node.Dir, "feed"), "feed"
+	if health != "" {
+		processes += ", health"
+	}
 	conf := fmt.Sprintf(`process feed { run %[1]s/feed.sh; encoder text; }
-neighbor %[2]s {
+%[6]sneighbor %[2]s {
   router-id %[3]s; local-address %[3]s; local-as %[4]d; peer-as %[5]d;
   family { ipv4 unicast; }
-  api { processes [ feed ]; }
+  api { processes [ %[7]s ]; }
 }
-`, node.Dir, routerAddress, nodeAddress, nodeASN, routerASN)
+`, e.node.Dir, routerAddress, nodeAddress, nodeASN, routerASN, health, processes)
 	// What it is to announce when it starts, and then what we say.
-	script := fmt.Sprintf("#!/bin/sh\ncat %[1]s/start\nexec cat < %[2]s\n", node.Dir, pipe)
+	script := fmt.Sprintf("#!/bin/sh\ncat %[1]s/start\nexec cat < %[2]s\n", e.node.Dir, pipe)
 	err := errors.Join(syscall.Mkfifo(pipe, 0o600),
-		os.WriteFile(filepath.Join(node.Dir, "exabgp.conf"), []byte(conf), 0o600),
-		os.WriteFile(filepath.Join(node.Dir, "feed.sh"), []byte(script), 0o700),
-		e.writeStart())
+		os.WriteFile(filepath.Join(e.node.Dir, "exabgp.conf"), []byte(conf), 0o600),
+		os.WriteFile(filepath.Join(e.node.Dir, "feed.sh"), []byte(script), 0o700),
+		e.writeStart(first))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if e.pipe, err = os.OpenFile(pipe, os.O_RDWR, 0); err != nil {
-		return nil, err
+		return err
 	}
-	return e, e.start()
-}}
+	return e.start()
+}
 
 func (e *exaRuns) start() (err error) {
 	e.process, err = e.node.Start("exabgp", "env", "exabgp.daemon.user=root", "exabgp.api.ack=false", "exabgp.api.cli=false", "exabgp.log.level=ERR",
@@ -115,18 +138,21 @@ func (e *exaRuns) say(w io.StringWriter, do string, first, end int) error {
 	return err
 }
 
-func (e *exaRuns) writeStart() error {
+func (e *exaRuns) writeStart(first int) error {
 	var text strings.Builder
-	return errors.Join(e.say(&text, "announce", 0, e.vips), os.WriteFile(filepath.Join(e.node.Dir, "start"), []byte(text.String()), 0o600))
+	return errors.Join(e.say(&text, "announce", first, e.vips), os.WriteFile(filepath.Join(e.node.Dir, "start"), []byte(text.String()), 0o600))
 }
 
 func (e *exaRuns) set(vips int) error {
 	err := e.say(e.pipe, "announce", e.vips, vips)
 	e.vips = vips
-	return errors.Join(err, e.writeStart())
+	return errors.Join(err, e.writeStart(0))
 }
 
 func (e *exaRuns) flip(up bool) (time.Time, error) {
+	if e.checked != nil {
+		return e.checked.flip(up)
+	}
 	do := "withdraw"
 	if up {
 		do = "announce"
