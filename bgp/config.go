@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -206,15 +207,15 @@ func (r *reader) config(tree any) *Config {
 	}
 	m.end()
 
-	first := map[netip.Addr]int{}
 	vips := o.list("vips")
 	if len(vips) > MaxVIPs {
 		r.add("vips", "has %d entries; at most %d are allowed", len(vips), MaxVIPs)
 		vips = nil
 	}
 	cfg.VIPs = slices.Grow(cfg.VIPs, len(vips))
+	first := make(map[netip.Addr]int, len(vips))
 	for i, item := range vips {
-		path := fmt.Sprintf("vips[%d]", i)
+		path := "vips[" + strconv.Itoa(i) + "]"
 		v := r.vip(path, item, cfg)
 		if !v.Address.IsValid() {
 			continue

@@ -1,6 +1,8 @@
 package bgp
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -172,8 +174,11 @@ func TestConfigLimits(t *testing.T) {
 	if _, err := ParseConfig(make([]byte, MaxConfigBytes+1)); err == nil || !strings.Contains(err.Error(), "larger than 32 MiB") {
 		t.Error(err)
 	}
-	if _, err := ParseConfig([]byte(strings.Repeat("[", 1<<20))); err == nil || !strings.Contains(err.Error(), "nested too deeply") {
-		t.Error(err)
+	for _, depth := range []int{maxDepth + 1, 1 << 20} {
+		text := strings.Repeat("[", depth) + strings.Repeat("]", depth)
+		if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), "nested too deeply") && !strings.Contains(err.Error(), "exceeded max depth") {
+			t.Error(err)
+		}
 	}
 	checks := strings.Repeat(`{"type": "tcp", "address": "127.0.0.1:80"},`, MaxChecks+1)
 	text := strings.Replace(fullConfig, `"checks": [] }`, `"checks": [`+strings.TrimSuffix(checks, ",")+`] }`, 1)
@@ -202,7 +207,16 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{"schema_version": 1, "node_id": "n", "asn": 1, "vips": [{"address": "::1"}]}`))
 	f.Add([]byte(`{"vips": [{"checks": [{"type": "http", "url": "http://[::1]"}]}]}`))
 	f.Add([]byte(`[[[`))
+	f.Add([]byte(`{"node_id": "\"\\\u00e9é\xff", "asn": -1.5e+3, "hold": [true , false, null, {}, []]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		if tree, err := parseJSON(data); err == nil {
+			d := json.NewDecoder(bytes.NewReader(data))
+			d.UseNumber()
+			var want any
+			if err := d.Decode(&want); err != nil || !reflect.DeepEqual(tree, want) {
+				t.Errorf("read as %#v, want %#v (%v)", tree, want, err)
+			}
+		}
 		cfg, err := ParseConfig(data)
 		if err != nil {
 			return

@@ -1,103 +1,15 @@
 package bgp
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// parseJSON reads one JSON value into maps, slices, strings, json.Number, bool and
-// nil. Unlike encoding/json it refuses a key that is written twice, and says where
-// in the file a mistake is.
-func parseJSON(data []byte) (any, error) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	tree, err := parseValue(d, 0)
-	if err == nil {
-		if _, more := d.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("something follows after the end of the JSON object; remove it")
-		}
-	}
-	var problem *fieldError
-	if err == nil || errors.As(err, &problem) {
-		return tree, err
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("ends too early; is it cut off?")
-	}
-	offset := d.InputOffset()
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
-		offset = syntax.Offset
-	}
-	offset = min(max(offset, 0), int64(len(data)))
-	line := 1 + bytes.Count(data[:offset], []byte("\n"))
-	return nil, fmt.Errorf("line %d: not valid JSON: %w", line, err)
-}
-
-const maxDepth = 16
-
-func parseValue(d *json.Decoder, depth int) (any, error) {
-	token, err := d.Token()
-	if err != nil {
-		return nil, err
-	}
-	delim, ok := token.(json.Delim)
-	if !ok {
-		return token, nil
-	}
-	if depth == maxDepth {
-		return nil, errors.New("is nested too deeply")
-	}
-	if delim == '[' {
-		list := []any{}
-		for d.More() {
-			item, err := parseValue(d, depth+1)
-			if err != nil {
-				return nil, within(fmt.Sprintf("[%d]", len(list)), err)
-			}
-			list = append(list, item)
-		}
-		_, err := d.Token()
-		return list, err
-	}
-	object := map[string]any{}
-	for d.More() {
-		token, err := d.Token()
-		if err != nil {
-			return nil, err
-		}
-		key, _ := token.(string)
-		if _, twice := object[key]; twice {
-			return nil, &fieldError{key, "is written twice; remove one"}
-		}
-		if object[key], err = parseValue(d, depth+1); err != nil {
-			return nil, within(key, err)
-		}
-	}
-	_, err = d.Token()
-	return object, err
-}
-
-// within is err, which is of a place below step if it names one.
-func within(step string, err error) error {
-	var problem *fieldError
-	if !errors.As(err, &problem) {
-		return err
-	}
-	if strings.HasPrefix(problem.path, "[") {
-		return &fieldError{step + problem.path, problem.text}
-	}
-	return &fieldError{join(step, problem.path), problem.text}
-}
 
 func join(path, key string) string {
 	if path == "" {
@@ -374,11 +286,16 @@ func (o *object) ignoreRest() {
 
 // end reports every key that was not read.
 func (o *object) end() {
-	for _, key := range slices.Sorted(maps.Keys(o.fields)) {
+	var unknown []string
+	for key := range o.fields {
 		if !slices.Contains(o.read, key) {
-			known := slices.Compact(slices.Sorted(slices.Values(o.read)))
-			o.r.add(o.at(key), "is not known here; known are %s", strings.Join(known, ", "))
+			unknown = append(unknown, key)
 		}
+	}
+	slices.Sort(unknown)
+	for _, key := range unknown {
+		known := slices.Compact(slices.Sorted(slices.Values(o.read)))
+		o.r.add(o.at(key), "is not known here; known are %s", strings.Join(known, ", "))
 	}
 }
 
