@@ -78,7 +78,7 @@ func New(o Options) *Announcer {
 		fell:   make(chan struct{}, 1),
 		asks:   make(chan func()),
 		events: newEvents(),
-		drains: drains{}, delays: delays{}, reported: newReports(), sent: sentPaths{}, past: histories{},
+		drains: drains{}, delays: newDelays(), reported: newReports(), sent: sentPaths{}, past: histories{},
 		haste: haste{hurried: map[netip.Prefix]bool{}},
 	}
 	a.monitor = health.NewMonitor(health.Config{OnChange: a.noteHealth, Probe: o.Probe, Logger: o.Logger.With("part", "health")})

@@ -101,7 +101,7 @@ type VIP struct {
 }
 
 // Path is what is announced for v.
-func (c *Config) Path(v VIP) speaker.Path {
+func (c *Config) Path(v *VIP) speaker.Path {
 	nextHop := c.NextHop.IPv6
 	if v.Address.Is4() {
 		nextHop = c.NextHop.IPv4

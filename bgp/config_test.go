@@ -60,11 +60,11 @@ func TestParseConfig(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	p := got.Path(got.VIPs[0])
+	p := got.Path(&got.VIPs[0])
 	if p.Prefix.String() != "203.0.113.10/32" || p.NextHop != got.NextHop.IPv4 || *p.LocalPref != 200 || !slices.Equal(p.ASPath, []uint32{65001, 65001}) {
 		t.Errorf("path is %+v", p)
 	}
-	if p := got.Path(got.VIPs[1]); p.NextHop.IsValid() {
+	if p := got.Path(&got.VIPs[1]); p.NextHop.IsValid() {
 		t.Errorf("path is %+v", p)
 	}
 }
@@ -226,7 +226,7 @@ func FuzzParseConfig(f *testing.F) {
 		}
 		seen := map[netip.Addr]bool{}
 		for _, v := range cfg.VIPs {
-			if err := cfg.Path(v).Validate(); err != nil {
+			if err := cfg.Path(&v).Validate(); err != nil {
 				t.Errorf("accepted %v", err)
 			}
 			if seen[v.Address] {

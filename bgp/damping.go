@@ -79,7 +79,7 @@ type history struct {
 type histories map[netip.Addr]*history
 
 // judge changes w, which is what the checks of v say, by what was before.
-func (h histories) judge(v VIP, w *wish, now time.Time) {
+func (h histories) judge(v *VIP, w *wish, now time.Time) {
 	if v.StartDelay == 0 && v.Damping == (Damping{}) {
 		delete(h, v.Address)
 		return
@@ -119,10 +119,9 @@ func (h histories) judge(v VIP, w *wish, now time.Time) {
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // keep forgets VIPs that are not among wishes.
-func (h histories) keep(wishes map[netip.Addr]wish) {
+func (h histories) keep(wishes *wishList) {
 	maps.DeleteFunc(h, func(addr netip.Addr, _ *history) bool {
-		_, ok := wishes[addr]
-		return !ok
+		return !wishes.has(addr)
 	})
 }
 

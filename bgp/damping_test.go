@@ -37,7 +37,7 @@ func TestRequire(t *testing.T) {
 			v.Checks = append(v.Checks, checkOf(i))
 			states[checkOf(i)] = s
 		}
-		want, _, why := healthOf(v, func(c health.Check) health.State { return health.State{Status: states[c], Reason: "set"} })
+		want, _, why := healthOf(&v, func(c health.Check) health.State { return health.State{Status: states[c], Reason: "set"} })
 		if want != test.want || why != test.why {
 			t.Errorf("%d of %v: %v, %q", test.require, test.states, want, why)
 		}
@@ -192,7 +192,7 @@ func TestDampingProperty(t *testing.T) {
 			now = now.Add(time.Duration(rapid.Float64Range(0, 3).Draw(t, "half lives") * float64(d.HalfLife)))
 			want := rapid.SampledFrom([]Want{Announce, Withdraw, Leave}).Draw(t, "want")
 			w := wish{want: want}
-			past.judge(v, &w, now)
+			past.judge(&v, &w, now)
 			fell := was == Announce && want == Withdraw
 			if want != Leave {
 				was = want
@@ -216,7 +216,7 @@ func TestDampingProperty(t *testing.T) {
 			}
 			before = s
 			again := wish{want: want}
-			if past.judge(v, &again, now); again.damping != s {
+			if past.judge(&v, &again, now); again.damping != s {
 				t.Fatalf("judged again, %+v became %+v", s, again.damping)
 			}
 		}

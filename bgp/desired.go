@@ -32,7 +32,8 @@ func (w Want) String() string {
 
 // wish is what should become of one VIP, and why.
 type wish struct {
-	vip   *VIP // nil: in no configuration
+	addr  netip.Addr // unset in one that stands for many
+	vip   *VIP       // nil: in no configuration
 	want  Want
 	path  speaker.Path
 	hold  vip.How
@@ -72,17 +73,17 @@ var cannotBeHeld = wish{want: Withdraw, cause: CauseCannotBeHeld, why: "cannot b
 // once the announcer stops. Peers of our own AS take no path with that AS in it, for a
 // loop (RFC 4271, section 9.1.2), so while there is one, nothing is prepended. Past is
 // brought up to now.
-func desired(cfg *Config, orders DrainOrders, state func(health.Check) health.State, past histories, now time.Time, internalPeer, stopping bool) map[netip.Addr]wish {
-	wishes := make(map[netip.Addr]wish, len(cfg.VIPs))
+func desired(cfg *Config, orders DrainOrders, state func(health.Check) health.State, past histories, now time.Time, internalPeer, stopping bool) *wishList {
+	wishes := newWishList(len(cfg.VIPs))
 	for i := range cfg.VIPs {
-		v := cfg.VIPs[i]
-		w := wish{vip: &cfg.VIPs[i], path: cfg.Path(v), hold: v.Hold, drain: v.DrainDelay}
+		v := &cfg.VIPs[i]
+		w := wish{vip: v, path: cfg.Path(v), hold: v.Hold, drain: v.DrainDelay}
 		if internalPeer {
 			w.path.ASPath = nil
 		}
 		if stopping {
 			w.want, w.cause, w.why = Withdraw, CauseStopping, "the announcer stops"
-			wishes[v.Address] = w
+			wishes.add(v.Address, w)
 			continue
 		}
 		w.want, w.cause, w.why = healthOf(v, state)
@@ -90,7 +91,7 @@ func desired(cfg *Config, orders DrainOrders, state func(health.Check) health.St
 		if order, ok := orders.of(v.Address); ok {
 			w.want, w.cause, w.why = Withdraw, CauseDrained, fmt.Sprintf("drained by %s: %s", order.By, order.Reason)
 		}
-		wishes[v.Address] = w
+		wishes.add(v.Address, w)
 	}
 	past.keep(wishes)
 	return wishes
@@ -98,7 +99,7 @@ func desired(cfg *Config, orders DrainOrders, state func(health.Check) health.St
 
 // healthOf is Announce if as many checks are up as must be, Withdraw if so many are
 // down that they cannot, and else Leave.
-func healthOf(v VIP, state func(health.Check) health.State) (Want, Cause, string) {
+func healthOf(v *VIP, state func(health.Check) health.State) (Want, Cause, string) {
 	if len(v.Checks) == 0 {
 		return Announce, CauseNoChecks, "has no checks"
 	}

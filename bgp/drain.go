@@ -76,25 +76,33 @@ func (d drains) due(now time.Time) (due []netip.Addr, next time.Time) {
 
 // delays has the drain's delay of each VIP that is configured, or was when it was
 // last: one that leaves the configuration drains as long as it would have before.
-type delays map[netip.Addr]time.Duration
+type delays struct {
+	wishes *wishList                    // of the last pass
+	left   map[netip.Addr]time.Duration // of those that are configured no more
+}
 
-func (d delays) update(wishes map[netip.Addr]wish, now live) {
-	for addr, w := range wishes {
-		d[addr] = w.drain
+func newDelays() delays { return delays{newWishList(0), map[netip.Addr]time.Duration{}} }
+
+func (d *delays) update(wishes *wishList, now live) {
+	for i := range d.wishes.all {
+		if w := &d.wishes.all[i]; !wishes.has(w.addr) {
+			d.left[w.addr] = w.drain
+		}
 	}
-	if !now.addrsKnown || !now.tableKnown {
-		return
-	}
-	maps.DeleteFunc(d, func(addr netip.Addr, _ time.Duration) bool {
-		_, configured := wishes[addr]
+	d.wishes = wishes
+	maps.DeleteFunc(d.left, func(addr netip.Addr, _ time.Duration) bool {
 		_, announced := now.table.Own[speaker.HostPrefix(addr)]
-		return !configured && now.addrs.Own[addr] == vip.None && !announced
+		gone := now.addrsKnown && now.tableKnown && now.addrs.Own[addr] == vip.None && !announced
+		return gone || wishes.has(addr)
 	})
 }
 
 // of is the delay of addr, or otherwise.
-func (d delays) of(addr netip.Addr, otherwise time.Duration) time.Duration {
-	if delay, ok := d[addr]; ok {
+func (d *delays) of(addr netip.Addr, otherwise time.Duration) time.Duration {
+	if d.wishes.has(addr) {
+		return d.wishes.of(addr).drain
+	}
+	if delay, ok := d.left[addr]; ok {
 		return delay
 	}
 	return otherwise
@@ -107,7 +115,10 @@ func (a *Announcer) longestDrain(cfg *Config) time.Duration {
 	for _, v := range cfg.VIPs {
 		longest = max(longest, v.DrainDelay)
 	}
-	for _, delay := range a.delays {
+	for i := range a.delays.wishes.all {
+		longest = max(longest, a.delays.wishes.all[i].drain)
+	}
+	for _, delay := range a.delays.left {
 		longest = max(longest, delay)
 	}
 	return cfg.GracefulShutdown.Delay + longest
@@ -121,7 +132,7 @@ func (a *Announcer) longestDrain(cfg *Config) time.Duration {
 // too. How far it has come cannot be asked: gobgpd computes its Adj-RIB-Out from
 // the table, shows no queue, and its count of sent messages stands still for a
 // router that reads nothing as it does when all are sent.
-func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Addr, now live, of func(netip.Addr) wish, stopping bool) (next time.Time, err error) {
+func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Addr, now live, of func(netip.Addr) *wish, stopping bool) (next time.Time, err error) {
 	if !now.tableKnown || !now.addrsKnown {
 		return time.Time{}, nil
 	}

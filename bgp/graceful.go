@@ -55,7 +55,7 @@ func lowered(p speaker.Path, internalPeer bool) speaker.Path {
 //
 // Where nobody would see the first step it is left out: no router has a session, or
 // traffic that comes is lost already, since nobody holds the VIP.
-func (a *Announcer) lower(ctx context.Context, cfg *Config, prefixes []netip.Prefix, wishes map[netip.Addr]wish, now live, speakerErr error) (withdraw []netip.Prefix, next time.Time, err error) {
+func (a *Announcer) lower(ctx context.Context, cfg *Config, prefixes []netip.Prefix, wishes *wishList, now live, speakerErr error) (withdraw []netip.Prefix, next time.Time, err error) {
 	if !now.tableKnown {
 		return nil, time.Time{}, nil // and the delays go on
 	}
@@ -63,12 +63,12 @@ func (a *Announcer) lower(ctx context.Context, cfg *Config, prefixes []netip.Pre
 	a.lowered = map[netip.Prefix]lowering{}
 	established := slices.ContainsFunc(now.peers, func(p speaker.Peer) bool { return p.Established })
 	internal := now.internalPeer(cfg.ASN)
-	of := wishFor(wishes)
+	of := wishes.of
 	var send []speaker.Path
 	for _, prefix := range prefixes {
 		addr, live := prefix.Addr(), now.table.Own[prefix]
 		hold := vip.Anyhow
-		if w, ok := wishes[addr]; ok && w.hold == vip.None {
+		if w := of(addr); w.vip != nil && w.hold == vip.None {
 			hold = vip.None
 		}
 		if speakerErr != nil || !established || !cfg.GracefulShutdown.applies(of(addr).cause) || !now.addrsKnown || !now.addrs.Holds(addr, hold) {

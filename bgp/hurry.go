@@ -18,7 +18,7 @@ type haste struct {
 	sync.Mutex
 	known   bool                          // the last pass read the table
 	own     map[netip.Prefix]speaker.Path // what it read
-	decided map[netip.Addr]wish           // by the pass under way; nil: not yet, or there is none
+	decided *wishList                     // by the pass under way; nil: not yet, or there is none
 	sending map[netip.Prefix]bool         // is being announced just now
 	fresh   map[netip.Prefix]bool         // announced by the last pass
 	gone    map[netip.Prefix]bool         // withdrawn by the last pass, or in a hurry before it decided
@@ -27,7 +27,7 @@ type haste struct {
 
 // decide has hurry go by what a pass read and decided. It returns what was withdrawn in a
 // hurry before.
-func (h *haste) decide(now live, wishes map[netip.Addr]wish) (hurried map[netip.Prefix]bool) {
+func (h *haste) decide(now live, wishes *wishList) (hurried map[netip.Prefix]bool) {
 	h.Lock()
 	defer h.Unlock()
 	h.known, h.own, h.decided = now.tableKnown, now.table.Own, wishes
@@ -98,7 +98,7 @@ func (a *Announcer) hurry(ctx context.Context) {
 	if !h.known || cfg.GracefulShutdown.applies(CauseHealth) {
 		return
 	}
-	wishes := map[netip.Addr]wish{}
+	wishes := newWishList(0)
 	var prefixes []netip.Prefix
 	var untold []netip.Addr
 	var later []health.Check
@@ -109,20 +109,20 @@ func (a *Announcer) hurry(ctx context.Context) {
 				later = append(later, c) // until the speaker has taken it
 				continue
 			}
-			_, again := wishes[v.Address]
+			again := wishes.has(v.Address)
 			_, drained := orders.of(v.Address)
 			_, announced := h.own[prefix]
 			announced = announced && !h.gone[prefix] || h.fresh[prefix]
 			was := wish{want: last.vip(v.Address).Want}
 			if h.decided != nil {
-				was = h.decided[v.Address]
+				was = *h.decided.of(v.Address)
 			}
 			if again || drained || !announced || h.hurried[prefix] || was.want == Withdraw && was.cause != CauseHealth {
 				continue
 			}
 			w := wish{}
-			if w.want, w.cause, w.why = healthOf(*v, a.health); w.want == Withdraw {
-				wishes[v.Address] = w
+			if w.want, w.cause, w.why = healthOf(v, a.health); w.want == Withdraw {
+				wishes.add(v.Address, w)
 				prefixes = append(prefixes, prefix)
 				if was.want != Withdraw {
 					untold = append(untold, v.Address)
@@ -143,8 +143,8 @@ func (a *Announcer) hurry(ctx context.Context) {
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
 	slices.SortFunc(untold, netip.Addr.Compare)
-	a.noteWant(EventUnwanted, untold, wishFor(wishes))
-	a.did("withdraw", addrsOf(prefixes), wishFor(wishes))
+	a.noteWant(EventUnwanted, untold, wishes.of)
+	a.did("withdraw", addrsOf(prefixes), wishes.of)
 	a.trigger() // to see that it is gone
 }
 
@@ -177,7 +177,7 @@ const announceAtOnce = 10_000
 
 // announceUp announces those of paths whose checks have not gone down since they were
 // wanted. It returns, in the memory of paths, those that the speaker has taken.
-func (a *Announcer) announceUp(ctx context.Context, paths []speaker.Path, wishes map[netip.Addr]wish) (taken []speaker.Path, err error) {
+func (a *Announcer) announceUp(ctx context.Context, paths []speaker.Path, wishes *wishList) (taken []speaker.Path, err error) {
 	h := &a.haste
 	refused := &speaker.PathErrors{ByPrefix: map[netip.Prefix]error{}}
 	taken = paths[:0]
@@ -185,7 +185,7 @@ func (a *Announcer) announceUp(ctx context.Context, paths []speaker.Path, wishes
 		sending := make(map[netip.Prefix]bool, len(part))
 		h.Lock()
 		for _, p := range part {
-			if want, _, _ := healthOf(*wishes[p.Prefix.Addr()].vip, a.health); want != Withdraw && !h.hurried[p.Prefix] {
+			if want, _, _ := healthOf(wishes.of(p.Prefix.Addr()).vip, a.health); want != Withdraw && !h.hurried[p.Prefix] {
 				sending[p.Prefix] = true
 			}
 		}

@@ -47,7 +47,7 @@ var deeds = map[string]struct {
 
 // did notes a step of the pass under way, and counts it by cause. More of what the log
 // says of it is in attrs.
-func (a *Announcer) did(step string, vips []netip.Addr, of func(netip.Addr) wish, attrs ...any) {
+func (a *Announcer) did(step string, vips []netip.Addr, of func(netip.Addr) *wish, attrs ...any) {
 	if len(vips) == 0 {
 		return
 	}
@@ -84,17 +84,20 @@ type because struct {
 
 // groundsOf puts VIPs together that have the same cause and the same reason, in the order
 // in which those come first.
-func groundsOf(vips []netip.Addr, of func(netip.Addr) wish) []ground {
+func groundsOf(vips []netip.Addr, of func(netip.Addr) *wish) []ground {
 	var grounds []ground
 	index := map[because]int{}
+	i := 0
 	for _, addr := range vips {
 		w := of(addr)
 		key := because{w.cause, w.why}
-		i, ok := index[key]
-		if !ok {
-			i = len(grounds)
-			index[key] = i
-			grounds = append(grounds, ground{because: key})
+		if i >= len(grounds) || grounds[i].because != key { // else it has that of the one before
+			var ok bool
+			if i, ok = index[key]; !ok {
+				i = len(grounds)
+				index[key] = i
+				grounds = append(grounds, ground{because: key})
+			}
 		}
 		grounds[i].vips = append(grounds[i].vips, addr)
 	}
@@ -128,39 +131,42 @@ func hostPrefixes(vips []netip.Addr) []netip.Prefix {
 	return prefixes
 }
 
+var wantKinds = map[Want]EventKind{Announce: EventWanted, Withdraw: EventUnwanted, Leave: EventUndecided}
+
 // noteWishes tells what is wanted of VIPs now and was not before; of hurried it is told already.
-func (a *Announcer) noteWishes(before Status, wishes map[netip.Addr]wish, hurried map[netip.Prefix]bool) {
+func (a *Announcer) noteWishes(before Status, wishes *wishList, hurried map[netip.Prefix]bool) {
 	changed := map[EventKind][]netip.Addr{}
-	for addr, w := range wishes {
-		was := before.vip(addr)
+	for i := range wishes.all {
+		w := &wishes.all[i]
+		was := before.vip(w.addr)
 		if hurried[w.path.Prefix] {
 			was.Want = Withdraw
 		}
 		if w.want != was.Want {
-			kind := map[Want]EventKind{Announce: EventWanted, Withdraw: EventUnwanted, Leave: EventUndecided}[w.want]
-			changed[kind] = append(changed[kind], addr)
+			kind := wantKinds[w.want]
+			changed[kind] = append(changed[kind], w.addr)
 		}
 		switch is := w.damping.Suppressed; {
 		case is && !was.Damping.Suppressed:
-			changed[EventDamped] = append(changed[EventDamped], addr)
+			changed[EventDamped] = append(changed[EventDamped], w.addr)
 		case !is && was.Damping.Suppressed:
-			changed[EventUndamped] = append(changed[EventUndamped], addr)
+			changed[EventUndamped] = append(changed[EventUndamped], w.addr)
 		}
 	}
 	for _, was := range before.VIPs {
-		if _, configured := wishes[was.Address]; !configured && was.Want != Withdraw {
+		if !wishes.has(was.Address) && was.Want != Withdraw {
 			changed[EventUnwanted] = append(changed[EventUnwanted], was.Address)
 		}
 	}
 	for _, kind := range slices.Sorted(maps.Keys(changed)) {
 		vips := changed[kind]
 		slices.SortFunc(vips, netip.Addr.Compare)
-		a.noteWant(kind, vips, wishFor(wishes))
+		a.noteWant(kind, vips, wishes.of)
 	}
 }
 
 // noteWant tells what is wanted of VIPs now.
-func (a *Announcer) noteWant(kind EventKind, vips []netip.Addr, of func(netip.Addr) wish) {
+func (a *Announcer) noteWant(kind EventKind, vips []netip.Addr, of func(netip.Addr) *wish) {
 	for _, g := range groundsOf(vips, of) {
 		if kind == EventUndamped {
 			g.why = "its penalty has decayed; " + g.why

@@ -128,7 +128,7 @@ func (a *Announcer) plan(ctx context.Context, candidate *Config) ([]PlannedStep,
 		return nil, err
 	}
 	wishes := desired(cfg, a.DrainOrders(), a.health, a.past.clone(), time.Now(), now.internalPeer(cfg.ASN), false)
-	of := wishFor(wishes)
+	of := wishes.of
 	why := func(addr netip.Addr) string { return of(addr).why }
 	todo := plan(wishes, now)
 	var steps []PlannedStep
@@ -146,7 +146,7 @@ func (a *Announcer) plan(ctx context.Context, candidate *Config) ([]PlannedStep,
 	}
 	for _, how := range slices.Sorted(maps.Keys(todo.surplus)) {
 		for _, addr := range todo.surplus[how] {
-			steps = append(steps, PlannedStep{"move", addr, how, "is to be held as " + wishes[addr].hold.String()})
+			steps = append(steps, PlannedStep{"move", addr, how, "is to be held as " + of(addr).hold.String()})
 		}
 	}
 	for _, p := range todo.announce {
@@ -158,7 +158,7 @@ func (a *Announcer) plan(ctx context.Context, candidate *Config) ([]PlannedStep,
 		steps = append(steps, PlannedStep{"release", addr, vip.None, why(addr) + "; after the drain"})
 	}
 	for _, v := range cfg.VIPs {
-		if wishes[v.Address].want == Leave && !a.Configured(v.Address) {
+		if of(v.Address).want == Leave && !a.Configured(v.Address) {
 			steps = append(steps, PlannedStep{"await", v.Address, vip.None, "is new, and announced once its checks are up"})
 		}
 	}

@@ -59,7 +59,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	for _, addrs := range todo.bind {
 		a.noteGone("the host does not hold it", lostHolds(addrs, last, now, released))
 	}
-	of := wishFor(wishes)
+	of := wishes.of
 	leaving, lowerUntil, lowerErr := a.lower(ctx, cfg, todo.withdraw, wishes, now, speakerErr)
 	withdrawErr := a.withdraw(ctx, leaving, before, of)
 	bound, failed, bindErr := a.bind(ctx, todo.bind, of)
@@ -72,7 +72,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		}
 	}
 	slices.SortFunc(unheld, netip.Prefix.Compare)
-	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before, func(netip.Addr) wish { return cannotBeHeld }))
+	withdrawErr = errors.Join(withdrawErr, a.withdraw(ctx, unheld, before, func(netip.Addr) *wish { return &cannotBeHeld }))
 	a.noteUnheld(cfg, now)
 	moved, surplusErr := a.letGo(ctx, todo.surplus)
 	announced, announceErr := a.announce(ctx, todo.announce, wishes, failed, now)
@@ -93,8 +93,8 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		clean, next = false, a.until
 	}
 
-	for _, w := range wishes {
-		if !w.until.IsZero() && (next.IsZero() || w.until.Before(next)) {
+	for i := range wishes.all {
+		if w := &wishes.all[i]; !w.until.IsZero() && (next.IsZero() || w.until.Before(next)) {
 			next = w.until
 		}
 	}
@@ -105,7 +105,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		a.rested = in
 	}
 	a.publish(wishes, now, speakerErr, r, time.Since(began), stopping)
-	a.log.Debug("pass", "took", time.Since(began), "vips", len(wishes))
+	a.log.Debug("pass", "took", time.Since(began), "vips", len(wishes.all))
 	return r
 }
 
@@ -157,7 +157,7 @@ func (a *Announcer) read(ctx context.Context) (now live, speakerErr, addrsErr er
 }
 
 // withdraw withdraws what hurry has not; before is what the last pass did.
-func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, before map[netip.Prefix]bool, of func(netip.Addr) wish) error {
+func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, before map[netip.Prefix]bool, of func(netip.Addr) *wish) error {
 	if prefixes = a.haste.leave(prefixes); len(prefixes) == 0 {
 		return nil
 	}
@@ -178,7 +178,7 @@ func (a *Announcer) withdraw(ctx context.Context, prefixes []netip.Prefix, befor
 }
 
 // bind holds each VIP as it should be. It returns those that could not be bound.
-func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr, of func(netip.Addr) wish) (did bool, failed map[netip.Addr]bool, err error) {
+func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr, of func(netip.Addr) *wish) (did bool, failed map[netip.Addr]bool, err error) {
 	failed = map[netip.Addr]bool{}
 	for how, addrs := range todo {
 		bindErr := a.holder.Bind(ctx, how, addrs)
@@ -204,13 +204,13 @@ func (a *Announcer) letGo(ctx context.Context, surplus map[vip.How][]netip.Addr)
 		}
 		did = true
 		from := wish{cause: CauseHold, why: "is held otherwise now, and not as " + how.String() + " any more"}
-		a.did("move", addrs, func(netip.Addr) wish { return from }, "from", how.String())
+		a.did("move", addrs, func(netip.Addr) *wish { return &from }, "from", how.String())
 	}
 	return did, err
 }
 
 // announce announces what is held; did says whether anything changed.
-func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes map[netip.Addr]wish, failed map[netip.Addr]bool, now live) (did bool, err error) {
+func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes *wishList, failed map[netip.Addr]bool, now live) (did bool, err error) {
 	if !now.tableKnown {
 		clear(a.sent) // the speaker that comes back may know nothing of it
 		return false, nil
@@ -228,7 +228,7 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes m
 	dropped := a.sent.dropped(paths, now.table.Own)
 	paths, err = a.announceUp(ctx, paths, wishes)
 	a.sent.sent(paths)
-	a.did("announce", addrsOf(prefixesOf(paths, dropped)), wishFor(wishes))
+	a.did("announce", addrsOf(prefixesOf(paths, dropped)), wishes.of)
 	return len(paths) > 0, errors.Join(err, noEffect("announce", dropped, "does an import policy drop it?"))
 }
 
@@ -296,7 +296,7 @@ func lostHolds(addrs []netip.Addr, last Status, now live, released map[netip.Add
 }
 
 // publish makes the status of this pass the current one.
-func (a *Announcer) publish(wishes map[netip.Addr]wish, now live, speakerErr error, r result, took time.Duration, stopping bool) {
+func (a *Announcer) publish(wishes *wishList, now live, speakerErr error, r result, took time.Duration, stopping bool) {
 	s := Status{At: time.Now(), Took: took, Interval: a.interval(), Peers: now.peers, Speaker: Ready, TableRead: now.tableKnown, HostRead: now.addrsKnown,
 		Stopping: stopping, VIPs: report(wishes, now, a.lowered, a.drains)}
 	if speakerErr != nil {

@@ -36,10 +36,12 @@ type steps struct {
 
 // plan compares what should be with what is. It looks at nothing else, and nothing
 // that is not ours appears in a step that takes away.
-func plan(wishes map[netip.Addr]wish, now live) steps {
+func plan(wishes *wishList, now live) steps {
 	s := steps{bind: map[vip.How][]netip.Addr{}, surplus: map[vip.How][]netip.Addr{}}
 	var announce []netip.Addr
-	for addr, w := range wishes {
+	for i := range wishes.all {
+		w := &wishes.all[i]
+		addr := w.addr
 		path, announced := now.table.Own[w.path.Prefix]
 		held := now.addrs.Holds(addr, w.hold)
 		switch {
@@ -55,13 +57,13 @@ func plan(wishes map[netip.Addr]wish, now live) steps {
 		}
 	}
 	for prefix := range now.table.Own {
-		if w, ok := wishes[prefix.Addr()]; !ok || w.want == Withdraw {
+		if wishes.of(prefix.Addr()).want == Withdraw {
 			s.withdraw = append(s.withdraw, prefix)
 		}
 	}
 	for addr, how := range now.addrs.Own {
-		w, ok := wishes[addr]
-		if !ok || w.want == Withdraw {
+		w := wishes.of(addr)
+		if w.want == Withdraw {
 			s.unwanted = append(s.unwanted, addr)
 		} else if rest := how &^ w.hold; rest != vip.None && now.addrs.Holds(addr, w.hold) {
 			s.surplus[rest] = append(s.surplus[rest], addr)
@@ -76,7 +78,7 @@ func plan(wishes map[netip.Addr]wish, now live) steps {
 	slices.SortFunc(announce, netip.Addr.Compare)
 	s.announce = make([]speaker.Path, len(announce)) // 100,000 paths are too big to be sorted, or grown
 	for i, addr := range announce {
-		s.announce[i] = wishes[addr].path
+		s.announce[i] = wishes.of(addr).path
 	}
 	slices.SortFunc(s.unwanted, netip.Addr.Compare)
 	return s

@@ -54,10 +54,10 @@ func TestPlan(t *testing.T) {
 		{"", nil, own, "", "unwanted"},
 		{"", nil, foreign, "", ""},
 	} {
-		wishes := map[netip.Addr]wish{}
+		wishes := newWishList(1)
 		for _, w := range []Want{Announce, Withdraw, Leave} {
 			if w.String() == test.want {
-				wishes[addr] = wish{want: w, path: path, hold: vip.Address}
+				wishes.add(addr, wish{want: w, path: path, hold: vip.Address})
 			}
 		}
 		now := live{tableKnown: test.blind != "table", addrsKnown: test.blind != "addrs",
@@ -108,7 +108,7 @@ func TestHealthOfManyChecks(t *testing.T) {
 			v.Checks = append(v.Checks, checkOf(i))
 			states[checkOf(i)] = s
 		}
-		want, _, why := healthOf(v, func(c health.Check) health.State { return health.State{Status: states[c], Reason: "set"} })
+		want, _, why := healthOf(&v, func(c health.Check) health.State { return health.State{Status: states[c], Reason: "set"} })
 		if want != test.want || why != test.why {
 			t.Errorf("%v: %v, %q", test.states, want, why)
 		}
@@ -239,12 +239,12 @@ func TestReloadRefusesWhatItCannotDo(t *testing.T) {
 
 // The log says why a VIP goes, those with one reason together, and of many the first few.
 func TestReasons(t *testing.T) {
-	wishes := map[netip.Addr]wish{}
+	wishes := newWishList(7)
 	var prefixes []netip.Prefix
 	for i, v := range testConfig(7).VIPs {
 		prefixes = append(prefixes, speaker.HostPrefix(v.Address))
 		if i > 0 {
-			wishes[v.Address] = wish{want: Withdraw, why: fmt.Sprintf("check %d is down", (i+1)/2)}
+			wishes.add(v.Address, wish{want: Withdraw, why: fmt.Sprintf("check %d is down", (i+1)/2)})
 		}
 	}
 	for want, some := range map[string][]netip.Prefix{
@@ -253,14 +253,15 @@ func TestReasons(t *testing.T) {
 		"203.0.113.1: is not in the configuration; 203.0.113.2 203.0.113.3: check 1 is down":                                           prefixes[:3],
 		"203.0.113.2 203.0.113.3: check 1 is down; 203.0.113.4 203.0.113.5: check 2 is down; 203.0.113.6 203.0.113.7: check 3 is down": prefixes[1:],
 	} {
-		if got := reasons(groundsOf(addrsOf(some), wishFor(wishes))); got != want {
+		if got := reasons(groundsOf(addrsOf(some), wishes.of)); got != want {
 			t.Errorf("reasons are %q, want %q", got, want)
 		}
 	}
+	wishes = newWishList(7)
 	for i := range prefixes {
-		wishes[prefixes[i].Addr()] = wish{why: fmt.Sprint("reason ", i)}
+		wishes.add(prefixes[i].Addr(), wish{why: fmt.Sprint("reason ", i)})
 	}
-	if got := reasons(groundsOf(addrsOf(prefixes), wishFor(wishes))); !strings.HasSuffix(got, "203.0.113.4: reason 3; and 3 reasons more") {
+	if got := reasons(groundsOf(addrsOf(prefixes), wishes.of)); !strings.HasSuffix(got, "203.0.113.4: reason 3; and 3 reasons more") {
 		t.Errorf("reasons are %q", got)
 	}
 }
@@ -271,7 +272,9 @@ func TestSentIsForgotten(t *testing.T) {
 	for _, v := range testConfig(3).VIPs {
 		s.sent([]speaker.Path{{Prefix: speaker.HostPrefix(v.Address)}})
 	}
-	wishes := map[netip.Addr]wish{netip.MustParseAddr("203.0.113.1"): {want: Leave}, netip.MustParseAddr("203.0.113.2"): {want: Withdraw}}
+	wishes := newWishList(2)
+	wishes.add(netip.MustParseAddr("203.0.113.1"), wish{want: Leave})
+	wishes.add(netip.MustParseAddr("203.0.113.2"), wish{want: Withdraw})
 	if s.keep(wishes); len(s) != 1 {
 		t.Errorf("still has %v", s)
 	}

@@ -59,7 +59,7 @@ func (m *machine) pass() result {
 }
 
 // wishes are those of a pass now.
-func (m *machine) wishes(stopping bool) map[netip.Addr]wish {
+func (m *machine) wishes(stopping bool) *wishList {
 	return desired(m.cfg, m.announcer.DrainOrders(), m.announcer.health, m.announcer.past.clone(), time.Now(), m.world.internal, stopping)
 }
 
@@ -72,8 +72,8 @@ func (m *machine) configured(stopping bool) {
 	m.world.graceful = gracefulDelay
 	m.world.leaves = func(a netip.Addr) bool {
 		wishes := m.wishes(stopping)
-		wish, ok := wishes[a]
-		return !m.world.listFails && m.cfg.GracefulShutdown.applies(wishFor(wishes)(a).cause) && (!ok || wish.want == Withdraw)
+		wish := wishes.of(a)
+		return !m.world.listFails && m.cfg.GracefulShutdown.applies(wish.cause) && wish.want == Withdraw
 	}
 }
 
@@ -204,9 +204,9 @@ func (m *machine) afterPass(t *rapid.T) {
 			t.Fatalf("%s is announced, and nobody holds it", a)
 		}
 		lowered := slices.Contains(path.Communities, speaker.GracefulShutdown)
-		if wish, ok := wishes[p.Addr()]; (!ok || wish.want == Withdraw) && !(lowered && w.leaves(p.Addr())) {
+		if wish := wishes.of(p.Addr()); wish.want == Withdraw && !(lowered && w.leaves(p.Addr())) {
 			t.Fatalf("%s is announced, and unwanted", p)
-		} else if ok && wish.want == Announce && lowered && w.away == nil {
+		} else if wish.want == Announce && lowered && w.away == nil {
 			t.Fatalf("%s is wanted, and still lowered", p)
 		}
 	}
@@ -242,7 +242,8 @@ func (m *machine) settle(t *rapid.T) {
 	if r = m.pass(); r.err != nil || !r.next.IsZero() || w.changes() != steps {
 		t.Fatalf("not quiet: %+v, %d steps more", r, w.changes()-steps)
 	}
-	for addr, wish := range m.wishes(false) {
+	for _, wish := range m.wishes(false).all {
+		addr := wish.addr
 		path, announced := w.table[wish.path.Prefix]
 		held := w.held(addr)
 		right := w.own[addr] == wish.hold || wish.hold == vip.Address && w.own[addr] == vip.None && w.others[addr]
@@ -269,12 +270,12 @@ func (m *machine) settle(t *rapid.T) {
 	}
 	wishes := m.wishes(false)
 	for p := range w.table {
-		if _, ok := wishes[p.Addr()]; !ok {
+		if !wishes.has(p.Addr()) {
 			t.Fatalf("%s is not configured, and announced", p)
 		}
 	}
 	for a := range w.own {
-		if _, ok := wishes[a]; !ok {
+		if !wishes.has(a) {
 			t.Fatalf("%s is not configured, and held", a)
 		}
 	}

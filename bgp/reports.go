@@ -106,8 +106,9 @@ func (a *Announcer) reportPrepend(cfg *Config, now live) {
 	a.reported.prepend = left
 }
 
-func (a *Announcer) reportForeign(wishes map[netip.Addr]wish, now live) {
-	for addr := range wishes {
+func (a *Announcer) reportForeign(wishes *wishList, now live) {
+	for i := range wishes.all {
+		addr := wishes.all[i].addr
 		var what []string
 		if now.addrs.Foreign[addr] {
 			what = append(what, "the address")
@@ -135,7 +136,7 @@ func (a *Announcer) reportForeign(wishes map[netip.Addr]wish, now live) {
 		}
 		a.Note(slog.LevelWarn, "somebody else's; left alone", Event{Kind: EventConflict, VIP: addr, Reason: text + " of somebody else's is left alone"}, about...)
 	}
-	maps.DeleteFunc(a.reported.foreign, func(addr netip.Addr, _ string) bool { _, ok := wishes[addr]; return !ok })
+	maps.DeleteFunc(a.reported.foreign, func(addr netip.Addr, _ string) bool { return !wishes.has(addr) })
 }
 
 // mostShown is how much of a list some shows.

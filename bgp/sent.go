@@ -36,10 +36,9 @@ func (s sentPaths) sent(paths []speaker.Path) {
 }
 
 // keep forgets what is not to be announced any more, whether or not it ever was.
-func (s sentPaths) keep(wishes map[netip.Addr]wish) {
+func (s sentPaths) keep(wishes *wishList) {
 	maps.DeleteFunc(s, func(p netip.Prefix, _ *sentPath) bool {
-		w, ok := wishes[p.Addr()]
-		return !ok || w.want == Withdraw
+		return wishes.of(p.Addr()).want == Withdraw
 	})
 }
 

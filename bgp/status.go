@@ -107,9 +107,9 @@ func (a *Announcer) lastStatus() Status {
 }
 
 // report builds the VIPs of a Status.
-func report(wishes map[netip.Addr]wish, now live, leaving map[netip.Prefix]lowering, waiting drains) []VIPStatus {
-	list := make([]VIPStatus, 0, len(wishes))
-	add := func(addr netip.Addr, w wish) {
+func report(wishes *wishList, now live, leaving map[netip.Prefix]lowering, waiting drains) []VIPStatus {
+	list := make([]VIPStatus, 0, len(wishes.all))
+	add := func(addr netip.Addr, w *wish) {
 		prefix := speaker.HostPrefix(addr)
 		_, announced := now.table.Own[prefix]
 		_, isLowered := leaving[prefix]
@@ -121,32 +121,21 @@ func report(wishes map[netip.Addr]wish, now live, leaving map[netip.Prefix]lower
 			Draining: draining, Damping: w.damping,
 		})
 	}
-	for addr, w := range wishes {
-		add(addr, w)
+	for i := range wishes.all {
+		add(wishes.all[i].addr, &wishes.all[i])
 	}
 	for prefix := range now.table.Own {
-		if _, ok := wishes[prefix.Addr()]; !ok {
-			add(prefix.Addr(), notConfigured)
+		if !wishes.has(prefix.Addr()) {
+			add(prefix.Addr(), &notConfigured)
 		}
 	}
 	for addr := range now.addrs.Own {
-		_, ok := wishes[addr]
-		if _, announced := now.table.Own[speaker.HostPrefix(addr)]; !ok && !announced {
-			add(addr, notConfigured)
+		if _, announced := now.table.Own[speaker.HostPrefix(addr)]; !announced && !wishes.has(addr) {
+			add(addr, &notConfigured)
 		}
 	}
 	slices.SortFunc(list, func(a, b VIPStatus) int { return a.Address.Compare(b.Address) })
 	return list
-}
-
-// wishFor is the wish for each VIP, also for one that is in no configuration.
-func wishFor(wishes map[netip.Addr]wish) func(netip.Addr) wish {
-	return func(addr netip.Addr) wish {
-		if w, ok := wishes[addr]; ok {
-			return w
-		}
-		return notConfigured
-	}
 }
 
 // addrsOf are the addresses of host prefixes.
