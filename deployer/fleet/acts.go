@@ -151,7 +151,7 @@ func (f *Fleet) intrude(ctx context.Context, name string, as func(*member) phone
 		return nil, ctx.Err()
 	}
 	r := p.result(name, &p.slow, len(some))
-	for code := range p.all.refused { // of the nodes themselves, meanwhile
+	for code := range p.result(name, &p.all, 0).Refused { // of the nodes themselves, meanwhile
 		r.Faults = append(r.Faults, "a node itself was refused meanwhile: "+code)
 	}
 	return []Result{r}, nil
