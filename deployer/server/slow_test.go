@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server"
 	"github.com/centra/plasmacloud/deployer/store/bolt"
+	"github.com/centra/plasmacloud/deployer/tokens"
 )
 
 // listen serves the API on a port of its own, with n nodes declared. The store's
@@ -135,6 +137,30 @@ func TestLateAnswer(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	close(gate)
 	if status, _, body := heard(t, conn); status != 403 || !strings.Contains(body, node.CodeUnknownNode) {
+		t.Errorf("%d %q", status, body)
+	}
+}
+
+// TestLateOrder: nor does that of a form of the page, and be it empty.
+func TestLateOrder(t *testing.T) {
+	gate := make(chan struct{})
+	cfg := server.Config{BodyTimeout: 100 * time.Millisecond, MaxConcurrent: 1}
+	path := filepath.Join(t.TempDir(), "operators")
+	if err := os.WriteFile(path, []byte("alice "+operatorToken+" role=operator\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if cfg.Operators, err = tokens.Open(tokens.Operators, path); err != nil {
+		t.Fatal(err)
+	}
+	addr := listen(t, cfg, 1, gate)
+	const signed = "Host: x\r\nAuthorization: Bearer " + operatorToken + "\r\n"
+	say(t, addr, "GET "+api.PathNodes+"/node01 HTTP/1.1\r\n"+signed+"\r\n") // at work until the gate opens
+	time.Sleep(100 * time.Millisecond)
+	conn := say(t, addr, "POST "+hold01+" HTTP/1.1\r\n"+signed+"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 0\r\n\r\n")
+	time.Sleep(300 * time.Millisecond)
+	close(gate)
+	if status, header, body := heard(t, conn); status != 303 || header.Get("Location") != "/ui/nodes/node01" {
 		t.Errorf("%d %q", status, body)
 	}
 }

@@ -233,8 +233,10 @@ func (s *server) readForm(w http.ResponseWriter, r *http.Request) (url.Values, *
 		return nil, &api.Problem{Status: http.StatusUnsupportedMediaType, Title: "Not a form", Detail: "Send the form of this page."}
 	}
 	// A recorder in a test has no deadlines.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
+	conn := http.NewResponseController(w)
+	_ = conn.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLogin))
+	_ = conn.SetReadDeadline(time.Time{}) // see readBytes
 	var form url.Values
 	if err == nil {
 		form, err = url.ParseQuery(string(body))
