@@ -293,10 +293,11 @@ func (a *agent) beat(ctx context.Context, answer api.PhoneHomeResponse) (retried
 	a.said = state(answer)
 	failed := answer.State == node.Failed
 	failures := 0
-	wait := first(interval(answer))
-	for a.rest(ctx, wait, failures == 0) {
+	wait, listens := first(interval(answer)), true
+	for a.rest(ctx, wait, listens) {
 		a.reload()
 		next, err := a.report(ctx)
+		listens = err == nil
 		var refused *api.Error
 		switch {
 		case ctx.Err() != nil:

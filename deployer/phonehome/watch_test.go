@@ -160,6 +160,32 @@ func TestChangesAreReportedSoon(t *testing.T) {
 	})
 }
 
+// A refused node asks once a minute, however much changes on it.
+func TestRefusedIsNotHastened(t *testing.T) {
+	var state atomic.Value
+	state.Store(vipState(past, true, aVIP("203.0.113.10", "announce", "health", "up", true, false)))
+	socket := announcerAt(t, &state)
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{t: t, answers: []answer{accepts(node.Active, 60), refuses(403, node.CodeUnknownNode)}}
+		cfg, _ := testConfig(t, s)
+		cfg.AnnouncerSocket, cfg.Heartbeat = socket, true
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- Run(ctx, cfg) }()
+		time.Sleep(90 * time.Second)
+		state.Store(vipState(past, true, aVIP("203.0.113.10", "withdraw", "health", "down", false, false)))
+		before := len(s.at)
+		time.Sleep(10 * time.Minute)
+		if n := len(s.at) - before; n < 8 || n > 12 {
+			t.Errorf("%d reports in ten minutes", n)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // systemd is a stand-in for the manager, whose interface is the real one's: there is no
 // systemd where tests run.
 type systemd map[string][3]string // load, active and sub state
