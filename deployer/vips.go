@@ -103,15 +103,16 @@ func (r *Registry) VIPsOf(views []View) []VIP {
 			says(vip, node.VIPAnnounced, "")
 		}
 	}
-	known := make(map[string]View, len(views))
-	for _, v := range views {
-		known[v.ID] = v
+	known := make(map[string]int, len(views))
+	for i, v := range views {
+		known[v.ID] = i
 	}
 	young := r.cfg.Now().Sub(*r.listeningSince.Load()) <= r.cfg.OfflineAfter
 	list := make([]VIP, 0, len(all))
 	for _, v := range all {
 		for i := range v.Nodes {
-			if at, ok := known[v.Nodes[i].ID]; ok {
+			if j, ok := known[v.Nodes[i].ID]; ok {
+				at := &views[j]
 				v.Nodes[i].Reachability = at.Reachability
 				v.Nodes[i].heard, v.Nodes[i].cut = !at.LastSeen.IsZero(), at.VIPsLeftOut > 0 && !at.Waiting
 				if at.Waiting {
