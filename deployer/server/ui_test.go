@@ -247,7 +247,9 @@ func TestPageOfManyNodes(t *testing.T) {
 	for query, want := range map[string]string{
 		"":                                "1 to 100 of 2000",
 		"?page=20":                        "1901 to 2000 of 2000",
+		"?page=21":                        "1 to 100 of 2000",
 		"?page=99":                        "1 to 100 of 2000",
+		"?page=9223372036854775807":       "1 to 100 of 2000",
 		"?page=-1":                        "1 to 100 of 2000",
 		"?role=control-plane":             "1 to 100 of 1000",
 		"?label=rack%3D3":                 "1 to 100 of 500",

@@ -217,7 +217,7 @@ const pageSize = 100
 // paged cuts the lines of one page out of all, and says where they are.
 func paged[T any](all []T, path string, values url.Values) ([]T, pager) {
 	number := 1
-	if _, err := fmt.Sscanf(values.Get("page"), "%d", &number); err != nil || number < 1 || number > len(all)/pageSize+1 {
+	if _, err := fmt.Sscanf(values.Get("page"), "%d", &number); err != nil || number < 1 || number-1 > (len(all)-1)/pageSize {
 		number = 1
 	}
 	from := (number - 1) * pageSize
