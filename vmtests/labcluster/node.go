@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -292,11 +293,10 @@ func (n *Node) Lose(percent int) error {
 	if err := n.ofNamespace("to lose packets"); err != nil {
 		return err
 	}
-	if _, err := n.Run("nft", "flush", "ruleset"); err != nil || percent == 0 {
-		return err
+	if percent == 0 {
+		return n.filter("lose", "")
 	}
-	_, err := n.Run("nft", fmt.Sprintf("table inet loss { chain in { type filter hook input priority 0; iifname eth0 numgen random mod 100 < %d drop; }; }", percent))
-	return err
+	return n.filter("lose", fmt.Sprintf("chain in { type filter hook input priority 0; iifname eth0 numgen random mod 100 <= %d drop; };", percent-1))
 }
 
 // Split drops what the node and the router send each other, or no longer does.
@@ -304,8 +304,9 @@ func (n *Node) Split(r *Router, apart bool) error {
 	if err := n.ofNamespace("to drop packets"); err != nil {
 		return err
 	}
-	if _, err := n.Run("nft", "flush", "ruleset"); err != nil || !apart {
-		return err
+	table := fmt.Sprintf("split%d", slices.Index(n.cluster.RouterNames(), r.Host.Name))
+	if !apart {
+		return n.filter(table, "")
 	}
 	var from, to []string
 	for f, a := range r.topology.place {
@@ -315,8 +316,19 @@ func (n *Node) Split(r *Router, apart bool) error {
 			to = append(to, fmt.Sprintf("%s daddr %s drop;", word, a))
 		}
 	}
-	_, err := n.Run("nft", fmt.Sprintf("table inet split { chain in { type filter hook input priority 0; %s }; chain out { type filter hook output priority 0; %s }; }",
+	return n.filter(table, fmt.Sprintf("chain in { type filter hook input priority 0; %s }; chain out { type filter hook output priority 0; %s };",
 		strings.Join(from, " "), strings.Join(to, " ")))
+}
+
+// filter puts these chains in the place of those that the node has in this table of
+// nftables, or none; other tables stay as they are.
+func (n *Node) filter(table, chains string) error {
+	// A table that is not there cannot be deleted.
+	commands := fmt.Sprintf("table inet %[1]s; delete table inet %[1]s;", table)
+	if chains != "" {
+		commands += fmt.Sprintf("table inet %s { %s };", table, chains)
+	}
+	_, err := n.Run("nft", commands)
 	return err
 }
 
