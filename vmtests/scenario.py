@@ -112,13 +112,20 @@ def duration(text: str) -> float:
 
 
 def outage(requests: list) -> float:
-    """The longest time in which requests were lost, of (time, answered); those within a second are one outage."""
-    longest, began, before = 0.0, 0.0, None
-    for at, answered in requests:
-        if not answered:
-            began = at if before is None or at - before > 1 else began
-            before = at
+    """The longest time in which requests were lost, some or all, of (time, answered), until one was answered.
+
+    It goes on until all were answered for two seconds: while it hits a part of them, the others are.
+    """
+    longest, began, answered, lost = 0.0, None, 0.0, False
+    for at, good in requests:
+        if good and lost:
+            answered = at
+            longest = max(longest, at - began)
+        elif not good:
+            if began is None or not lost and at - answered > 2:
+                began = at
             longest = max(longest, at - began + 0.001)
+        lost = not good
     return longest
 
 

@@ -209,8 +209,11 @@ class Test(unittest.TestCase):
                     self.assertIn("is not for these machines", str(err))
 
     def test_outage(self):
-        lost = [(0, True), (0.9, False), (1.0, True), (3.0, False), (3.05, False), (3.1, True)]
-        self.assertAlmostEqual(scenario.outage(lost), 0.051)
+        lost = [(0, True), (0.01, False), (0.5, True), (0.9, False), (1.0, True), (3.1, False), (3.15, False), (3.2, True)]
+        self.assertAlmostEqual(scenario.outage(lost), 0.99)
+        slow = [(i * 2.01, False) for i in range(100)]
+        self.assertAlmostEqual(scenario.outage(slow), 99 * 2.01 + 0.001)
+        self.assertAlmostEqual(scenario.outage([*slow, (201, True)]), 201)
         self.assertEqual(scenario.outage([(0, True)]), 0)
         self.assertEqual(scenario.duration("1m30s"), 90)
         self.assertEqual(scenario.duration("500ms"), 0.5)

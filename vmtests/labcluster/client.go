@@ -213,19 +213,24 @@ type Tally struct {
 	Requests int            `json:"requests"`
 	Lost     int            `json:"lost"`
 	Moved    int            `json:"moved"`      // answered at the second try, after a reset
-	Outage   time.Duration  `json:"outage_ns"`  // the longest time in which requests were lost, some or all
+	Outage   time.Duration  `json:"outage_ns"`  // the longest time in which requests were lost, some or all, until one was answered
 	Silence  time.Duration  `json:"silence_ns"` // the longest time in which none was answered, and some were lost
 	Nodes    map[string]int `json:"nodes"`
 	First    string         `json:"first_error,omitempty"`
 }
 
-// outageLeast is how long one lost request counts as an outage.
+// outageEnds is how long all requests must be answered until an outage is over: while it
+// hits a part of them, the others are answered.
+const outageEnds = 2 * time.Second
+
+// outageLeast is how long a lost request counts as an outage that none is answered after.
 const outageLeast = time.Millisecond
 
 // Count counts what became of requests.
 func Count(list []Request) Tally {
 	t := Tally{Requests: len(list), Nodes: map[string]int{}}
-	var good, began, before time.Time // the last answer; the outage's first request, and the last one so far
+	var good time.Time            // the last answer
+	var began, answered time.Time // the outage's first request; the first answer since the last one that was lost
 	lost := false
 	silence := func(until time.Time) {
 		if lost && !good.IsZero() {
@@ -237,14 +242,16 @@ func Count(list []Request) Tally {
 			if t.Lost++; t.First == "" {
 				t.First = r.Err.Error()
 			}
-			// What is lost again soon is lost to the same outage.
-			if before.IsZero() || r.At.Sub(before) > requestTimeout {
+			if began.IsZero() || !lost && r.At.Sub(answered) > outageEnds {
 				began = r.At
 			}
-			before = r.At
 			t.Outage = max(t.Outage, r.At.Sub(began)+outageLeast)
 			lost = true
 			continue
+		}
+		if lost {
+			answered = r.At
+			t.Outage = max(t.Outage, r.At.Sub(began))
 		}
 		if r.Moved {
 			t.Moved++

@@ -66,24 +66,33 @@ func TestFind(t *testing.T) {
 	assert.ErrorContains(t, err, "none.txtar")
 }
 
-// Outages that are more than a second apart are several; a moved request is none.
+// An outage goes on until all requests were answered for two seconds, however seldom they
+// were made; a moved request is none.
 func TestCount(t *testing.T) {
 	begin := time.Now()
 	at := func(ms int, err error) labcluster.Request {
 		return labcluster.Request{At: begin.Add(time.Duration(ms) * time.Millisecond), Node: "a", Err: err}
 	}
 	lost := errors.New("lost")
-	list := []labcluster.Request{at(0, nil), at(10, lost), at(500, nil), at(900, lost), at(1000, nil), at(3000, lost), at(3050, lost), at(3100, nil)}
+	list := []labcluster.Request{at(0, nil), at(10, lost), at(500, nil), at(900, lost), at(1000, nil), at(3100, lost), at(3150, lost), at(3200, nil)}
 	list[4].Moved = true
 	tally := labcluster.Count(list)
 	assert.Equal(t, 8, tally.Requests)
 	assert.Equal(t, 4, tally.Lost)
 	assert.Equal(t, 1, tally.Moved)
-	assert.Equal(t, 891*time.Millisecond, tally.Outage)
-	assert.Equal(t, 2100*time.Millisecond, tally.Silence)
+	assert.Equal(t, 990*time.Millisecond, tally.Outage)
+	assert.Equal(t, 2200*time.Millisecond, tally.Silence)
 	assert.Equal(t, map[string]int{"a": 4}, tally.Nodes)
 	assert.Equal(t, "lost", tally.First)
 	assert.Zero(t, labcluster.Count(nil).Outage)
+
+	// Of one request after the other, each lost after two seconds and a pause.
+	var slow []labcluster.Request
+	for i := range 100 {
+		slow = append(slow, at(i*2010, lost))
+	}
+	assert.Equal(t, 99*2010*time.Millisecond+time.Millisecond, labcluster.Count(slow).Outage, "it goes on")
+	assert.Equal(t, 201*time.Second, labcluster.Count(append(slow, at(201_000, nil))).Outage)
 }
 
 func TestWriteSVG(t *testing.T) {
