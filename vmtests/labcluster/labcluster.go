@@ -126,6 +126,7 @@ type Router struct {
 	cluster  *Cluster
 	topology *router
 	config   lab.RouterConfig
+	mu       sync.Mutex // of the embedded one, which Start replaces
 }
 
 // Start makes the hosts, and starts everything on them. The cluster is to be
@@ -238,7 +239,7 @@ func (c *Cluster) makeRouter(r *router) error {
 		return err
 	}
 	kind := c.kind(r.name)
-	if kind == "" {
+	if !slices.Contains(Kinds, kind) {
 		return fmt.Errorf("router %s: a router is one of %s", r.name, strings.Join(Kinds, ", "))
 	}
 	made := &Router{Host: host, Kind: kind, ASN: r.asn, cluster: c, topology: r, config: lab.RouterConfig{ASN: r.asn, Passive: true}}
@@ -405,21 +406,31 @@ func InParallel[T any](list []T, do func(T) error) error {
 }
 
 // Start starts the router's daemons.
-func (r *Router) Start() (err error) {
-	switch r.Kind {
+func (r *Router) Start() error {
+	var started lab.Router
+	var err error
+	switch r.Kind { // one of Kinds, since it was made
 	case "bird":
-		r.Router, err = r.Host.StartBIRD(r.config)
+		started, err = r.Host.StartBIRD(r.config)
 	case "frr":
-		r.Router, err = r.Host.StartFRR(r.config)
-	case "gobgp":
-		r.Router, err = r.Host.StartGoBGP(r.cluster.cfg.Programs.Router, r.config)
+		started, err = r.Host.StartFRR(r.config)
 	default:
-		err = fmt.Errorf("router %s: a router is one of %s", r.Host.Name, strings.Join(Kinds, ", "))
+		started, err = r.Host.StartGoBGP(r.cluster.cfg.Programs.Router, r.config)
 	}
 	if err != nil {
-		err = fmt.Errorf("router %s: %w", r.Host.Name, err)
+		return fmt.Errorf("router %s: %w", r.Host.Name, err)
 	}
-	return err
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Router = started
+	return nil
+}
+
+// daemon is what Start has started last, for who does not wait for it; nil: none yet.
+func (r *Router) daemon() lab.Router {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.Router
 }
 
 // Kill ends the router's daemons at once.

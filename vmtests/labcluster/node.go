@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,7 +32,8 @@ type Node struct {
 	cluster *Cluster
 	place   place
 	service service
-	machine bool // in the place of the namespace's processes
+	machine bool       // in the place of the namespace's processes
+	mu      sync.Mutex // of Machine, which Reload replaces, for [Node.VIPs]
 }
 
 // VIP is an entry of announcer.json, as far as routers see it.
@@ -50,10 +52,13 @@ func (n *Node) VIPs() []VIP {
 	var file struct {
 		VIPs []VIP `json:"vips"`
 	}
-	if n.Machine.Announcer == nil {
+	n.mu.Lock()
+	text := n.Machine.Announcer
+	n.mu.Unlock()
+	if text == nil {
 		return nil
 	}
-	if err := json.Unmarshal(n.Machine.Announcer, &file); err != nil {
+	if err := json.Unmarshal(text, &file); err != nil {
 		panic(err) // Nix has checked it
 	}
 	return file.VIPs
@@ -257,7 +262,9 @@ func (n *Node) Reload(e *Evaluated) error {
 	manifest, machine := e.Manifest.Nodes[n.ID], e.Machines[n.ID]
 	restart := machine.BGP != nil && n.Machine.BGP != nil && machine.BGP.Config != n.Machine.BGP.Config
 	rejoin := manifest.ClusterConfig != n.Evaluated.ClusterConfig
+	n.mu.Lock()
 	n.Evaluated, n.Machine = manifest, machine
+	n.mu.Unlock()
 	if err := errors.Join(n.WriteFiles(), n.serve()); err != nil {
 		return err
 	}

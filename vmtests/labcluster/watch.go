@@ -51,7 +51,11 @@ func (c *Cluster) Watch(routers ...string) *Watch {
 // cannot be read, since it is just killed, is not looked at.
 func (c *Cluster) blackholes(router string) (found []string) {
 	before := c.held()
-	routes, err := c.Routers[router].Routes()
+	daemon := c.Routers[router].daemon()
+	if daemon == nil {
+		return nil
+	}
+	routes, err := daemon.Routes()
 	if err != nil {
 		return nil
 	}

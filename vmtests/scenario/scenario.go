@@ -262,11 +262,10 @@ func (s *Scenario) Play(ctx context.Context, stage Stage) (result *Result) {
 			break
 		}
 	}
-	if result.OK() && result.Skipped == "" && p.watch != nil {
-		if err := p.watch.Stop(); err != nil {
+	if p.watch != nil { // it ends also after what has failed, which was the first to
+		if err := p.watch.Stop(); err != nil && result.OK() && result.Skipped == "" {
 			result.Error = "never blackholed: " + err.Error()
 		}
-		p.watch = nil
 	}
 	result.Took = time.Since(result.Begin)
 	return result

@@ -1,9 +1,11 @@
 package scenarios
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/centra/plasmacloud/vmtests/lab"
 	"github.com/centra/plasmacloud/vmtests/labcluster"
+	"github.com/centra/plasmacloud/vmtests/scenario"
 )
 
 // restarting is a cluster of one node whose gobgpd is to be killed; more are options of its peers.
@@ -153,4 +156,26 @@ func TestWatchSeesABlackhole(t *testing.T) {
 		return nil
 	}))
 	assert.ErrorContains(t, watch.Stop(), "router bird1 sends 203.0.113.1 to node01, which does not hold it")
+}
+
+// A scenario that fails ends what it has begun, its watch too. It is alone here: the
+// watches of others would be found.
+func TestFailureEndsTheWatch(t *testing.T) {
+	evaluated, err := labcluster.Evaluate(t.Context(), repo, map[string]string{"it": restarting("")})
+	require.NoError(t, err)
+	s, err := scenario.Parse("it", []byte("cluster start\nnever blackholed\nwait soon\n"))
+	require.NoError(t, err)
+	on := stage(t, "v4")
+	on.Start = func(context.Context, scenario.Change) (*labcluster.Cluster, error) {
+		return labcluster.Start(labcluster.Config{Name: "failure", Programs: programs.With("v4"), Cluster: evaluated["it"], Routers: []string{"bird"}})
+	}
+	watches := func() bool {
+		stacks := make([]byte, 1<<20)
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "labcluster.(*Cluster).Watch")
+	}
+	on.Failed = func(*labcluster.Cluster) {}
+	on.Step = func(line int, _ string) { assert.Equal(t, line == 3, watches()) }
+	result := s.Play(t.Context(), on)
+	assert.Equal(t, `line 3: wait soon: "soon" is no duration from 0s to 1h`, result.Error)
+	assert.False(t, watches())
 }
