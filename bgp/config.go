@@ -7,6 +7,7 @@
 package bgp
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -123,11 +124,14 @@ func LoadConfig(file string) (*Config, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxConfigBytes+1))
-	if err != nil {
+	var data bytes.Buffer
+	if info, err := f.Stat(); err == nil {
+		data.Grow(int(min(info.Size(), MaxConfigBytes)) + bytes.MinRead)
+	}
+	if _, err := data.ReadFrom(io.LimitReader(f, MaxConfigBytes+1)); err != nil {
 		return nil, err
 	}
-	cfg, err := ParseConfig(data)
+	cfg, err := ParseConfig(data.Bytes())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -167,9 +166,10 @@ func (r *reader) headers(o *object) health.List {
 	}
 	var words []string
 	seen := map[string]bool{}
-	for _, name := range slices.Sorted(maps.Keys(o.fields)) {
+	for _, f := range slices.SortedFunc(slices.Values(o.fields), func(a, b field) int { return strings.Compare(a.key, b.key) }) {
+		name := f.key
 		canonical := http.CanonicalHeaderKey(name)
-		value, isText := o.fields[name].(string)
+		value, isText := f.value.(string)
 		switch {
 		case !httpguts.ValidHeaderFieldName(name):
 			r.add(o.path, "%s is no name of an HTTP header", quote(name))
@@ -178,7 +178,7 @@ func (r *reader) headers(o *object) health.List {
 		case seen[canonical]:
 			r.add(o.at(name), "is there already, in other letters; remove one")
 		case !isText:
-			r.add(o.at(name), "is %s; want a string", kindOf(o.fields[name]))
+			r.add(o.at(name), "is %s; want a string", kindOf(f.value))
 		case !httpguts.ValidHeaderFieldValue(value) || len(value) > maxHeader:
 			r.add(o.at(name), "%s is no value of an HTTP header: want at most %d bytes, and no control characters", quote(value), maxHeader)
 		default:

@@ -29,7 +29,10 @@ func (e *fieldError) Error() string {
 }
 
 // reader collects every mistake, so that a file is mended in one go.
-type reader struct{ problems []*fieldError }
+type reader struct {
+	problems []*fieldError
+	spare    []string // the memory of an object's read, for the next one
+}
 
 func (r *reader) add(path, format string, args ...any) {
 	r.problems = append(r.problems, &fieldError{path, fmt.Sprintf(format, args...)})
@@ -56,14 +59,15 @@ func (r *reader) err() error {
 type object struct {
 	r      *reader
 	path   string
-	fields map[string]any
+	fields fields
 	read   []string // keys; some twice
 	bad    bool     // not an object at all, which is reported already
 }
 
 func (r *reader) object(path string, value any) *object {
-	o := &object{r: r, path: path, read: make([]string, 0, 16)}
-	fields, ok := value.(map[string]any)
+	o := &object{r: r, path: path, read: r.spare[:0]}
+	r.spare = nil
+	fields, ok := value.(fields)
 	if !ok {
 		r.add(path, "is %s; want an object in braces", kindOf(value))
 		o.bad = true
@@ -74,7 +78,7 @@ func (r *reader) object(path string, value any) *object {
 
 func (o *object) optionalObject(key string) *object {
 	o.read = append(o.read, key)
-	value, ok := o.fields[key]
+	value, ok := o.fields.get(key)
 	if !ok || value == nil {
 		return &object{r: o.r, path: o.at(key)}
 	}
@@ -83,12 +87,12 @@ func (o *object) optionalObject(key string) *object {
 
 func (o *object) at(key string) string { return join(o.path, key) }
 
-func (o *object) has(key string) bool { _, ok := o.fields[key]; return ok }
+func (o *object) has(key string) bool { _, ok := o.fields.get(key); return ok }
 
 // need returns the value of a key that must be there.
 func (o *object) need(key string) (any, bool) {
 	o.read = append(o.read, key)
-	value, ok := o.fields[key]
+	value, ok := o.fields.get(key)
 	if !ok && !o.bad {
 		o.r.add(o.at(key), "is missing")
 	}
@@ -98,7 +102,7 @@ func (o *object) need(key string) (any, bool) {
 // optional returns the value of a key unless it is absent or null.
 func (o *object) optional(key string) (any, bool) {
 	o.read = append(o.read, key)
-	value, ok := o.fields[key]
+	value, ok := o.fields.get(key)
 	return value, ok && value != nil
 }
 
@@ -279,17 +283,18 @@ func (o *object) asList(key string, value any) []any {
 
 // ignoreRest keeps end from reporting keys whose meaning is not known either.
 func (o *object) ignoreRest() {
-	for key := range o.fields {
-		o.read = append(o.read, key)
+	for _, f := range o.fields {
+		o.read = append(o.read, f.key)
 	}
 }
 
 // end reports every key that was not read.
 func (o *object) end() {
+	defer func() { o.r.spare, o.read = o.read, nil }()
 	var unknown []string
-	for key := range o.fields {
-		if !slices.Contains(o.read, key) {
-			unknown = append(unknown, key)
+	for _, f := range o.fields {
+		if !slices.Contains(o.read, f.key) {
+			unknown = append(unknown, f.key)
 		}
 	}
 	slices.Sort(unknown)

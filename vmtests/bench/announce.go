@@ -9,7 +9,7 @@ import (
 	"github.com/centra/plasmacloud/vmtests/lab"
 )
 
-// benchAnnounce measures, from the changed configuration to the table of a BIRD
+// benchAnnounce measures, from the order to look at the changed configuration to the table of a BIRD
 // router, how long it takes from one VIP to many. The peers, and a gobgpd with nothing but
 // a client that gives it the same, put the same prefixes into the same router.
 func benchAnnounce(ctx context.Context, b *bench) ([]figure, error) {
@@ -50,9 +50,13 @@ func (b *bench) announceAll(ctx context.Context, c contestant, vips int) (took t
 		if err := hasRoutes(ctx, router, 1); err != nil {
 			return err
 		}
+		apply, err := running.prepare(vips)
+		if err != nil {
+			return err
+		}
 		begin := time.Now()
 		changed := make(chan error, 1)
-		go func() { changed <- running.set(vips) }()
+		go func() { changed <- apply() }()
 		err = hasRoutes(ctx, router, vips)
 		took = time.Since(begin)
 		return errors.Join(err, <-changed)

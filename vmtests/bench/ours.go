@@ -106,8 +106,8 @@ func (o *oursRuns) write(vips int) error {
 	return os.WriteFile(o.file(), []byte(text.String()), 0o600)
 }
 
-func (o *oursRuns) set(vips int) error {
-	return errors.Join(o.write(vips), o.announcer.Signal(syscall.SIGHUP))
+func (o *oursRuns) prepare(vips int) (apply func() error, err error) {
+	return func() error { return o.announcer.Signal(syscall.SIGHUP) }, o.write(vips)
 }
 
 func (o *oursRuns) kill() error { return o.gobgpd.Kill() }

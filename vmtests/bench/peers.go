@@ -52,7 +52,9 @@ func (r *birdRuns) configure() error {
 	return err
 }
 
-func (r *birdRuns) set(vips int) error { return errors.Join(r.write(0, vips), r.configure()) }
+func (r *birdRuns) prepare(vips int) (apply func() error, err error) {
+	return r.configure, r.write(0, vips)
+}
 
 func (r *birdRuns) flip(bool) (time.Time, error) { return time.Time{}, errors.ErrUnsupported }
 
@@ -143,10 +145,15 @@ func (e *exaRuns) writeStart(first int) error {
 	return errors.Join(e.say(&text, "announce", first, e.vips), os.WriteFile(filepath.Join(e.node.Dir, "start"), []byte(text.String()), 0o600))
 }
 
-func (e *exaRuns) set(vips int) error {
-	err := e.say(e.pipe, "announce", e.vips, vips)
+func (e *exaRuns) prepare(vips int) (apply func() error, err error) {
+	var text strings.Builder
+	err = e.say(&text, "announce", e.vips, vips)
 	e.vips = vips
-	return errors.Join(err, e.writeStart(0))
+	apply = func() error {
+		_, err := e.pipe.WriteString(text.String())
+		return err
+	}
+	return apply, errors.Join(err, e.writeStart(0))
 }
 
 func (e *exaRuns) flip(up bool) (time.Time, error) {
@@ -196,7 +203,10 @@ func frr(name string, byAddresses bool) contestant {
 			return nil, err
 		}
 		if byAddresses {
-			err = f.addresses(0, vips)
+			var apply func() error
+			if apply, err = f.addresses(0, vips); err == nil {
+				err = apply()
+			}
 		}
 		if err == nil {
 			f.zebra, err = f.daemon("zebra", "-f", filepath.Join(node.Dir, "zebra.conf"))
@@ -238,24 +248,23 @@ func (f *frrRuns) write(vips int) error {
 	return os.WriteFile(filepath.Join(f.node.Dir, "bgpd.conf"), []byte(conf.String()), 0o644)
 }
 
-// addresses adds those of a range of VIPs to the host.
-func (f *frrRuns) addresses(first, end int) error {
+// addresses prepares to add those of a range of VIPs to the host.
+func (f *frrRuns) addresses(first, end int) (apply func() error, err error) {
 	var batch strings.Builder
 	for i := first; i < end; i++ {
 		fmt.Fprintf(&batch, "addr add %s/32 dev lo\n", vipAddress(i))
 	}
 	file := filepath.Join(f.node.Dir, "addresses")
-	if err := os.WriteFile(file, []byte(batch.String()), 0o600); err != nil {
+	return func() error {
+		out, err := command("ip", "-n", f.node.Namespace, "-batch", file).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("ip -batch: %w: %.200s", err, out)
+		}
 		return err
-	}
-	out, err := command("ip", "-n", f.node.Namespace, "-batch", file).CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("ip -batch: %w: %.200s", err, out)
-	}
-	return err
+	}, os.WriteFile(file, []byte(batch.String()), 0o600)
 }
 
-func (f *frrRuns) set(vips int) error {
+func (f *frrRuns) prepare(vips int) (apply func() error, err error) {
 	first := f.vips
 	f.vips = vips
 	if f.byAddresses {
@@ -267,14 +276,13 @@ func (f *frrRuns) set(vips int) error {
 		fmt.Fprintf(&text, "  network %s/32\n", vipAddress(i))
 	}
 	file := filepath.Join(f.node.Dir, "more.conf")
-	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
+	return func() error {
+		out, err := command("vtysh", "--vty_socket", f.node.Dir, "-d", "bgpd", "-f", file).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("vtysh: %w: %.200s", err, out)
+		}
 		return err
-	}
-	out, err := command("vtysh", "--vty_socket", f.node.Dir, "-d", "bgpd", "-f", file).CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("vtysh: %w: %.200s", err, out)
-	}
-	return errors.Join(err, f.write(vips))
+	}, errors.Join(os.WriteFile(file, []byte(text.String()), 0o644), f.write(vips))
 }
 
 func (f *frrRuns) flip(up bool) (time.Time, error) {

@@ -38,8 +38,8 @@ type contestant struct {
 
 // announcing is a contestant that runs.
 type announcing interface {
-	// set has it announce so many VIPs, and no more.
-	set(vips int) error
+	// prepare writes down that it is to announce so many VIPs, and no more; apply tells it.
+	prepare(vips int) (apply func() error, err error)
 	// flip has it withdraw, or announce again, the first VIP; began is when it could know.
 	flip(up bool) (began time.Time, err error)
 	kill() error  // what speaks BGP
