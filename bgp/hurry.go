@@ -19,8 +19,8 @@ type haste struct {
 	known   bool                          // the last pass read the table
 	own     map[netip.Prefix]speaker.Path // what it read
 	decided *wishList                     // by the pass under way; nil: not yet, or there is none
-	sending map[netip.Prefix]bool         // is being announced just now
-	fresh   map[netip.Prefix]bool         // announced by the last pass
+	sending []map[netip.Prefix]bool       // is being announced just now, or next
+	fresh   []map[netip.Prefix]bool       // announced by the last pass
 	gone    map[netip.Prefix]bool         // withdrawn by the last pass, or in a hurry before it decided
 	hurried map[netip.Prefix]bool         // withdrawn in a hurry since
 }
@@ -31,7 +31,7 @@ func (h *haste) decide(now live, wishes *wishList) (hurried map[netip.Prefix]boo
 	h.Lock()
 	defer h.Unlock()
 	h.known, h.own, h.decided = now.tableKnown, now.table.Own, wishes
-	h.gone, h.hurried, h.fresh = h.hurried, map[netip.Prefix]bool{}, map[netip.Prefix]bool{}
+	h.gone, h.hurried, h.fresh = h.hurried, map[netip.Prefix]bool{}, nil
 	return h.gone
 }
 
@@ -105,14 +105,14 @@ func (a *Announcer) hurry(ctx context.Context) {
 	for _, c := range down {
 		for _, v := range users[c] {
 			prefix := speaker.HostPrefix(v.Address)
-			if h.sending[prefix] {
+			if isIn(h.sending, prefix) {
 				later = append(later, c) // until the speaker has taken it
 				continue
 			}
 			again := wishes.has(v.Address)
 			_, drained := orders.of(v.Address)
 			_, announced := h.own[prefix]
-			announced = announced && !h.gone[prefix] || h.fresh[prefix]
+			announced = announced && !h.gone[prefix] || isIn(h.fresh, prefix)
 			was := wish{want: last.vip(v.Address).Want}
 			if h.decided != nil {
 				was = *h.decided.of(v.Address)
@@ -172,46 +172,76 @@ func (h *haste) stay(prefixes []netip.Prefix) {
 	}
 }
 
+// isIn reports whether any of sets has p.
+func isIn(sets []map[netip.Prefix]bool, p netip.Prefix) bool {
+	return slices.ContainsFunc(sets, func(set map[netip.Prefix]bool) bool { return set[p] })
+}
+
 // announceAtOnce is how many paths the speaker gets before hurry has its turn with them.
 const announceAtOnce = 10_000
 
 // announceUp announces those of paths whose checks have not gone down since they were
-// wanted. It returns, in the memory of paths, those that the speaker has taken.
+// wanted. While the speaker takes some of them the next are got ready. It returns, in the
+// memory of paths, those that it has taken.
 func (a *Announcer) announceUp(ctx context.Context, paths []speaker.Path, wishes *wishList) (taken []speaker.Path, err error) {
-	h := &a.haste
 	refused := &speaker.PathErrors{ByPrefix: map[netip.Prefix]error{}}
 	taken = paths[:0]
-	for part := range slices.Chunk(paths, announceAtOnce) {
-		sending := make(map[netip.Prefix]bool, len(part))
-		h.Lock()
-		for _, p := range part {
-			if want, _, _ := healthOf(wishes.of(p.Prefix.Addr()).vip, a.health); want != Withdraw && !h.hurried[p.Prefix] {
-				sending[p.Prefix] = true
-			}
+	parts := slices.Collect(slices.Chunk(paths, announceAtOnce))
+	now := a.willSend(parts[0], wishes)
+	for i := range parts {
+		var next []speaker.Path
+		var meanwhile sync.WaitGroup
+		if i+1 < len(parts) {
+			meanwhile.Go(func() { next = a.willSend(parts[i+1], wishes) })
 		}
-		h.sending = sending
-		h.Unlock()
-		part = slices.DeleteFunc(part, func(p speaker.Path) bool { return !sending[p.Prefix] })
-		err := a.speaker.Announce(ctx, part)
-		h.Lock()
-		maps.Copy(h.fresh, sending) // after an error perhaps
-		h.sending = nil
-		h.Unlock()
-		a.urge() // for those that went down meanwhile
+		err := a.speaker.Announce(ctx, now)
+		meanwhile.Wait()
 		var some *speaker.PathErrors
 		if errors.As(err, &some) {
 			maps.Copy(refused.ByPrefix, some.ByPrefix)
-		} else if err != nil {
+			err = nil
+		}
+		a.haveSent(err == nil)
+		if err != nil {
 			return taken, err
 		}
-		for _, p := range part {
+		for _, p := range now {
 			if refused.ByPrefix[p.Prefix] == nil {
 				taken = append(taken, p)
 			}
 		}
+		now = next
 	}
 	if len(refused.ByPrefix) > 0 {
 		err = refused
 	}
 	return taken, err
+}
+
+// willSend has hurry wait for those of paths that are still to be announced. It returns
+// them, in the memory of paths.
+func (a *Announcer) willSend(paths []speaker.Path, wishes *wishList) []speaker.Path {
+	h := &a.haste
+	h.Lock()
+	defer h.Unlock()
+	sending := make(map[netip.Prefix]bool, len(paths))
+	h.sending = append(h.sending, sending)
+	return slices.DeleteFunc(paths, func(p speaker.Path) bool {
+		want, _, _ := healthOf(wishes.of(p.Prefix.Addr()).vip, a.health)
+		sending[p.Prefix] = want != Withdraw && !h.hurried[p.Prefix]
+		return !sending[p.Prefix]
+	})
+}
+
+// haveSent has hurry look at what waited for the paths sent first, which the speaker has,
+// or after an error perhaps. Unless there is more to come, none waits any more.
+func (a *Announcer) haveSent(more bool) {
+	h := &a.haste
+	h.Lock()
+	h.fresh = append(h.fresh, h.sending[0])
+	if h.sending = h.sending[1:]; !more {
+		h.sending = nil
+	}
+	h.Unlock()
+	a.urge()
 }
