@@ -38,7 +38,7 @@ type steps struct {
 // that is not ours appears in a step that takes away.
 func plan(wishes *wishList, now live) steps {
 	s := steps{bind: map[vip.How][]netip.Addr{}, surplus: map[vip.How][]netip.Addr{}}
-	var announce []netip.Addr
+	var announce []*wish
 	for i := range wishes.all {
 		w := &wishes.all[i]
 		addr := w.addr
@@ -50,7 +50,7 @@ func plan(wishes *wishList, now live) steps {
 				s.bind[w.hold] = append(s.bind[w.hold], addr)
 			}
 			if now.tableKnown && now.addrsKnown && !(announced && path.Equal(w.path)) {
-				announce = append(announce, addr)
+				announce = append(announce, w)
 			}
 		case w.want == Leave && announced && now.addrsKnown && !held:
 			s.bind[w.hold] = append(s.bind[w.hold], addr) // traffic comes for it
@@ -75,10 +75,10 @@ func plan(wishes *wishList, now live) steps {
 			slices.SortFunc(addrs, netip.Addr.Compare)
 		}
 	}
-	slices.SortFunc(announce, netip.Addr.Compare)
+	slices.SortFunc(announce, func(a, b *wish) int { return a.addr.Compare(b.addr) })
 	s.announce = make([]speaker.Path, len(announce)) // 100,000 paths are too big to be sorted, or grown
-	for i, addr := range announce {
-		s.announce[i] = wishes.of(addr).path
+	for i, w := range announce {
+		s.announce[i] = w.path
 	}
 	slices.SortFunc(s.unwanted, netip.Addr.Compare)
 	return s
