@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/vip"
@@ -14,7 +15,7 @@ const (
 	// hostPatience is how long the kernel may take for one call of a boundedHolder.
 	// The lock that it needs is shared with everything that configures interfaces.
 	hostPatience = 10 * time.Second
-	// addressesAtOnce are far fewer than the kernel manages in that time.
+	// addressesAtOnce are far fewer than the kernel manages in that time, in the first part.
 	addressesAtOnce = 1000
 )
 
@@ -88,14 +89,16 @@ func (b *boundedHolder) Renew(ctx context.Context) (again time.Duration, err err
 	return again, err
 }
 
-// each calls f for a part of addrs after the other, up to the first that hangs.
+// each calls f for a part of addrs after the other, up to the first that hangs. Each call
+// reads what is there, so parts grow as long as the kernel is quick.
 func (b *boundedHolder) each(ctx context.Context, do string, addrs []netip.Addr, f func(context.Context, []netip.Addr) error) error {
 	var errs []error
-	for start := 0; start < len(addrs); start += addressesAtOnce {
-		part := addrs[start:min(start+addressesAtOnce, len(addrs))]
+	for size := addressesAtOnce; len(addrs) > 0; {
+		part := addrs[:min(size, len(addrs))]
+		began := time.Now()
 		err := b.do(ctx, func(ctx context.Context) error { return f(ctx, part) })
 		if errors.Is(err, errHost) {
-			for _, addr := range addrs[start:] {
+			for _, addr := range addrs {
 				errs = append(errs, &vip.AddrError{Addr: addr, Do: do, Err: err})
 			}
 			break
@@ -103,12 +106,63 @@ func (b *boundedHolder) each(ctx context.Context, do string, addrs []netip.Addr,
 		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			errs = append(errs, joined.Unwrap()...)
 		} else if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, &partError{part, err})
 		}
+		if size *= 2; time.Since(began) > hostPatience/10 {
+			size = addressesAtOnce
+		}
+		addrs = addrs[len(part):]
 	}
 	return errors.Join(errs...)
 }
 
+// partError is a failure with all of addrs at once.
+type partError struct {
+	addrs []netip.Addr
+	err   error
+}
+
+func (e *partError) Error() string { return e.err.Error() }
+func (e *partError) Unwrap() error { return e.err }
+
 func (b *boundedHolder) Close() error {
 	return b.do(context.Background(), func(context.Context) error { return b.Holder.Close() })
+}
+
+// unbound are the addresses that err says are not bound, or not released: those it names,
+// or all.
+func unbound(err error, all []netip.Addr) []netip.Addr {
+	if err == nil {
+		return nil
+	}
+	parts := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		parts = joined.Unwrap()
+	}
+	var named []netip.Addr
+	for _, part := range parts {
+		var one *vip.AddrError
+		var some *partError
+		switch {
+		case errors.As(part, &one):
+			named = append(named, one.Addr)
+		case errors.As(part, &some):
+			named = append(named, some.addrs...)
+		default:
+			return all
+		}
+	}
+	return named
+}
+
+// without are addrs without those of others.
+func without(addrs, others []netip.Addr) []netip.Addr {
+	if len(others) == 0 {
+		return addrs
+	}
+	skip := make(map[netip.Addr]bool, len(others))
+	for _, addr := range others {
+		skip[addr] = true
+	}
+	return slices.DeleteFunc(slices.Clone(addrs), func(addr netip.Addr) bool { return skip[addr] })
 }

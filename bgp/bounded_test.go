@@ -84,6 +84,38 @@ func TestBindInParts(t *testing.T) {
 	}
 }
 
+// countingHolder counts calls of Release, each of which reads all that is there.
+type countingHolder struct {
+	worldHolder
+	calls *int
+	took  time.Duration
+}
+
+func (h countingHolder) Release(ctx context.Context, how vip.How, addrs []netip.Addr) error {
+	*h.calls++
+	time.Sleep(h.took)
+	return h.worldHolder.Release(ctx, how, addrs)
+}
+
+// The parts of a release are larger and larger, and small where the kernel is slow.
+func TestReleaseInFewParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for took, want := range map[time.Duration]int{0: 4, 2 * time.Second: 15} {
+			w := newWorld(time.Second, t.Fatalf)
+			var addrs []netip.Addr
+			for _, v := range testConfig(15 * addressesAtOnce).VIPs {
+				w.own[v.Address] = vip.Route
+				addrs = append(addrs, v.Address)
+			}
+			calls := 0
+			err := newBoundedHolder(countingHolder{worldHolder{w}, &calls, took}).Release(t.Context(), vip.Anyhow, addrs)
+			if err != nil || calls != want || len(w.own) != 0 {
+				t.Errorf("%v, %d calls of %s, want %d; %d are left", err, calls, took, want, len(w.own))
+			}
+		}
+	})
+}
+
 // hangingSpeaker does not answer, whatever its deadline, once hangs is closed.
 type hangingSpeaker struct {
 	worldSpeaker

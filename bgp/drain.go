@@ -146,18 +146,17 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Add
 	if len(due) == 0 {
 		return next, err
 	}
-	if err := errors.Join(err, a.holder.Release(ctx, vip.Anyhow, due)); err != nil {
-		return next, err
-	}
-	for _, addr := range due {
+	releaseErr := a.holder.Release(ctx, vip.Anyhow, due)
+	released := without(due, unbound(releaseErr, due))
+	for _, addr := range released {
 		delete(a.drains, addr)
 		a.released[addr] = true
 	}
-	a.did("release", due, of)
-	if stopping {
+	a.did("release", released, of)
+	if stopping && len(released) > 0 {
 		next = time.Now() // to see that nothing is left
 	}
-	return next, nil
+	return next, errors.Join(err, releaseErr)
 }
 
 // errNoSession keeps an address held: whoever had a session with this speaker, or

@@ -198,13 +198,13 @@ func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr, of 
 // be held as it should be.
 func (a *Announcer) letGo(ctx context.Context, surplus map[vip.How][]netip.Addr) (did bool, err error) {
 	for how, addrs := range surplus {
-		if releaseErr := a.holder.Release(ctx, how, addrs); releaseErr != nil {
-			err = errors.Join(err, releaseErr)
-			continue
+		releaseErr := a.holder.Release(ctx, how, addrs)
+		err = errors.Join(err, releaseErr)
+		if moved := without(addrs, unbound(releaseErr, addrs)); len(moved) > 0 {
+			did = true
+			from := wish{cause: CauseHold, why: "is held otherwise now, and not as " + how.String() + " any more"}
+			a.did("move", moved, func(netip.Addr) *wish { return &from }, "from", how.String())
 		}
-		did = true
-		from := wish{cause: CauseHold, why: "is held otherwise now, and not as " + how.String() + " any more"}
-		a.did("move", addrs, func(netip.Addr) *wish { return &from }, "from", how.String())
 	}
 	return did, err
 }
@@ -245,26 +245,6 @@ func prefixesOf(paths []speaker.Path, without []netip.Prefix) []netip.Prefix {
 		}
 	}
 	return prefixes
-}
-
-// unbound are the addresses that err says are not bound: those it names, or all.
-func unbound(err error, all []netip.Addr) []netip.Addr {
-	if err == nil {
-		return nil
-	}
-	parts := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		parts = joined.Unwrap()
-	}
-	var named []netip.Addr
-	for _, part := range parts {
-		var one *vip.AddrError
-		if !errors.As(part, &one) {
-			return all
-		}
-		named = append(named, one.Addr)
-	}
-	return named
 }
 
 // lostPaths are the VIPs of paths that were in the table in the pass before, are not now,

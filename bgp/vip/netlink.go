@@ -495,10 +495,11 @@ func (n *Netlink) removeAddress(index int, a netip.Addr) error {
 func (n *Netlink) each(ctx context.Context, do string, addrs []netip.Addr, f func(netip.Addr) error) error {
 	var errs []error
 	for _, a := range addrs {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, err)...)
+		err := ctx.Err()
+		if err == nil {
+			err = f(a)
 		}
-		if err := f(a); err != nil {
+		if err != nil {
 			errs = append(errs, &AddrError{a, do, err})
 		}
 	}

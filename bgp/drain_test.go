@@ -1,0 +1,86 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/centra/plasmacloud/bgp/health"
+	"github.com/centra/plasmacloud/bgp/vip"
+)
+
+// stuckHolder releases all but one address.
+type stuckHolder struct {
+	worldHolder
+	stuck *netip.Addr
+}
+
+func (h stuckHolder) Release(ctx context.Context, how vip.How, addrs []netip.Addr) error {
+	if !slices.Contains(addrs, *h.stuck) {
+		return h.worldHolder.Release(ctx, how, addrs)
+	}
+	rest := without(addrs, []netip.Addr{*h.stuck})
+	return errors.Join(h.worldHolder.Release(ctx, how, rest), &vip.AddrError{Addr: *h.stuck, Do: "release", Err: errors.New("device or resource busy")})
+}
+
+// What was released is told, also where something else in the same pass failed: another
+// address, or a drain that cannot begin for want of a session. So nobody is blamed for it.
+func TestReleaseIsTold(t *testing.T) {
+	for name, test := range map[string]struct {
+		together bool // both go down at once
+		hinder   func(w *world, stuck, second *netip.Addr)
+	}{
+		"a drain that waits":     {false, func(w *world, _, _ *netip.Addr) { w.setSession(false) }},
+		"an address that is not": {true, func(_ *world, stuck, second *netip.Addr) { *stuck = *second }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := testConfig(2)
+				w, stuck := newWorld(cfg.DrainDelay, t.Errorf), new(netip.Addr)
+				first, second := cfg.VIPs[0].Address, cfg.VIPs[1].Address
+				a := New(Options{Config: cfg, Speaker: worldSpeaker{w}, Holder: stuckHolder{worldHolder{w}, stuck}})
+				down := map[health.Check]bool{}
+				a.health = func(c health.Check) health.State {
+					if down[c] {
+						return health.State{Status: health.Down}
+					}
+					return health.State{Status: health.Up}
+				}
+				pass := func() result { return a.pass(t.Context(), false) }
+				pass()
+				down[checkOf(0)], down[checkOf(1)] = true, test.together
+				pass()
+				pass() // the drain begins
+				test.hinder(w, stuck, &second)
+				down[checkOf(1)] = true
+				pass()
+				time.Sleep(cfg.DrainDelay)
+				if r := pass(); r.err == nil || w.own[first] != vip.None {
+					t.Fatalf("%v, held as %s", r.err, w.own[first])
+				}
+				down[checkOf(0)] = false
+				w.setSession(true)
+				pass()
+				page, err := a.Events().After("", first, 100)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var told []EventKind
+				for _, e := range page.Events {
+					told = append(told, e.Kind)
+				}
+				want := []EventKind{EventWanted, EventHeld, EventAnnounced, EventUnwanted, EventWithdrawn, EventReleased, EventWanted, EventHeld, EventAnnounced}
+				if !slices.Equal(told, want) {
+					t.Errorf("told are %v, want %v", told, want)
+				}
+				if w.own[second] == vip.None {
+					t.Error("the other one was released, too")
+				}
+			})
+		})
+	}
+}
