@@ -35,7 +35,10 @@
         inherit lib;
         nixosModule = self.nixosModules.default;
       };
-      threeNodes = mkCluster { modules = [ ./nix/examples/three-nodes/cluster.nix ]; };
+      threeNodes = mkCluster {
+        modules = [ ./nix/examples/three-nodes/cluster.nix ];
+        nixosModules = [ ./nix/examples/three-nodes/machine.nix ];
+      };
     in
     {
       lib = {

@@ -8,13 +8,16 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/centra/plasmacloud/nix/machines"
 )
 
 // Machine is what NixOS makes of one node: the configuration of its BGP daemon
-// as the modules wrote it, and the machine's own assertions.
+// as the modules wrote it.
 type Machine struct {
+	// FailedAssertions are those of NixOS and of the user's modules, for which NixOS refuses to
+	// build the machine: a disk that is not described, say. Its daemons are none the worse.
 	FailedAssertions []string
 	Announcer        json.RawMessage // announcer.json; nil: the machine runs none
 	BGP              *Speaker        // nil: no BGP daemon
@@ -82,8 +85,8 @@ func (e *Evaluator) EvalMachines(ctx context.Context, ref string) (*MachinesResu
 
 // EvalMachinesWith evaluates the cluster as [Evaluator.Eval] does, and the NixOS
 // configuration of each of its nodes with it, in one evaluation. That takes
-// more time a node than the cluster's data alone. A machine that fails its own
-// assertions is an [AssertionError].
+// more time a node than the cluster's data alone. A machine that fails an assertion of
+// PlasmaCloud or Nix-NOS is an [AssertionError]; see [MachinesResult.Warnings] for others.
 //
 // The module is the text of a further NixOS module of every node, which can name no
 // file by a relative path; "" is none. The cluster's own data does not see it.
@@ -116,6 +119,30 @@ func (e *Evaluator) EvalMachinesWith(ctx context.Context, ref, module string) (*
 	return out, nil
 }
 
+// Warnings are those of the cluster, and what NixOS refuses to build its machines for.
+func (r *MachinesResult) Warnings() []string {
+	var messages []string
+	nodes := map[string][]string{} // by message
+	for _, id := range slices.Sorted(maps.Keys(r.Machines)) {
+		for _, message := range r.Machines[id].FailedAssertions {
+			if nodes[message] == nil {
+				messages = append(messages, message)
+			}
+			nodes[message] = append(nodes[message], id)
+		}
+	}
+	all := slices.Clone(r.Manifest.Warnings)
+	for _, message := range messages {
+		all = append(all, fmt.Sprintf("NixOS refuses to build %s: %s", strings.Join(nodes[message], ", "), message))
+	}
+	return all
+}
+
+// ours tells messages of our own modules, each of which begins with an option.
+func ours(message string) bool {
+	return strings.HasPrefix(message, "plasmacloud.") || strings.HasPrefix(message, "nix-nos.")
+}
+
 // DecodeMachines reads the JSON of what [machines.Function] returns.
 func DecodeMachines(raw []byte) (*MachinesResult, error) {
 	var whole struct {
@@ -137,10 +164,14 @@ func DecodeMachines(raw []byte) (*MachinesResult, error) {
 	var failed []string
 	for _, id := range slices.Sorted(maps.Keys(whole.Machines)) {
 		m := whole.Machines[id]
+		machine := Machine{BGP: m.BGP}
 		for _, message := range m.FailedAssertions {
-			failed = append(failed, id+": "+message)
+			if ours(message) {
+				failed = append(failed, id+": "+message)
+			} else {
+				machine.FailedAssertions = append(machine.FailedAssertions, message)
+			}
 		}
-		machine := Machine{FailedAssertions: m.FailedAssertions, BGP: m.BGP}
 		if m.Announcer != nil {
 			machine.Announcer = json.RawMessage(*m.Announcer)
 		}

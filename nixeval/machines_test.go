@@ -46,7 +46,8 @@ func TestEvalMachinesWithAModule(t *testing.T) {
 	assert.ErrorContains(t, err, "nix-nos.none")
 }
 
-// What NixOS says of one machine is the cluster's concern too.
+// What our modules have against one machine is the cluster's concern too. What NixOS has against it, or
+// the user, is told, since its daemons can run all the same.
 func TestEvalMachinesWithFailedAssertions(t *testing.T) {
 	repo, err := filepath.Abs("..")
 	require.NoError(t, err)
@@ -63,13 +64,22 @@ func TestEvalMachinesWithFailedAssertions(t *testing.T) {
 					bootstrap.initialPeers = [ "a" ];
 				};
 			} ];
-			nodeModules.b.assertions = [ { assertion = false; message = "b has no disk"; } ];
+			nodeModules.b = { boot.isContainer = true; assertions = [ { assertion = false; message = "b is too old"; } ]; };
 		};
 	}`), 0o600))
-	_, err = New(Config{Lib: LibOffline, OverrideInputs: map[string]string{"plasmacloud": "path:" + repo}}).EvalMachines(t.Context(), flake)
+	eval := New(Config{Lib: LibOffline, OverrideInputs: map[string]string{"plasmacloud": "path:" + repo}})
+	result, err := eval.EvalMachines(t.Context(), flake)
+	require.NoError(t, err)
+	warnings := result.Warnings()
+	require.Len(t, warnings, 3)
+	assert.Contains(t, warnings[0], "NixOS refuses to build a: fileSystems")
+	assert.Contains(t, warnings[1], "NixOS refuses to build a: boot.loader.grub.devices")
+	assert.Equal(t, "NixOS refuses to build b: b is too old", warnings[2])
+
+	_, err = eval.EvalMachinesWith(t.Context(), flake, "{ nix-nos.bgp.enable = true; nix-nos.bgp.asn = 64512; }")
 	var failed *AssertionError
 	require.ErrorAs(t, err, &failed)
-	assert.Equal(t, []string{"b: b has no disk"}, failed.Messages)
+	assert.Contains(t, failed.Messages[0], "a: nix-nos.bgp.routerId")
 }
 
 // A cluster that is wrong is evaluated twice, and what there is to warn of is said once.

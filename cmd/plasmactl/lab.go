@@ -232,7 +232,7 @@ func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play play
 	if err != nil {
 		return unavailable(err)
 	}
-	for _, warning := range runner.Manifest().Warnings {
+	for _, warning := range runner.Warnings() {
 		cfg.Eval.Warn(warning)
 	}
 	report, err := runner.Check(ctx)

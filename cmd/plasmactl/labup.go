@@ -68,7 +68,7 @@ at a time; several with names of their own stand side by side.
 			if err != nil {
 				return unavailable(err)
 			}
-			for _, warning := range runner.Manifest().Warnings {
+			for _, warning := range runner.Warnings() {
 				cfg.Eval.Warn(warning)
 			}
 			return unavailable(runner.Stand(cmd.Context(), enterUs(), func(report *labrun.Report, state *labrun.State) error {

@@ -13,7 +13,8 @@ func testCommand() *cobra.Command {
 		Short: "Test a cluster: evaluate it, check its daemons' files, run it in a lab, play scenarios",
 		Long: `Tests a cluster's definition with one command, for CI:
 
-  the evaluation, with the assertions of the cluster and of every machine;
+  the evaluation, with the assertions of the cluster and of its modules; what NixOS
+  refuses to build a machine for, such as a disk that is missing, is a warning;
   what each daemon's own checker says of the file that Nix made for it;
   the lab: all that "plasmactl lab run" checks;
   the scenarios that are named, or "all".

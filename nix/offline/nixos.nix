@@ -20,6 +20,7 @@ let
     modules = [
       ./nixos/assertions.nix
       ./nixos/bird.nix
+      ./nixos/boot.nix
       ./nixos/environment.nix
       ./nixos/frr.nix
       ./nixos/gobgpd.nix

@@ -96,7 +96,17 @@ let
               inherit system;
               modules = [
                 module
-                { networking.hostName = lib.mkDefault name; }
+                {
+                  networking.hostName = lib.mkDefault name;
+                  # The test driver's machines boot from its disk.
+                  boot.loader.grub.device = lib.mkForce "/dev/vda";
+                  fileSystems = lib.mkForce {
+                    "/" = {
+                      device = "/dev/vda";
+                      fsType = "ext4";
+                    };
+                  };
+                }
               ];
             }).config
           ) test.nodes;

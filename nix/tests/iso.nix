@@ -39,6 +39,7 @@ let
     (mkCluster (
       {
         inherit modules;
+        nixosModules = [ ../examples/three-nodes/machine.nix ];
         nodeModules.node01 = disko;
       }
       // more

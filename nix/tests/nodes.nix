@@ -7,6 +7,7 @@
 let
   cluster = mkCluster {
     modules = [ ../examples/three-nodes/cluster.nix ];
+    nixosModules = [ ../examples/three-nodes/machine.nix ];
     nodeModules.node01 = {
       plasmacloud.deployer.enable = true;
       plasmacloud.deployer.openFirewall = true;
@@ -65,6 +66,7 @@ let
             nixosModule
             ../examples/three-nodes/cluster.nix
             {
+              boot.isContainer = true;
               plasmacloud.cluster.deployer.url = lib.mkForce "http://deployer:8443";
               plasmacloud.deployer = settings // {
                 enable = true;
@@ -206,7 +208,11 @@ let
       lib.filter (a: !a.assertion)
         (lib.nixosSystem {
           system = "x86_64-linux";
-          modules = [ nixosModule ] ++ modules;
+          modules = [
+            nixosModule
+            { boot.isContainer = true; }
+          ]
+          ++ modules;
         }).config.assertions
     );
 in
@@ -400,6 +406,7 @@ in
       inherit
         ((mkCluster {
           modules = [ ./good/peers.nix ];
+          nixosModules = [ ../examples/three-nodes/machine.nix ];
           nodeModules.node01.nix-nos.bgp = {
             gracefulRestart.enable = false;
             peers.router1.timers.connectRetry = 5;

@@ -105,8 +105,8 @@ func nameFor(cluster string) string {
 // Name is the lab's.
 func (r *Runner) Name() string { return r.cfg.Name }
 
-// Manifest is the evaluated cluster.
-func (r *Runner) Manifest() *nixeval.Manifest { return r.evaluated.Manifest }
+// Warnings are what the evaluation has to say.
+func (r *Runner) Warnings() []string { return r.evaluated.Warnings() }
 
 // debian are the packages of Debian with the programs that a lab may need.
 var debian = map[string]string{"ip": "iproute2", "bird": "bird2", "vtysh": "frr", "gobgpd": "gobgpd", "gobgp": "gobgpd"}

@@ -12,6 +12,7 @@
     let
       cluster = plasmacloud.lib.mkCluster {
         modules = [ ./cluster.nix ];
+        nixosModules = [ ./machine.nix ];
       };
     in
     cluster

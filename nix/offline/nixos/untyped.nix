@@ -10,14 +10,9 @@ let
 in
 {
   options = {
-    boot = {
-      initrd = taken;
-      loader = taken;
-    };
     console = taken;
     disko = taken;
     documentation = taken;
-    fileSystems = taken;
     hardware = taken;
     i18n = taken;
     networking = {

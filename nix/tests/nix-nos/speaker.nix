@@ -15,6 +15,7 @@ let
         ../../nix-nos/modules/bgp
         module
         {
+          boot.isContainer = true;
           nix-nos.bgp = {
             enable = true;
             backend = lib.mkDefault backend;

@@ -10,6 +10,7 @@ let
       modules = [
         ../../../nix-nos/modules
         module
+        { boot.isContainer = true; }
       ];
     })
     config

@@ -17,7 +17,13 @@ let
     }
   ) (map (part: lib.head (lib.splitString "\n```" part)) (lib.tail (lib.splitString "```nix " text)));
   of = kind: map (block: block.code) (lib.filter (block: block.kind == kind) blocks);
-  value = code: import (builtins.toFile "example.nix" code);
+  # What it says nothing of: how the machine boots.
+  boots = "{ boot.isContainer = true; }";
+  value =
+    code:
+    import (
+      builtins.toFile "example.nix" (builtins.replaceStrings [ "./configuration.nix" ] [ boots ] code)
+    );
 
   nixpkgs.lib = lib // {
     nixosSystem = import ../../../offline/nixos.nix { inherit lib; };
@@ -52,6 +58,7 @@ in
     machine [
       nix-nos.nixosModules.default
       (value code)
+      (value boots)
     ]
   ) (of "module");
   # Each part by itself has all that it needs.

@@ -64,6 +64,13 @@ in
   };
 
   config = {
+    # It boots by itself, into memory.
+    boot.loader.grub.enable = lib.mkForce false;
+    fileSystems."/" = lib.mkForce {
+      device = "tmpfs";
+      fsType = "tmpfs";
+    };
+
     image.baseName = "nixos-minimal-offline";
     image.extension = "iso";
     services.getty = {
