@@ -85,29 +85,30 @@ func (p *parser) value(depth int) (any, error) {
 	case '"':
 		return p.text(), nil
 	case 't':
-		return true, p.pass("true")
+		p.pass(len("true"))
+		return true, nil
 	case 'f':
-		return false, p.pass("false")
+		p.pass(len("false"))
+		return false, nil
 	case 'n':
-		return nil, p.pass("null")
+		p.pass(len("null"))
+		return nil, nil
 	default:
 		end := bytes.IndexAny(p.rest, " \t\r\n,]}")
 		if end < 0 {
 			end = len(p.rest)
 		}
 		number := json.Number(p.rest[:end])
-		return number, p.pass(number.String())
+		p.pass(end)
+		return number, nil
 	}
 }
 
-// pass goes on behind a word. Its error is nil.
-func (p *parser) pass(word string) error {
-	p.rest = p.rest[len(word):]
-	return nil
-}
+// pass goes on behind so many bytes.
+func (p *parser) pass(bytes int) { p.rest = p.rest[bytes:] }
 
 func (p *parser) list(depth int) (any, error) {
-	p.rest = p.rest[1:]
+	p.pass(1)
 	list := []any{}
 	for p.next() != ']' {
 		item, err := p.value(depth + 1)
@@ -116,11 +117,12 @@ func (p *parser) list(depth int) (any, error) {
 		}
 		list = append(list, item)
 	}
-	return list, p.pass("]")
+	p.pass(1)
+	return list, nil
 }
 
 func (p *parser) object(depth int) (any, error) {
-	p.rest = p.rest[1:]
+	p.pass(1)
 	object := make(fields, 0, 4)
 	for p.next() != '}' {
 		key := p.key()
@@ -136,7 +138,8 @@ func (p *parser) object(depth int) (any, error) {
 		}
 		object = append(object, field{key, value})
 	}
-	return object, p.pass("}")
+	p.pass(1)
+	return object, nil
 }
 
 // quoted is the string that comes next, with its quotes. It is plain if what it means is
