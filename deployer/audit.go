@@ -18,15 +18,11 @@ func (r *Registry) Audit(ctx context.Context, after string, limit int) (store.Pa
 	return r.cfg.Store.Audit(ctx, after, limit)
 }
 
-// Refused notes that an operator may not do what they wanted to node, "" for none. An
-// operator who tries again and again does not push out what others did.
+// Refused notes that an operator may not do what they wanted to node, "" for none.
 func (r *Registry) Refused(ctx context.Context, by Operator, verb node.Event, id, code string) {
-	if !r.refusedOrders.take(r.cfg.Now(), by.Name+" "+string(verb)+" "+id, code) {
-		return
-	}
 	e := r.entry(by, verb, store.ResultRefused)
 	e.Node, e.Code = id, code
-	r.audit(ctx, e)
+	r.idle(ctx, e)
 }
 
 func (r *Registry) entry(by Operator, verb node.Event, result store.Result) store.Event {
@@ -39,21 +35,23 @@ func (r *Registry) ordered(ctx context.Context, id string, in node.Input, made [
 	e.Node, e.Reason = id, in.Reason
 	var no *node.RefusedError
 	switch {
-	case err == nil && len(made) > 0 && in.By != "": // in the store with the change
+	case err == nil && len(made) > 0: // in the store with the change
 		r.logAudit(ctx, e)
-	case err == nil && len(made) > 0:
-		r.audit(ctx, e)
 	case err == nil:
 		e.Result = store.ResultUnchanged
-		r.audit(ctx, e)
+		r.idle(ctx, e)
 	case errors.As(err, &no):
 		e.Result, e.Code = store.ResultRefused, no.Code
-		r.audit(ctx, e)
+		r.idle(ctx, e)
 	}
 }
 
-// audit stores an entry that is about no change.
-func (r *Registry) audit(ctx context.Context, e store.Event) {
+// idle stores an entry that is about no change. An operator who tries the same again and
+// again, or very much, pushes out nothing of what others did.
+func (r *Registry) idle(ctx context.Context, e store.Event) {
+	if !r.idleOrders.take(r.cfg.Now(), e.By, string(e.Event)+" "+e.Node+" "+e.Code) {
+		return
+	}
 	r.logAudit(ctx, e)
 	if err := r.write(r.cfg.Store.AppendAudit(context.WithoutCancel(ctx), e)); err != nil {
 		r.cfg.Logger.ErrorContext(ctx, "entry of the audit log not stored", "error", err)

@@ -17,13 +17,13 @@ func (r *Registry) Events(ctx context.Context, after string, limit int) (store.P
 	return r.cfg.Store.Events(ctx, after, limit)
 }
 
-// notable are the refusals that are events: of a node with a code the first in a
-// window, and no more than notableBudget of all. A node that is refused asks again and
-// again, and strangers must not push out what else happened.
+// notable are things worth an event or an entry of the audit log: each the first time in a
+// window, and no more than notableBudget of one origin. A node that is refused asks again
+// and again, and so may an operator, and neither must push out what else happened.
 type notable struct {
 	mu     sync.Mutex
 	window time.Time
-	known  map[[2]string]bool // id and code
+	known  map[string]map[string]bool // by origin
 }
 
 const (
@@ -31,17 +31,21 @@ const (
 	notableBudget = 50
 )
 
-func (n *notable) take(now time.Time, id, code string) bool {
+func (n *notable) take(now time.Time, origin, what string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if age := now.Sub(n.window); n.known == nil || age >= notableWindow || age < 0 {
-		n.window, n.known = now, map[[2]string]bool{}
+		n.window, n.known = now, map[string]map[string]bool{}
 	}
-	key := [2]string{id, code}
-	if n.known[key] || len(n.known) >= notableBudget {
+	of := n.known[origin]
+	switch {
+	case of[what] || len(of) >= notableBudget:
 		return false
+	case of == nil:
+		of = map[string]bool{}
+		n.known[origin] = of
 	}
-	n.known[key] = true
+	of[what] = true
 	return true
 }
 
@@ -49,7 +53,7 @@ func (n *notable) take(now time.Time, id, code string) bool {
 func (r *Registry) refused(ctx context.Context, id string, no *node.RefusedError) {
 	now := r.cfg.Now()
 	r.refusals.add(ctx, now, id, no)
-	if !r.notable.take(now, id, no.Code) {
+	if !r.notable.take(now, "", id+" "+no.Code) { // anybody may say to be any node
 		return
 	}
 	e := store.Event{At: now.UTC().Truncate(time.Millisecond), Node: id, Event: store.EventRefused, Code: no.Code, Reason: no.Detail}

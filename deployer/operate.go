@@ -17,7 +17,7 @@ import (
 
 // Operator is who gives an order, and from where, in words for histories and logs.
 type Operator struct {
-	Name   string // of the token or the certificate; "" where nobody knows it
+	Name   string // of the token or the certificate
 	Remote string // address; "" on the deployer's own machine
 }
 
@@ -52,6 +52,9 @@ func (r *Registry) Approve(ctx context.Context, id, machine string, by Operator,
 func (r *Registry) operate(ctx context.Context, id string, in node.Input, by Operator) (View, error) {
 	if !slices.Contains(node.Verbs, in.Event) {
 		return View{}, fmt.Errorf("%q is nothing that an operator does", in.Event)
+	}
+	if by.Name == "" {
+		return View{}, fmt.Errorf("%s of node %s: the operator has no name", in.Event, id)
 	}
 	in.Reason, in.By, in.Remote = words(in.Reason), by.Name, by.Remote
 	n, made, err := r.apply(ctx, id, "", in, r.cfg.Now(), false)

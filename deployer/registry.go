@@ -77,7 +77,7 @@ type Registry struct {
 	refusals refusalLog
 	notable  notable
 
-	refusedOrders notable // of operators
+	idleOrders notable // of operators, that changed nothing
 
 	listeningSince atomic.Pointer[time.Time] // by the clock on the wall, as the times of nodes are
 	awake          atomic.Pointer[time.Time] // when it last looked at that clock; nil while Run is not at work
@@ -136,7 +136,7 @@ func (r *Registry) list(ctx context.Context) ([]node.Node, error) {
 		r.corrupt[record.ID] = true
 		if !before[record.ID] {
 			r.cfg.Logger.ErrorContext(ctx, "node left out, its record cannot be read", "node", record.ID, "error", record,
-				"mend", "plasmacloud-deployer reset "+record.ID)
+				"mend", "plasmactl node reset "+record.ID)
 		}
 	}
 	return nodes, nil

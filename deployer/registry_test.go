@@ -220,7 +220,7 @@ func TestResetForgetsWhenHeard(t *testing.T) {
 		w.clock.add(time.Second)
 		w.says("node01", report(node.PhaseReady))
 	}
-	if _, err := w.Operate(t.Context(), "node01", node.EventReset, deployer.Operator{}, ""); err != nil {
+	if _, err := w.Operate(t.Context(), "node01", node.EventReset, deployer.Operator{Name: "alice"}, ""); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

@@ -84,7 +84,7 @@ func TestResetElsewhere(t *testing.T) {
 	w.clock.add(10 * time.Second)
 	w.says("node01", report(node.PhaseReady)) // a heartbeat, which only this one knows of
 	w.clock.add(time.Second)
-	if _, err := other.Operate(t.Context(), "node01", node.EventReset, deployer.Operator{}, ""); err != nil {
+	if _, err := other.Operate(t.Context(), "node01", node.EventReset, deployer.Operator{Name: "alice"}, ""); err != nil {
 		t.Fatal(err)
 	}
 	if n := w.node("node01"); !n.LastSeen.IsZero() {

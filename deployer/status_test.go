@@ -27,7 +27,7 @@ func TestStatus(t *testing.T) {
 		w.says(id, r)
 	}
 	for id, verb := range map[string]node.Event{"held": node.EventHold, "sold": node.EventDecommission} {
-		if _, err := w.Operate(t.Context(), id, verb, deployer.Operator{}, ""); err != nil {
+		if _, err := w.Operate(t.Context(), id, verb, deployer.Operator{Name: "alice"}, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

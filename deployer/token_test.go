@@ -219,8 +219,19 @@ func TestTwoOperators(t *testing.T) {
 		t.Errorf("%s, held %v, and the history says %v", n.State, n.Held, held)
 	}
 	page, err := w.Audit(t.Context(), "", 1000)
-	if err != nil || len(page.Events) != 2*each {
-		t.Errorf("the audit log has %d entries of %d orders, %v", len(page.Events), 2*each, err)
+	orders := 0
+	for _, e := range page.Events {
+		if e.Result == store.ResultDone {
+			orders++
+		}
+	}
+	for _, line := range n.History {
+		if line.By != "" {
+			orders--
+		}
+	}
+	if err != nil || orders != 0 {
+		t.Errorf("the audit log has %d entries more than the history, %v", orders, err)
 	}
 }
 

@@ -132,7 +132,7 @@ func TestVIPsByNode(t *testing.T) {
 	two.VIPsLeftOut = 0
 	w.says("node02", two)
 	// What a node was before a reset, it is no more.
-	if _, err := w.Operate(t.Context(), "node01", node.EventReset, deployer.Operator{}, ""); err != nil {
+	if _, err := w.Operate(t.Context(), "node01", node.EventReset, deployer.Operator{Name: "alice"}, ""); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.vips(); !strings.Contains(got, vip1+" unannounced 0: node01 has not been heard; node02 says nothing of it;") {
