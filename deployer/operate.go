@@ -1,7 +1,6 @@
 package deployer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +71,7 @@ func (r *Registry) operate(ctx context.Context, id string, in node.Input, by Ope
 // rewrite gives a node whose record cannot be read a new one.
 func (r *Registry) rewrite(ctx context.Context, id string, in node.Input) (node.Node, []node.Transition, error) {
 	now := r.cfg.Now()
-	in.Reason = cmp.Or(in.Reason, "by an operator") + " (the record before could not be read; its bytes are kept in the store)"
+	in.Reason = strings.TrimSpace(in.Reason + " (the record before could not be read; its bytes are kept in the store)")
 	n, made, err := r.rules().Apply(node.New(id, now), in, now)
 	if err != nil {
 		return n, nil, err

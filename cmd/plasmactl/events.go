@@ -106,7 +106,11 @@ func printEvent(w io.Writer, format outputFormat, e api.Event) error {
 		case e.From != e.To:
 			state = fmt.Sprintf("%s -> %s", e.From, e.To)
 		}
-		line := fmt.Sprintf("%s  %-12s  %-12s  %-26s  %s", e.At.Local().Format(time.DateTime), cmp.Or(e.NodeID, e.VIP), e.Event, state, e.Reason)
+		reason := e.Reason
+		if e.By != "" {
+			reason = strings.TrimSuffix("by "+e.By+": "+reason, ": ")
+		}
+		line := fmt.Sprintf("%s  %-12s  %-12s  %-26s  %s", e.At.Local().Format(time.DateTime), cmp.Or(e.NodeID, e.VIP), e.Event, state, reason)
 		_, err = fmt.Fprintln(w, strings.Map(printable, strings.TrimRight(line, " ")))
 	}
 	if err != nil {

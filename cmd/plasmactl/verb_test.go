@@ -141,6 +141,9 @@ func TestNodeVerbs(t *testing.T) {
 	assert.Regexp(t, `Labels: +rack=a2, ssd=`, out)
 	assert.Regexp(t, `decommission +alice +sold`, out)
 	assert.Contains(t, f.run("node", "reset", "node03"), "Pending")
+	out = f.run("events", "--node", "node03")
+	assert.Regexp(t, `(?m)decommission  Active -> Decommissioned +by alice: sold$`, out)
+	assert.Regexp(t, `(?m)reset         Decommissioned -> Pending +by alice$`, out)
 
 	for name, test := range map[string]struct {
 		args []string

@@ -106,7 +106,7 @@ func (c *change) operate(in Input, next Next) error {
 	case EventReset, EventReplaced:
 		c.forget()
 	}
-	c.move(next.To, in.Event, cmp.Or(in.Reason, "by an operator"))
+	c.move(next.To, in.Event, in.Reason)
 	return nil
 }
 
