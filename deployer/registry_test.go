@@ -74,8 +74,12 @@ func TestRestart(t *testing.T) {
 	if v.State != node.Failed || v.LastError == nil || !strings.HasPrefix(v.LastError.Message, "not ready within 30m0s") {
 		t.Errorf("past the deadline set before the restart: %s, %+v", v.State, v.LastError)
 	}
+	w.refused("node02", other, node.CodeMachineConflict)
+	if _, err := w.Operate(t.Context(), "node02", node.EventReset, deployer.Operator{}, "its board is broken"); err != nil {
+		t.Fatal(err)
+	}
 	if answer := w.says("node02", other); answer.State != node.Provisioning || answer.MachineID != machineB {
-		t.Errorf("takeover of an offline node: %s by %s", answer.State, answer.MachineID)
+		t.Errorf("in the place of a machine that is dead: %s by %s", answer.State, answer.MachineID)
 	}
 }
 
@@ -159,7 +163,7 @@ func TestClockSetBack(t *testing.T) {
 			for range 2 { // a heartbeat too, which is not in the record
 				w.clock.add(time.Second)
 				w.says("alive", report(node.PhaseReady))
-				w.says("dead", report(node.PhaseReady))
+				w.says("dead", report(node.PhaseBooted))
 			}
 			w.says("coming", report(node.PhaseBooted))
 			if err := w.Flush(t.Context()); err != nil {

@@ -34,6 +34,8 @@ type provisionLab struct {
 	disk string
 	url  string // the deployer's
 	env  map[string]string
+
+	machine string // its id
 }
 
 const (
@@ -95,7 +97,7 @@ func startProvisionLab(t *testing.T, name string) *lab.Host {
 // provisioned is a machine that identified itself as that node.
 func provisioned(t *testing.T, host *lab.Host, id string) *provisionLab {
 	t.Helper()
-	p := &provisionLab{t: t, host: host, dir: filepath.Join(host.Dir, id), node: id, url: "http://" + deployerListen}
+	p := &provisionLab{t: t, host: host, dir: filepath.Join(host.Dir, id), node: id, url: "http://" + deployerListen, machine: "machine-of-" + id}
 	p.disk = filepath.Join(p.dir, "disk")
 	state := filepath.Join(p.dir, "run")
 	for _, dir := range []string{"run", "bin", "mnt", "target"} {
@@ -119,8 +121,7 @@ func provisioned(t *testing.T, host *lab.Host, id string) *provisionLab {
 	p.script("layout", layout)
 	p.script("bin/nixos-install", nixosInstall)
 	p.script("bin/systemctl", `echo "$@" >> "$DIR/systemctl.args"`)
-	p.script("phone-home", `case " $* " in *" --attempts 5 "*) set -- "$@" --attempts 2 ;; esac
-exec `+bin+`/plasmacloud-phone-home --config "$STATE/cluster-config.json" --deployer-url "$URL" --machine-id "machine-of-$NODE" --join-token-file "$DIR/join-token" --secret-file "$STATE/secret" "$@"`)
+	p.phoneHome()
 	p.env = map[string]string{
 		"NODE": id, "DISK": p.disk, "PARTITION": filepath.Join(p.dir, "layout"), "SYSTEM": "/nix/store/x-system",
 		"STATE": state, "MNT": filepath.Join(p.dir, "mnt"), "ISO": filepath.Join(p.dir, "no-iso"),
@@ -128,6 +129,12 @@ exec `+bin+`/plasmacloud-phone-home --config "$STATE/cluster-config.json" --depl
 		"DIR":        p.dir, "URL": p.url, "PATH": filepath.Join(p.dir, "bin") + ":" + os.Getenv("PATH"),
 	}
 	return p
+}
+
+func (p *provisionLab) phoneHome() {
+	p.t.Helper()
+	p.script("phone-home", `case " $* " in *" --attempts 5 "*) set -- "$@" --attempts 2 ;; esac
+exec `+bin+`/plasmacloud-phone-home --config "$STATE/cluster-config.json" --deployer-url "$URL" --machine-id `+p.machine+` --join-token-file "$DIR/join-token" --secret-file "$STATE/secret" "$@"`)
 }
 
 // script writes one of the machine's programs.
@@ -237,7 +244,7 @@ func (p *provisionLab) assertInstalled(console string) {
 
 	// What boots from the disk is this node, without a token.
 	_, err := p.host.Run(filepath.Join(bin, "plasmacloud-phone-home"), "--config", filepath.Join(p.env["STATE"], "cluster-config.json"),
-		"--deployer-url", p.url, "--machine-id", "machine-of-"+p.node, "--secret-file", filepath.Join(p.dir, "target/var/lib/plasmacloud-phone-home/secret"))
+		"--deployer-url", p.url, "--machine-id", p.machine, "--secret-file", filepath.Join(p.dir, "target/var/lib/plasmacloud-phone-home/secret"))
 	require.NoError(p.t, err)
 	assert.Equal(p.t, node.Active, p.known().State)
 }
@@ -303,6 +310,24 @@ until [ -e "$DIR/go-on" ]; do sleep 0.05; done
 		assert.Equal(t, 77, status, console)
 		p.assertNotStarted(console, "already_provisioned", "plasmactl node reinstall node02")
 		assert.Equal(t, node.Active, p.known().State)
+
+		// Another machine, with a secret of its own, since that one is dead.
+		require.NoError(t, os.Remove(filepath.Join(p.env["STATE"], "secret")))
+		p.machine = "machine-in-the-place-of-node02"
+		p.phoneHome()
+		require.NoError(t, lab.Eventually(patience, func() error {
+			if n := p.known(); n.Reachability != node.Offline {
+				return fmt.Errorf("the old machine is %s", n.Reachability)
+			}
+			return nil
+		}))
+		status, console = p.run()
+		assert.Equal(t, 77, status, console)
+		p.assertNotStarted(console, "This is another machine", "switch that one off, then plasmactl node reset node02")
+		p.plasmactl("node", "reset", "node02")
+		status, console = p.run()
+		assert.Equal(t, 0, status, console)
+		p.assertInstalled(console)
 	})
 
 	t.Run("waits where the deployer is away, and where it is another", func(t *testing.T) {

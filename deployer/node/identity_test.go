@@ -52,8 +52,8 @@ func TestValidID(t *testing.T) {
 	}
 }
 
-// TestMachineBinding: who may speak as a node, by what is bound, who claims it
-// and how long the bound one was silent.
+// TestMachineBinding: who may speak as a node on which nothing was installed yet, by what
+// is bound, who claims it in another boot, and how long the bound one was silent.
 func TestMachineBinding(t *testing.T) {
 	const online, offline = 10 * time.Second, 31 * time.Second
 	tests := map[string]struct {
@@ -63,7 +63,6 @@ func TestMachineBinding(t *testing.T) {
 		refused       bool
 		want          string // the machine bound afterwards
 	}{
-		"first":                              {"", machineA, 0, time.Hour, false, machineA},
 		"same":                               {machineA, machineA, online, time.Hour, false, machineA},
 		"same after a long time":             {machineA, machineA, time.Hour, time.Hour, false, machineA},
 		"another while online":               {machineA, machineB, online, time.Hour, true, machineA},
@@ -72,11 +71,12 @@ func TestMachineBinding(t *testing.T) {
 		"no id does not bind":                {"", "", online, time.Hour, false, ""},
 		"no id against a bound machine":      {machineA, "", online, time.Hour, true, machineA},
 		"no id once it is offline":           {machineA, "", offline, time.Hour, false, ""},
-		"an id after none":                   {"", machineB, online, time.Hour, false, machineB},
+		"an id after none":                   {"", machineB, online, time.Hour, true, ""},
+		"an id after none, offline":          {"", machineB, offline, time.Hour, false, machineB},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			first := says(PhaseReady)
+			first := says(PhaseBooted)
 			first.Report.MachineID = test.bound
 			n := mustApply(t, in(t, Pending), first, start)
 			now := start.Add(test.silent)
@@ -90,13 +90,13 @@ func TestMachineBinding(t *testing.T) {
 			if errors.As(err, &refused) != test.refused {
 				t.Fatalf("error %v, want refused %v", err, test.refused)
 			}
-			if refused != nil && (refused.Code != CodeMachineConflict || !strings.Contains(refused.Detail, machineA)) {
+			if refused != nil && (refused.Code != CodeMachineConflict || !strings.Contains(refused.Detail, "is machine "+machineName(test.bound, nil, ""))) {
 				t.Errorf("refused with %+v", refused)
 			}
 			if got.MachineID != test.want {
 				t.Errorf("bound to %q, want %q", got.MachineID, test.want)
 			}
-			replaced := test.bound != "" && test.bound != test.claims && !test.refused
+			replaced := test.bound != test.claims && !test.refused
 			if replaced != (len(made) == 2 && made[0].Event == EventReplaced) {
 				t.Errorf("replaced %v, made %+v", replaced, made)
 			}
@@ -143,5 +143,15 @@ func TestConfig(t *testing.T) {
 		if got := (Node{ConfigHash: test.expected, ReportedHash: test.reported}).Config(); got != test.want {
 			t.Errorf("%q against %q is %s, want %s", test.expected, test.reported, got, test.want)
 		}
+	}
+}
+
+// TestMarksInOneBoot: a client that learns to tell its machine's marks is known by its boot.
+func TestMarksInOneBoot(t *testing.T) {
+	before, after := says(PhaseReady), says(PhaseReady)
+	before.Report.MachineID = ""
+	n := mustApply(t, mustApply(t, in(t, Pending), before, start), after, start.Add(time.Second))
+	if n.MachineID != machineA || !strings.Contains(historyOf(n), "bound to machine "+machineA) {
+		t.Errorf("bound to %q:\n%s", n.MachineID, historyOf(n))
 	}
 }

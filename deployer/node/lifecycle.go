@@ -54,7 +54,8 @@ type Next struct {
 // Some rules stand beside the table because they are about the machine and not about
 // the state:
 //   - A report of a machine that is not the one bound is refused or becomes
-//     EventReplaced first.
+//     EventReplaced first, which takes an operator's EventReset where that one was
+//     installed, Active or approved.
 //   - `installing` is refused in every state once the machine was installed or Active
 //     (Node.Provisioned), since a Failed node may hold data too, and where an operator
 //     holds the node. With an operator's EventReinstall it leads to Provisioning.

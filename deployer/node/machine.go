@@ -63,15 +63,19 @@ func CanonicalSerial(raw string) string {
 	return serial
 }
 
-// sameMachine says whether r comes from the machine that n is bound to, or n is
-// bound to none.
+func hasMarks(id string, macs []string, serial string) bool {
+	return id != "" || len(macs) > 0 || serial != ""
+}
+
+// sameMachine says whether r comes from the machine that n is bound to, or from one that
+// cannot be told from it, or n is bound to none.
 func (n Node) sameMachine(r Report) bool {
-	bound := n.MachineID != "" || len(n.MACs) > 0 || n.Serial != ""
+	bound, marked := hasMarks(n.MachineID, n.MACs, n.Serial), hasMarks(r.MachineID, r.MACs, r.Serial)
 	sameID := n.MachineID != "" && n.MachineID == r.MachineID
 	sameSerial := n.Serial != "" && strings.EqualFold(n.Serial, r.Serial)
 	switch {
-	case !bound:
-		return true
+	case !bound: // a machine without marks, once one has spoken, is known by its boot alone
+		return n.Phase == "" || !marked || n.BootID != "" && n.BootID == r.BootID
 	case n.MachineID != "" && r.MachineID != "" && !sameID:
 		return false
 	case n.Serial != "" && r.Serial != "" && !sameSerial:

@@ -41,14 +41,6 @@ func (e *RefusedError) Error() string { return e.Title + ": " + e.Detail }
 func refuse(code string, n Node, r Report) *RefusedError {
 	e := &RefusedError{Code: code}
 	switch code {
-	case CodeMachineConflict:
-		e.Title = "Another machine is this node"
-		e.Detail = fmt.Sprintf("node %s is machine %s, last heard %s; this report comes from a machine %s. "+
-			"Give this machine a node id of its own, or switch the other one off: once it is offline this machine may take its place.",
-			n.ID, n.machineName(), n.LastSeen.Format("2006-01-02T15:04:05Z07:00"), r.machineName())
-		if r.MachineID != "" && r.MachineID == n.MachineID {
-			e.Detail += " Both have the same machine id, which some vendors write into many mainboards alike."
-		}
 	case CodeIdentityMismatch:
 		e.Title = "Not the machine that is declared"
 		e.Detail = fmt.Sprintf("node %s: %s. Give this machine the configuration of its own node, or mend the declaration.", n.ID, n.Identity.Mismatch(n.ID, r.MACs, r.Serial))
@@ -80,14 +72,32 @@ func refuse(code string, n Node, r Report) *RefusedError {
 			r.Credentials.Token.Name, n.ID)
 	case CodeNodeSecretRequired:
 		e.Title = "The node's secret is needed"
-		e.Detail = fmt.Sprintf("a report of node %s brings the node's own secret in the header %s. plasmacloud-phone-home keeps it in its --secret-file. "+
-			"If it is lost: %s", n.ID, SecretHeader, anew(n))
+		e.Detail = fmt.Sprintf("a report of node %s brings the node's own secret in the header %s. plasmacloud-phone-home keeps it in its --secret-file. %s",
+			n.ID, SecretHeader, anew(n, r))
 	case CodeNodeSecretWrong:
 		e.Title = "The node's secret is another one"
-		e.Detail = fmt.Sprintf("node %s joined with another secret than this report brings: this machine lost its own, or is not the one that joined. "+
-			"If it is the right one: %s", n.ID, anew(n))
+		e.Detail = fmt.Sprintf("node %s joined with another secret than this report brings: this machine lost its own, or is not the one that joined. %s",
+			n.ID, anew(n, r))
 	}
 	return e
+}
+
+// machineConflict refuses a machine that is not the one that n is bound to. stays says
+// that n is bound to that one until an operator resets it.
+func machineConflict(n Node, r Report, stays bool) *RefusedError {
+	mend := "Give this machine a node id of its own, or switch that one off: once it is offline this machine may take its place."
+	if stays {
+		mend = fmt.Sprintf("That one was installed, active or approved as %s, so no other takes its place by itself. "+
+			"Give this machine a node id of its own; or, where it replaces that one, switch that one off, then plasmactl node reset %s.", n.ID, n.ID)
+	}
+	if r.MachineID != "" && r.MachineID == n.MachineID {
+		mend += " Both have the same machine id, which some vendors write into many mainboards alike."
+	}
+	return &RefusedError{
+		Code: CodeMachineConflict, Title: "Another machine is this node",
+		Detail: fmt.Sprintf("node %s is machine %s, last heard %s; this report comes from a machine %s. %s",
+			n.ID, n.machineName(), n.LastSeen.Format(time.RFC3339), r.machineName(), mend),
+	}
 }
 
 // NotApproved refuses an installation of n, whose machine waits for an approval.
@@ -126,12 +136,16 @@ func wrongMachine(n Node, meant string) *RefusedError {
 // SecretHeader carries a node's secret in each of its reports.
 const SecretHeader = "Plasmacloud-Node-Secret"
 
-// anew says how n may join with another secret.
-func anew(n Node) string {
-	if n.Provisioned {
-		return fmt.Sprintf("let it join anew with plasmactl node reset-secret %s, or with a join token that is for it alone (node=%s).", n.ID, n.ID)
+// anew says how the machine of r may join as n with another secret.
+func anew(n Node, r Report) string {
+	switch {
+	case n.Provisioned && !n.sameMachine(r):
+		return fmt.Sprintf("This is another machine than the one that was installed as %s. Where it replaces that one, switch that one off, then plasmactl node reset %s.", n.ID, n.ID)
+	case n.Provisioned:
+		return fmt.Sprintf("If it is the right one, and its secret is lost: let it join anew with plasmactl node reset-secret %s, or with a join token that is for it alone (node=%s).", n.ID, n.ID)
+	default:
+		return "If it is the right one, and its secret is lost: let it join anew with a join token."
 	}
-	return "let it join anew with a join token."
 }
 
 // UnknownNode refuses a node that the manifest does not have.

@@ -52,7 +52,7 @@ func (c *change) report(r Report) error {
 		c.advance(r, next.To)
 	}
 	c.describe(r)
-	if r.Phase == PhaseInstalled { // and Active, which move sees to
+	if r.Phase == PhaseInstalled || r.Phase == PhaseReady {
 		n.Provisioned = true
 	}
 	return nil
@@ -101,7 +101,8 @@ func (c *change) wait(r Report) {
 // message is why the node failed.
 func (r Report) message() string { return cmp.Or(r.Error, "the node gave no reason") }
 
-// bind settles which machine is the node.
+// bind settles which machine is the node. Where one is offline that nobody would miss,
+// another takes its place.
 func (c *change) bind(r Report) error {
 	n := &c.node
 	if n.sameMachine(r) {
@@ -111,12 +112,10 @@ func (c *change) bind(r Report) error {
 		n.recognize(r)
 		return nil
 	}
-	if c.Reachability(*n, c.now) != Offline {
-		return refuse(CodeMachineConflict, *n, r)
+	if stays := c.stays(*n, r); stays || c.Reachability(*n, c.now) != Offline {
+		return machineConflict(*n, r, stays)
 	}
-	// The same id with other cards may be a machine whose cards were exchanged, and
-	// that holds data then.
-	provisioned := n.Provisioned && n.MachineID != "" && n.MachineID == r.MachineID
+	provisioned := n.Provisioned // its disk moved along
 	reason := fmt.Sprintf("machine %s takes the place of %s, which is offline since %s",
 		r.machineName(), n.machineName(), n.LastSeen.Format("2006-01-02T15:04:05Z07:00"))
 	if err := c.operate(Input{Event: EventReplaced, Reason: reason}, Lifecycle[n.State][EventReplaced]); err != nil {
@@ -125,6 +124,16 @@ func (c *change) bind(r Report) error {
 	n.recognize(r)
 	n.Provisioned = provisioned
 	return nil
+}
+
+// stays says whether n keeps its machine, offline or not, until an operator resets it:
+// one that may hold data, and one that was let in where that takes an approval. Who
+// brings the secret of a node brings its disk.
+func (r Rules) stays(n Node, by Report) bool {
+	asked := !r.approved(Node{State: Pending, Declared: n.Declared})
+	letIn := n.Approved != nil || asked && n.State != Pending
+	hasDisk := by.Credentials != nil && n.Knows(by.Credentials.SecretHash)
+	return letIn || n.Provisioned && !hasDisk
 }
 
 // advance moves the state. What a node repeats in the same boot is a heartbeat

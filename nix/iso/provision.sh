@@ -128,7 +128,8 @@ case $status in
   0) ;;
   77)
     say "$NODE is NOT installed: the deployer refused, for the reason above. The disk is untouched." \
-      "Where it was installed and should be again: plasmactl node reinstall $NODE"
+      "Where it was installed and should be again: plasmactl node reinstall $NODE" \
+      "Where it replaces a machine that is gone: plasmactl node reset $NODE"
     exit 77
     ;;
   *)
