@@ -39,10 +39,10 @@ type Control interface {
 	Log(Daemon) (string, error)
 	// Run runs one of the node's programs: ip, gobgp, or plasmactl.
 	Run(command ...string) (string, error)
-	// Fail makes the node's service refuse, or answer again, a path, or all if it is
-	// empty. For a check that wants no more than a connection, the path is its address.
-	Fail(path string, fails bool) error
-	// Asked is how often each path was asked for.
+	// Fail makes the node's service refuse, or answer again: one check, or all of a path,
+	// or all that there is if it is empty, see [Node.Fail].
+	Fail(which string, fails bool) error
+	// Asked is how often each check has asked, by what it asks.
 	Asked() (map[string]int, error)
 }
 
@@ -143,7 +143,7 @@ func (p processes) Run(command ...string) (string, error) {
 	return p.Host.Run(command...)
 }
 
-func (p processes) Fail(path string, fails bool) error { return p.Node.Fail(path, fails) }
+func (p processes) Fail(which string, fails bool) error { return p.Node.Fail(which, fails) }
 
 func (p processes) Asked() (map[string]int, error) { return p.Node.Asked(), nil }
 

@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -20,10 +24,11 @@ import (
 const clientPort = "80"
 
 // service is what stands in for the services of a node: it answers every request
-// on clientPort with the node's name, and each check where the check asks.
+// on clientPort with the node's name, and each check where the check asks. A check is
+// named by what it asks: 127.0.0.1:8080/healthz, or the address alone of a tcp check.
 type service struct {
 	mu        sync.Mutex
-	failed    map[string]bool // by path, or by address of a tcp check; "" is all
+	failed    map[string]bool // by check; "" is all
 	asked     map[string]int
 	answers   map[string]answer
 	listeners map[string]*listener // by address
@@ -37,8 +42,19 @@ type answer struct {
 }
 
 type listener struct {
-	tcp    bool // a check wants no more than a connection
+	tcp    []string // the checks that want no more than a connection
 	server *http.Server
+}
+
+// clientAddress is every address of the node, VIPs too.
+const clientAddress = "[::]:" + clientPort
+
+// listens is where the service listens to be asked at an address.
+func listens(address string) string {
+	if _, port, _ := net.SplitHostPort(address); port == clientPort {
+		return clientAddress
+	}
+	return address
 }
 
 var firstNumber = regexp.MustCompile(`[0-9]{3}`)
@@ -53,6 +69,9 @@ func (n *Node) forThisHost(text []byte) ([]byte, error) {
 		s.failed, s.asked, s.listeners = map[string]bool{}, map[string]int{}, map[string]*listener{}
 	}
 	s.answers = map[string]answer{}
+	for _, l := range s.listeners {
+		l.tcp = nil
+	}
 	wanted := map[string]bool{}
 	var file map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(text))
@@ -76,20 +95,24 @@ func (n *Node) forThisHost(text []byte) ([]byte, error) {
 			if !ok {
 				key, _ := json.Marshal(check)
 				target := firstOf(check, "url", "address", "command", "unit")
-				path = "/instead/" + fmt.Sprintf("%x", fnv(key))
-				checks[i] = instead(check, "http://127.0.0.1:"+clientPort+path)
+				hash := fnv.New32a()
+				hash.Write(key)
+				name := fmt.Sprintf("127.0.0.1:%s/instead/%x", clientPort, hash.Sum32())
+				checks[i] = instead(check, "http://"+name)
+				s.answers[name] = answer{status: http.StatusOK}
 				n.cluster.instead(fmt.Sprintf("the %s check of %s asks the lab's own service in place of %s", check["type"], vip["address"], target))
 				changed = true
 				continue
 			}
-			if s.listeners[address] == nil {
-				s.listeners[address] = &listener{}
+			at := listens(address)
+			if s.listeners[at] == nil {
+				s.listeners[at] = &listener{}
 			}
-			wanted[address] = true
+			wanted[at] = true
 			if path == "" {
-				s.listeners[address].tcp = true
+				s.listeners[at].tcp = append(s.listeners[at].tcp, address)
 			} else {
-				s.answers[path] = a
+				s.answers[address+path] = a
 			}
 		}
 	}
@@ -109,17 +132,18 @@ func (n *Node) forThisHost(text []byte) ([]byte, error) {
 			delete(s.listeners, address)
 		}
 	}
-	if wanted := "[::]:" + clientPort; s.listeners[wanted] == nil {
-		s.listeners[wanted] = &listener{}
+	if s.listeners[clientAddress] == nil {
+		s.listeners[clientAddress] = &listener{}
 	}
+	maps.DeleteFunc(s.asked, func(name string, _ int) bool { _, still := s.answers[name]; return !still })
 	if !changed {
 		return text, nil
 	}
 	return json.MarshalIndent(file, "", "  ")
 }
 
-// answerable tells where the service has to listen so that a check is answered,
-// and what with; the path is empty for one that wants a connection only.
+// answerable tells which address of the node a check asks, and what is to be answered;
+// the path is empty for one that wants a connection only.
 func (n *Node) answerable(check map[string]any) (address string, a answer, path string, ok bool) {
 	a.status = http.StatusOK
 	switch check["type"] {
@@ -156,9 +180,6 @@ func (n *Node) answerable(check map[string]any) (address string, a answer, path 
 	if err != nil || !ip.IsLoopback() && ip != n.place[0] && ip != n.place[1] {
 		return "", a, "", false
 	}
-	if port == clientPort {
-		return "[::]:" + clientPort, a, path, true
-	}
 	return net.JoinHostPort(ip.String(), port), a, path, true
 }
 
@@ -182,14 +203,6 @@ func firstOf(check map[string]any, keys ...string) string {
 	return "its target"
 }
 
-func fnv(text []byte) (hash uint32) {
-	hash = 2166136261
-	for _, b := range text {
-		hash = (hash ^ uint32(b)) * 16777619
-	}
-	return hash
-}
-
 // serve lets the service listen wherever it does not yet.
 func (n *Node) serve() error {
 	s := &n.service
@@ -198,7 +211,7 @@ func (n *Node) serve() error {
 	s.off = false
 	if s.listeners == nil {
 		s.failed, s.asked = map[string]bool{}, map[string]int{}
-		s.listeners = map[string]*listener{"[::]:" + clientPort: {}}
+		s.listeners = map[string]*listener{clientAddress: {}}
 	}
 	return n.listen()
 }
@@ -208,7 +221,7 @@ func (n *Node) listen() error {
 	s := &n.service
 	var errs []error
 	for address, l := range s.listeners {
-		refuses := s.off || l.tcp && (s.failed[""] || s.failed[address])
+		refuses := s.off || len(l.tcp) > 0 && s.failed[""] || slices.ContainsFunc(l.tcp, func(name string) bool { return s.failed[name] })
 		if refuses {
 			l.stop()
 			continue
@@ -238,10 +251,12 @@ func (l *listener) stop() {
 func (n *Node) answer(w http.ResponseWriter, r *http.Request) {
 	s := &n.service
 	s.mu.Lock()
-	path := r.URL.RequestURI()
-	s.asked[path]++
-	failed := s.failed[""] || s.failed[path]
-	a, known := s.answers[path]
+	name := askedAt(r) + r.URL.RequestURI()
+	failed := s.failed[""] || s.failed[name]
+	a, known := s.answers[name]
+	if known { // a client asks at a VIP, which no check does
+		s.asked[name]++
+	}
 	s.mu.Unlock()
 	switch {
 	case failed:
@@ -256,6 +271,16 @@ func (n *Node) answer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// askedAt is the address that a request came to.
+func askedAt(r *http.Request) string {
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	at, err := netip.ParseAddrPort(fmt.Sprint(local))
+	if err != nil {
+		return ""
+	}
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).String()
+}
+
 // stop ends the service until [Node.serve].
 func (s *service) stop() {
 	s.mu.Lock()
@@ -268,24 +293,47 @@ func (s *service) stop() {
 
 func (s *service) close() { s.stop() }
 
-// Fail makes the service refuse, or answer again, a path, or all if it is empty.
-// For a check that wants no more than a connection, the path is its address.
-func (n *Node) Fail(path string, fails bool) error {
-	n.service.mu.Lock()
-	defer n.service.mu.Unlock()
-	n.service.failed[path] = fails
+// Fail makes the service refuse, or answer again: all that is asked if which is empty, or
+// one check, such as 127.0.0.1:8080/healthz, or the address alone of a tcp check, or all of
+// a path at whatever address, such as /healthz.
+func (n *Node) Fail(which string, fails bool) error {
+	s := &n.service
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names := slices.Collect(maps.Keys(s.answers))
+	for _, l := range s.listeners {
+		names = append(names, l.tcp...)
+	}
+	chosen := []string{""}
+	if which != "" {
+		chosen = slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+			return name != strings.Replace(which, "localhost:", "127.0.0.1:", 1) && pathOf(name) != which
+		})
+	}
+	if len(chosen) == 0 {
+		slices.Sort(names)
+		return fmt.Errorf("no check of %s asks %s; they ask: %s", n.ID, which, strings.Join(names, ", "))
+	}
+	for _, name := range chosen {
+		s.failed[name] = fails
+	}
 	return n.listen()
 }
 
-// Asked is how often each path was asked for.
+// pathOf is the path in the name of a check, "" for one of tcp.
+func pathOf(name string) string {
+	_, path, has := strings.Cut(name, "/")
+	if !has {
+		return ""
+	}
+	return "/" + path
+}
+
+// Asked is how often each check by HTTP has asked.
 func (n *Node) Asked() map[string]int {
 	n.service.mu.Lock()
 	defer n.service.mu.Unlock()
-	counts := map[string]int{}
-	for path, count := range n.service.asked {
-		counts[path] = count
-	}
-	return counts
+	return maps.Clone(n.service.asked)
 }
 
 // instead notes once what is not as in the data centre.

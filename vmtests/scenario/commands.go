@@ -309,7 +309,7 @@ func (p *play) announcerCommand(ctx context.Context, args []string) (waits bool,
 			return err
 		})
 	case match(args, "asks", "*"):
-		// Each check twice more, which is enough to rise.
+		// Three times are enough to rise.
 		before, err := n.Control.Asked()
 		if err == nil && len(before) == 0 {
 			err = errors.New("no check has asked before")
@@ -319,9 +319,9 @@ func (p *play) announcerCommand(ctx context.Context, args []string) (waits bool,
 		}
 		return true, p.eventually(ctx, func() error {
 			asked, err := n.Control.Asked()
-			for path, count := range asked {
-				if count < before[path]+3 {
-					return fmt.Errorf("%s was asked for %d times", path, count-before[path])
+			for check, count := range asked {
+				if count < before[check]+3 {
+					return fmt.Errorf("%s was asked %d times", check, count-before[check])
 				}
 			}
 			return err
@@ -338,13 +338,13 @@ func (p *play) checkCommand(_ context.Context, args []string) (waits bool, err e
 	if len(args) < 2 || len(args) > 3 || args[0] != "fail" && args[0] != "recover" {
 		return false, errUsage
 	}
-	path := ""
+	which := ""
 	if len(args) == 3 {
-		path = args[2]
+		which = args[2]
 	}
 	nodes, err := p.every(args[1])
 	for _, n := range nodes {
-		err = errors.Join(err, n.Control.Fail(path, args[0] == "fail"))
+		err = errors.Join(err, n.Control.Fail(which, args[0] == "fail"))
 	}
 	return false, err
 }
