@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/centra/plasmacloud/vmtests/labcluster"
@@ -73,6 +74,9 @@ func (p *play) pull(ctx context.Context, args []string) error {
 		default:
 			return errUsage
 		}
+	}
+	if len(routers) == 1 && !slices.Contains(p.c.Client.Via, routers[0]) {
+		return fmt.Errorf("no client is behind router %s; there is one behind: %s", routers[0], strings.Join(p.c.Client.Via, ", "))
 	}
 	if routers == nil {
 		for _, name := range p.c.Client.Via {

@@ -59,7 +59,7 @@ func pick(c *labcluster.Cluster) (k picks) {
 		}
 	}
 	for _, name := range c.RouterNames() {
-		if r := c.Routers[name]; !slices.Contains(r.Neighbors(), k.node) || r.Kind == "gobgp" {
+		if c.Client == nil || !slices.Contains(c.Client.Via, name) || !slices.Contains(c.Routers[name].Neighbors(), k.node) {
 			continue
 		}
 		if k.router == "" {
