@@ -19,8 +19,9 @@ var ErrBusy = errors.New("a lab of this name runs already")
 // Name is what a lab may be called: it is part of paths of sockets.
 var Name = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,23}$`)
 
-// pidFile is in the folder of a lab that claims its name, and has its process.
-const pidFile = "pid"
+// pidFile is in the folder of a lab that claims its name, and has its process. No host is
+// called so, which has a folder beside it.
+const pidFile = "lab.pid"
 
 // claimed is the number of a lab that is alone in having its name.
 const claimed = "-0"

@@ -32,7 +32,7 @@ type Client struct {
 
 // wireClient joins the client to every router that forwards.
 func (c *Cluster) wireClient() error {
-	host, err := c.Lab.Host("client")
+	host, err := c.Lab.Host(c.topology.own("client"))
 	if err != nil {
 		return err
 	}
@@ -47,13 +47,7 @@ func (c *Cluster) wireClient() error {
 			return place{netip.MustParseAddr(fmt.Sprintf(clientNet, i, last)), netip.MustParseAddr(fmt.Sprintf(clientV6, i, last))}
 		}
 		own, gateway := end(2), end(1)
-		prefixes := func(p place) (list []netip.Prefix) {
-			for f, a := range p {
-				list = append(list, netip.PrefixFrom(a, usual[f]))
-			}
-			return list
-		}
-		if err := c.Lab.Link(host, prefixes(own), r.Host, prefixes(gateway)); err != nil {
+		if err := c.Lab.Link(host, own.prefixes(), r.Host, gateway.prefixes()); err != nil {
 			return err
 		}
 		errs = append(errs, setSysctl(r.Host, forwarding...))
@@ -64,7 +58,7 @@ func (c *Cluster) wireClient() error {
 		}
 		for _, id := range r.topology.site.nodes {
 			var lines []string
-			for f, network := range prefixes(own) {
+			for f, network := range own.prefixes() {
 				if via := r.topology.place[f]; via.IsValid() && c.topology.nodes[id][f].IsValid() {
 					lines = append(lines, fmt.Sprintf("route replace %s via %s", network.Masked(), via))
 				}

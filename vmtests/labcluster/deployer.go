@@ -35,7 +35,7 @@ const heartbeat = time.Second
 
 // wireDeployer joins the deployer and the nodes by a switch.
 func (c *Cluster) wireDeployer() error {
-	host, err := c.Lab.Host("deployer")
+	host, err := c.Lab.Host(c.topology.own("deployer"))
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (c *Cluster) wireDeployer() error {
 		next = next.Next()
 		segment[c.Nodes[id].Host] = []netip.Prefix{netip.PrefixFrom(next, mgmtNet.Bits())}
 	}
-	if _, err := c.Lab.Segment("mgmt", "mgmt", segment); err != nil {
+	if _, err := c.Lab.Segment(c.topology.own("mgmt"), "mgmt", segment); err != nil {
 		return err
 	}
 	d := &Deployer{Host: host, cluster: c, URL: fmt.Sprintf("http://%s", netip.AddrPortFrom(address, deployerPort))}

@@ -200,7 +200,7 @@ func (c *Cluster) wire() error {
 		if i > 0 {
 			name = fmt.Sprintf("switch%d", i+1)
 		}
-		bridge, err := c.Lab.Segment(name, "eth0", segment)
+		bridge, err := c.Lab.Segment(c.topology.own(name), "eth0", segment)
 		if err != nil {
 			return err
 		}
@@ -303,7 +303,7 @@ func (c *Cluster) wireFar() error {
 		return nil
 	}
 	var err error
-	if c.transit, err = c.Lab.Host("transit"); err != nil {
+	if c.transit, err = c.Lab.Host(c.topology.own("transit")); err != nil {
 		return err
 	}
 	errs := []error{setSysctl(c.transit, forwarding...)}
@@ -334,38 +334,33 @@ func (c *Cluster) wireFar() error {
 		}
 	}
 	for k, r := range far {
-		end, gateway := farPlace(k, r), farPlace(k, r)
-		for f := range gateway {
-			gateway[f] = end[f].Next()
-			if r.address == end[f] && !netip.PrefixFrom(end[f], end[f].BitLen()-2).Masked().Contains(gateway[f]) {
-				gateway[f] = end[f].Prev()
-			}
-		}
-		prefixes := func(p place) (list []netip.Prefix) {
-			for f, a := range p {
-				list = append(list, netip.PrefixFrom(a, usual[f]))
-			}
-			return list
-		}
-		host := c.Routers[r.name].Host
-		if err := c.Lab.Link(c.transit, prefixes(gateway), host, prefixes(end)); err != nil {
+		host, end, gateway := c.Routers[r.name].Host, farLink(k, 1), farLink(k, 2)
+		if err := c.Lab.Link(c.transit, gateway.prefixes(), host, end.prefixes()); err != nil {
 			return err
 		}
+		r.place = farPlace(k, r)
+		// Its own address is on no link that others could be on.
+		own := netip.PrefixFrom(r.address, r.address.BitLen())
+		errs = append(errs, host.Addresses("lo", own), c.transit.Batch(fmt.Sprintf("route add %s via %s", own, end[family(r.address)])))
 		for f, via := range gateway {
 			for _, s := range c.topology.sites {
 				if s.nets[f].IsValid() {
-					errs = append(errs, host.Batch(fmt.Sprintf("route replace %s via %s", s.nets[f], via)))
+					errs = append(errs, host.Batch(fmt.Sprintf("route replace %s via %s src %s", s.nets[f], via, r.place[f])))
 				}
 			}
 		}
-		r.place = end
 	}
 	return errors.Join(errs...)
 }
 
+// farLink is an end of the link between transit and the k-th router that is far.
+func farLink(k, end int) place {
+	return place{netip.AddrFrom4([4]byte{198, 18, byte(200 + k), byte(end)}), netip.MustParseAddr(fmt.Sprintf(farV6, k, end))}
+}
+
 // farPlace is the addresses of the k-th router that is far.
 func farPlace(k int, r *router) place {
-	p := place{netip.AddrFrom4([4]byte{198, 18, byte(200 + k), 1}), netip.MustParseAddr(fmt.Sprintf(farV6, k, 1))}
+	p := farLink(k, 1)
 	p[family(r.address)] = r.address
 	return p
 }

@@ -24,6 +24,14 @@ type site struct {
 // place is where a host is on a site: an address of each family, or an invalid one.
 type place [2]netip.Addr
 
+// prefixes are its addresses with the usual lengths of their networks.
+func (p place) prefixes() (list []netip.Prefix) {
+	for f, a := range p {
+		list = append(list, netip.PrefixFrom(a, usual[f]))
+	}
+	return list
+}
+
 func family(a netip.Addr) int {
 	if a.Is4() {
 		return 0
@@ -151,10 +159,22 @@ func (t *topology) free(name string) string {
 		return r
 	}, name)
 	free := name
-	for i := 2; t.routers[free] != nil || t.nodes[free] != (place{}) || slices.Contains([]string{"deployer", "client", "transit"}, free); i++ {
+	for i := 2; t.taken(free); i++ {
 		free = fmt.Sprintf("%s-%d", name, i)
 	}
 	return free
+}
+
+func (t *topology) taken(name string) bool {
+	return t.routers[name] != nil || t.nodes[name] != (place{})
+}
+
+// own is what a host of the lab's own is called: the name, unless a node or a router has it.
+func (t *topology) own(name string) string {
+	for t.taken(name) {
+		name = "lab-" + name
+	}
+	return name
 }
 
 // findSites puts together who must see each other on one link: nodes of one usual
