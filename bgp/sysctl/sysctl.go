@@ -3,13 +3,16 @@
 package sysctl
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netns"
@@ -26,7 +29,8 @@ var QuietARP = map[string]string{
 	"net/ipv4/conf/all/arp_announce": "2",
 }
 
-// kept is the file: what was there before, of this boot of the machine.
+// kept is what was there before in one network namespace, since the machine booted. The file
+// has one after the other.
 type kept struct {
 	Boot   string            `json:"boot"`
 	NetNS  string            `json:"netns"`
@@ -35,25 +39,21 @@ type kept struct {
 
 // Set sets QuietARP in the network namespace, "" for our own, where less is set, and keeps
 // in file what was there before; what an announcer has kept that was killed stays as it
-// is. So a restart finds everything set, and changes nothing.
+// is, also of another namespace. So a restart finds everything set, and changes nothing.
 func Set(file, ns string) error {
 	return in(ns, func() error {
-		k, err := load(file, ns)
+		all, err := load(file)
 		if err != nil {
 			return err
 		}
-		if k == nil {
-			k = &kept{Boot: bootID(), NetNS: ns, Before: map[string]string{}}
+		if of(all, ns) < 0 {
+			k := kept{Boot: bootID(), NetNS: ns, Before: map[string]string{}}
 			for key := range QuietARP {
 				if k.Before[key], err = read(key); err != nil {
 					return err
 				}
 			}
-			data, err := json.MarshalIndent(k, "", "  ")
-			if err != nil {
-				return err
-			}
-			if err := control.Replace(file, append(data, '\n')); err != nil {
+			if err := save(file, append(all, k)); err != nil {
 				return err
 			}
 		}
@@ -70,31 +70,33 @@ func Set(file, ns string) error {
 	})
 }
 
-// Restore puts back what Set has changed, where it still is what Set made it, and forgets
-// it. Without a file there is nothing to do.
+// Restore puts back what Set has changed in the network namespace, where it still is what
+// Set made it, and forgets it. Without a file there is nothing to do.
 func Restore(file, ns string) error {
-	return in(ns, func() error {
-		k, err := load(file, ns)
-		if err != nil || k == nil {
-			return err
-		}
+	all, err := load(file)
+	i := of(all, ns)
+	if err != nil || i < 0 {
+		return err
+	}
+	err = in(ns, func() error {
 		var errs []error
-		for key, before := range k.Before {
+		for key, before := range all[i].Before {
 			now, err := read(key)
 			if err == nil && now == QuietARP[key] && before < now {
 				err = os.WriteFile(path(key), []byte(before), 0)
 			}
 			errs = append(errs, err)
 		}
-		if err := errors.Join(errs...); err != nil {
-			return err
-		}
-		return os.Remove(file)
+		return errors.Join(errs...)
 	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // else the namespace is gone
+		return err
+	}
+	return save(file, slices.Delete(all, i, i+1))
 }
 
-// load reads the file; nil: there is none, or it is of another boot or namespace.
-func load(file, ns string) (*kept, error) {
+// load reads what file has of this boot.
+func load(file string) ([]kept, error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -102,19 +104,49 @@ func load(file, ns string) (*kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &kept{}
-	if err := json.Unmarshal(data, k); err != nil {
+	all, err := parse(data)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w; remove it, and the settings stay as they are now", file, err)
 	}
-	for key, value := range k.Before {
-		if QuietARP[key] == "" || len(value) != 1 || value < "0" || value > "9" {
-			return nil, fmt.Errorf("%s: %.60q as %.60q is none of our settings; remove it, and they stay as they are now", file, key, value)
+	return slices.DeleteFunc(all, func(k kept) bool { return k.Boot != bootID() }), nil
+}
+
+func parse(data []byte) (all []kept, err error) {
+	for d := json.NewDecoder(bytes.NewReader(data)); ; {
+		var k kept
+		if err := d.Decode(&k); errors.Is(err, io.EOF) {
+			return all, nil
+		} else if err != nil {
+			return nil, err
+		}
+		for key, value := range k.Before {
+			if QuietARP[key] == "" || len(value) != 1 || value < "0" || value > "9" {
+				return nil, fmt.Errorf("%.60q as %.60q is none of our settings", key, value)
+			}
+		}
+		all = append(all, k)
+	}
+}
+
+// of is where all has the network namespace; -1: nowhere.
+func of(all []kept, ns string) int {
+	return slices.IndexFunc(all, func(k kept) bool { return k.NetNS == ns })
+}
+
+// save replaces the file, and removes one that has nothing to keep.
+func save(file string, all []kept) error {
+	if len(all) == 0 {
+		return os.Remove(file)
+	}
+	var data bytes.Buffer
+	e := json.NewEncoder(&data)
+	e.SetIndent("", "  ")
+	for _, k := range all {
+		if err := e.Encode(k); err != nil {
+			return err
 		}
 	}
-	if k.Boot != bootID() || k.NetNS != ns {
-		return nil, nil
-	}
-	return k, nil
+	return control.Replace(file, data.Bytes())
 }
 
 func bootID() string {

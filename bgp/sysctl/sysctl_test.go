@@ -60,9 +60,22 @@ func TestSetAndRestore(t *testing.T) {
 	expect("restored but for what is not ours", Restore(file, ns), [2]string{"8", "1"})
 
 	expect("set", Set(file, ns), [2]string{"8", "2"})
-	if other := netnstest.New(t).Path; Restore(file, other) != nil || values(t, ns) != [2]string{"8", "2"} {
-		t.Error("of another namespace, and restored")
+	other := netnstest.New(t).Path
+	if err := Restore(file, other); err != nil || values(t, ns) != [2]string{"8", "2"} {
+		t.Errorf("of another namespace, and restored: %v", err)
 	}
+	// The next announcer was told another namespace: each is put back by its own release.
+	if err := errors.Join(Set(file, other), Set(file, ns)); err != nil || values(t, other) != [2]string{"1", "2"} {
+		t.Errorf("of another namespace, and not set: %v", err)
+	}
+	expect("restored in its turn", Restore(file, ns), [2]string{"8", "1"})
+	if got := values(t, other); got != [2]string{"1", "2"} {
+		t.Errorf("restored with another namespace: %v", got)
+	}
+	if err := Restore(file, other); err != nil || values(t, other) != [2]string{"0", "0"} {
+		t.Errorf("not restored in the other namespace: %v", err)
+	}
+	expect("set", Set(file, ns), [2]string{"8", "2"})
 	if err := os.WriteFile(file, []byte(`{"boot": "another", "netns": "`+ns+`", "before": {"net/ipv4/conf/all/arp_announce": "0"}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -76,4 +89,37 @@ func TestSetAndRestore(t *testing.T) {
 		}
 	}
 	expect("after broken files", nil, [2]string{"8", "2"})
+
+	// What was in a namespace that is gone is gone with it.
+	gone := "/run/netns/gone"
+	if err := os.WriteFile(file, []byte(`{"boot": "`+bootID()+`", "netns": "`+gone+`", "before": {}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Restore(file, gone); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file: %v", err)
+	}
+}
+
+// What the file has is decided on as a whole, and only what is ours is ever written back.
+func FuzzParse(f *testing.F) {
+	for _, text := range []string{"", "{}", "{", "[]", `{"boot": "b", "netns": "/run/netns/edge", "before": {"net/ipv4/conf/all/arp_ignore": "0"}}
+{"before": {"net/ipv4/conf/all/arp_announce": "2"}}`, `{"before": {"kernel/core_pattern": "1"}}`, `{"before": {"net/ipv4/conf/all/arp_ignore": "10"}}`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		all, err := parse(data)
+		if err != nil && all != nil {
+			t.Errorf("%v, and %v", err, all)
+		}
+		for _, k := range all {
+			for key, value := range k.Before {
+				if QuietARP[key] == "" || len(value) != 1 || value < "0" || value > "9" {
+					t.Errorf("%q is %q", key, value)
+				}
+			}
+		}
+	})
 }
