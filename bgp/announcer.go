@@ -89,12 +89,18 @@ func New(o Options) *Announcer {
 // Open makes an Announcer with the speaker and the host that cfg names. The
 // speaker may come later; what the host lacks is an error, and so is another
 // announcer with the same speaker or interface.
-func Open(cfg *Config, logger *slog.Logger) (*Announcer, error) {
+func Open(cfg *Config, logger *slog.Logger) (*Announcer, error) { return open(cfg, logger, false) }
+
+// OpenLeft is Open to take down what an announcer left: an interface or a network namespace
+// that is gone holds nothing.
+func OpenLeft(cfg *Config, logger *slog.Logger) (*Announcer, error) { return open(cfg, logger, true) }
+
+func open(cfg *Config, logger *slog.Logger, mayBeGone bool) (*Announcer, error) {
 	locks, err := lock(cfg)
 	if err != nil {
 		return nil, err
 	}
-	holder, err := vip.Open(vip.Config{Interface: cfg.Hold.Interface, NetNS: cfg.Hold.NetNS, Lifetime: cfg.Hold.Lifetime})
+	holder, err := vip.Open(vip.Config{Interface: cfg.Hold.Interface, NetNS: cfg.Hold.NetNS, Lifetime: cfg.Hold.Lifetime, MayBeGone: mayBeGone})
 	if err != nil {
 		return nil, errors.Join(err, locks.Close())
 	}

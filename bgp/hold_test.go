@@ -289,7 +289,7 @@ func TestHoldSysctls(t *testing.T) {
 	s.start()
 	s.waitRoutes(v4a)
 	s.crash()
-	cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "release", "--config", s.file, "--sysctls", s.file+".sysctls")
+	cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "release", "--config", s.file, "--last", s.file+".last", "--sysctls", s.file+".sysctls")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}

@@ -1,6 +1,21 @@
 package bgp
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"path/filepath"
+)
+
+// Place is where an announcer's marks are: in which speaker, and in which network namespace.
+type Place struct{ Speaker, NetNS string }
+
+// Place is where an announcer with c leaves its marks.
+func (c *Config) Place() Place {
+	p := Place{c.Speaker.Address, c.Hold.NetNS}
+	if p.NetNS != "" {
+		p.NetNS = filepath.Clean(p.NetNS)
+	}
+	return p
+}
 
 // ForRelease is an announcer.json of what is needed to take down, by its marks, what an
 // announcer with c put up; it has no VIPs. It drains as long as the slowest of them.

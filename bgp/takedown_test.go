@@ -10,6 +10,8 @@ import (
 
 	"github.com/centra/plasmacloud/bgp"
 	"github.com/centra/plasmacloud/bgp/internal/gobgpdtest"
+	"github.com/centra/plasmacloud/bgp/internal/netnstest"
+	"github.com/centra/plasmacloud/bgp/vip"
 )
 
 // What a killed announcer left is taken down by hand: also VIPs that left the file, and
@@ -67,11 +69,62 @@ func testRelease(t *testing.T, g gobgpdtest.Generation) {
 	if _, ok := removed.of("198.51.100.1"); ok {
 		t.Error("the stranger's address is gone")
 	}
+	if out, status := release(); status != 0 || !strings.Contains(out, "no announcer has left anything") {
+		t.Errorf("once more: status %d, %s", status, out)
+	}
 	if err := os.Remove(s.file + ".last"); err != nil {
 		t.Fatal(err)
 	}
 	if out, status := release(); status != 78 || !strings.Contains(out, "is it cut off?") || !strings.Contains(out, "not known either") {
 		t.Errorf("with nothing to go by: status %d, %s", status, out)
+	}
+}
+
+// An announcer that crashed, and whose next one was told another network namespace, has left
+// VIPs where only a release looks.
+func TestReleaseAtTwoPlaces(t *testing.T) {
+	t.Parallel()
+	s, elsewhere := newSite(t, gobgpdtest.Config{}), netnstest.New(t)
+	was := s.ns
+	for _, ns := range []*netnstest.NS{elsewhere, was} {
+		s.extra = object{"hold": object{"netns": ns.Path}}
+		s.configure(object{"address": v4a}, object{"address": v6a, "hold": "route"})
+		s.start()
+		s.waitRoutes(v4a, v6a)
+		s.waitLog("speaker ready", 1)
+		s.crash()
+	}
+	if s.count("an announcer left something at another place; stop this one and call release") != 1 {
+		t.Error("the second announcer says nothing of what the first one left")
+	}
+	left, err := vip.Open(vip.Config{Interface: "lo", NetNS: elsewhere.Path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { left.Close() })
+	held := func() int {
+		t.Helper()
+		held, err := left.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(held.Own)
+	}
+	s.waitHeld(v4a, v6a)
+	if n := held(); n != 2 {
+		t.Fatalf("%d VIPs are left elsewhere", n)
+	}
+	for _, places := range []int{2, 1} { // what is released is not looked at again
+		cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "release", "--config", s.file, "--last", s.file+".last", "--log-format", "json")
+		out, err := cmd.CombinedOutput()
+		if err != nil || strings.Count(string(out), `"stopped: nothing of ours is announced or held"`) != places {
+			t.Errorf("%v: %s", err, out)
+		}
+		s.waitRoutes()
+		s.waitHeld()
+		if n := held(); n != 0 {
+			t.Errorf("%d VIPs are left elsewhere", n)
+		}
 	}
 }
 

@@ -27,11 +27,13 @@ const (
 
 // Config says where VIPs are held.
 type Config struct {
-	Interface string // must exist, in the namespace
+	Interface string // in the namespace
 	NetNS     string // path of a network namespace, such as /run/netns/edge; "" is our own
 	// Lifetime is after how long an address ends that is not renewed, in whole seconds,
 	// rounded up; 0: never. Routes have none.
 	Lifetime time.Duration
+	// MayBeGone is whether Open takes an interface, or a namespace, that is not there.
+	MayBeGone bool
 }
 
 // Netlink is a Holder with one interface.
@@ -65,6 +67,9 @@ func Open(cfg Config) (*Netlink, error) {
 
 func (n *Netlink) open() error {
 	_, err := n.index()
+	if isGone(err) && n.cfg.MayBeGone {
+		return nil
+	}
 	if isGone(err) {
 		return fmt.Errorf("%w; create it, or name another one in hold", err)
 	}

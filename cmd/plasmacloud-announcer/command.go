@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,10 +31,11 @@ const defaultConfig = "/etc/plasmacloud/announcer.json"
 const long = `plasmacloud-announcer runs beside a BGP daemon (gobgpd 3.x or 4.x) and keeps
 the VIPs of this host announced.
 
-A VIP whose health checks are all up is first held by the host, as an address on an
-interface or as a local route, and then announced. One with a check that is down, or that left the configuration, is first
-withdrawn; once its path is out of the daemon's table, and a router has a session
-with the daemon, the drain delay begins, and only after it the host lets go of it.
+A VIP of whose health checks enough are up, by default all, is first held by the
+host, as an address on an interface or as a local route, and then announced. One with
+too many checks down, or that left the configuration, is first withdrawn; once its
+path is out of the daemon's table, and a router has a session with the daemon, the
+drain delay begins, and only after it the host lets go of it.
 With graceful_shutdown, routers are asked to prefer other paths before a withdraw that
 is planned. The drain delay has to cover the withdraw's way to the routers: how far it has come, the
 daemon does not say. What the daemon announces and what the host holds is read anew
@@ -81,7 +81,8 @@ Files:
                                       orders to drain that stand
   ` + control.DefaultLast + `
                                       what "release" needs where the
-                                      configuration has a mistake by then
+                                      configuration has a mistake by then,
+                                      or names another place
 
 The daemon's address need not answer at the start: the announcer waits for it.
 It needs CAP_NET_ADMIN, Linux 5.18, and a daemon that holds its own configuration.`
@@ -146,89 +147,6 @@ wrong, or cannot be read.`,
 	}
 }
 
-func releaseCommand(stderr io.Writer) *cobra.Command {
-	var file, last, sysctls string
-	var after time.Duration
-	var logging daemon.LogOptions
-	cmd := &cobra.Command{
-		Use:   "release",
-		Short: "Take down what an announcer left that runs no more",
-		Long: `Withdraw every path with our mark, wait for the drain, and let go of every address
-and route with our mark, also of VIPs that are not in the configuration any more; in the
-order of a stop, and with its exit statuses. For an announcer that was killed and is not to
-run again. One that runs is not disturbed: then this is an error.
-
-Of the configuration it needs the speaker and where VIPs are held. Where the file has a
-mistake by now, or is gone, it goes by what the last announcer has kept of its own.
-
-With --after it waits first, and does nothing, which is no error, if an announcer runs or
-one starts meanwhile. For ExecStopPost= of the announcer's unit, in a unit of its own.`,
-		Example: `  plasmacloud-announcer release
-  plasmacloud-announcer release --after 1m`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			logger, err := logging.Logger(stderr)
-			if err != nil {
-				return err
-			}
-			cfg, err := toRelease(file, last, logger)
-			if err != nil {
-				return err
-			}
-			logger = logger.With("node", cfg.NodeID)
-			if after > 0 && !alone(cmd.Context(), cfg, after) {
-				logger.Info("nothing is released: an announcer runs")
-				return nil
-			}
-			announcer, err := bgp.Open(cfg, logger)
-			if after > 0 && errors.Is(err, bgp.ErrRuns) {
-				logger.Info("nothing is released: an announcer runs")
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			defer announcer.Close()
-			stopped, stop := context.WithCancel(context.Background())
-			stop()
-			err = announcer.Run(stopped)
-			if err == nil {
-				restoreSysctls(sysctls, cfg, logger)
-			}
-			return err
-		},
-	}
-	cmd.Flags().StringVar(&file, "config", defaultConfig, "read the configuration from `FILE`")
-	cmd.Flags().StringVar(&last, "last", control.DefaultLast, "where the configuration has a mistake, go by what run has kept in `FILE`")
-	cmd.Flags().StringVar(&sysctls, "sysctls", control.DefaultSysctls, "put the kernel's settings back that run has kept in `FILE`")
-	cmd.Flags().DurationVar(&after, "after", 0, "wait for `TIME`, such as 1m, and do nothing if an announcer runs until then")
-	logging.Register(cmd.Flags())
-	return cmd
-}
-
-// alone waits, and reports whether no announcer was seen. A signal ends the wait.
-func alone(parent context.Context, cfg *bgp.Config, wait time.Duration) bool {
-	if parent == nil {
-		parent = context.Background()
-	}
-	ctx, stop := daemon.SignalContext(parent)
-	defer stop()
-	over := time.NewTimer(wait)
-	defer over.Stop()
-	look := time.NewTicker(200 * time.Millisecond)
-	defer look.Stop()
-	for !bgp.Runs(cfg) {
-		select {
-		case <-over.C:
-			return true
-		case <-look.C:
-		case <-ctx.Done():
-			return false
-		}
-	}
-	return false
-}
-
 // handsOver reports whether this stop is the first half of a restart, so that all may stay
 // as it is for the announcer that starts next.
 func handsOver(ctx context.Context, announcer *bgp.Announcer, file string, logger *slog.Logger) bool {
@@ -252,36 +170,6 @@ func handsOver(ctx context.Context, announcer *bgp.Announcer, file string, logge
 
 // files are where run reads and listens.
 type files struct{ config, control, group, drains, last, sysctls string }
-
-// keepLast keeps what release needs where the configuration is broken by then. VIPs are
-// announced all the same without.
-func keepLast(file string, cfg *bgp.Config, logger *slog.Logger) {
-	if file == "" {
-		return
-	}
-	data, err := cfg.ForRelease()
-	if err == nil {
-		err = control.Replace(file, data)
-	}
-	if err != nil {
-		logger.Warn("a release will need a configuration without mistakes", "error", err)
-	}
-}
-
-// toRelease is the configuration in file, or where that has a mistake, what the last
-// announcer has kept.
-func toRelease(file, last string, logger *slog.Logger) (*bgp.Config, error) {
-	cfg, err := bgp.LoadConfig(file)
-	if err == nil {
-		return cfg, nil
-	}
-	kept, lastErr := bgp.LoadConfig(last)
-	if last == "" || lastErr != nil {
-		return nil, daemon.ConfigError(fmt.Errorf("%w; and what an announcer ran with last is not known either (%w)", err, lastErr))
-	}
-	logger.Warn("the configuration has a mistake; released is what an announcer left that ran with another one", "error", err, "last", last)
-	return kept, nil
-}
 
 // gcPercent is how much the heap grows until what is not used any more is collected, of
 // what is used; Go's own is 100. A pass over many VIPs makes much that is soon not used, and
@@ -319,7 +207,9 @@ func run(parent context.Context, f files, logger *slog.Logger) error {
 		return err
 	}
 	defer announcer.Close()
-	keepLast(f.last, cfg, logger)
+	for _, left := range keepLast(f.last, cfg, logger) {
+		logger.Warn("an announcer left something at another place; stop this one and call release", "speaker", left.Speaker.Address, "netns", left.Hold.NetNS)
+	}
 	if cfg.Hold.Sysctls {
 		if err := sysctl.Set(f.sysctls, cfg.Hold.NetNS); err != nil {
 			return fmt.Errorf("hold.sysctls: %w; set them by sysctl.d, or let the unit write them (ProtectKernelTunables=no)", err)
@@ -373,6 +263,7 @@ func run(parent context.Context, f files, logger *slog.Logger) error {
 	err = announcer.Run(ctx)
 	if err == nil && !handedOver { // else VIPs are still held
 		restoreSysctls(f.sysctls, cfg, logger)
+		forgetLast(f.last, cfg, logger)
 	}
 	return err
 }
@@ -441,10 +332,12 @@ func (n *notifier) tell(ready bool) {
 	}
 }
 
+// reload keeps no pass waiting for the files that it reads and writes.
 func (n *notifier) reload(announcer *bgp.Announcer, server *metrics.Server, f files) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.ready {
+	ready := n.ready
+	n.mu.Unlock()
+	if ready {
 		// MONOTONIC_USEC is part of systemd's Type=notify-reload; see sd_notify(3).
 		var now unix.Timespec
 		_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
@@ -454,16 +347,19 @@ func (n *notifier) reload(announcer *bgp.Announcer, server *metrics.Server, f fi
 	if err == nil {
 		err = announcer.Reload(cfg)
 	}
-	n.refused = ""
+	refused := ""
 	if err != nil {
-		n.refused = err.Error()
-		announcer.Note(slog.LevelError, "reload refused; the old configuration stays", bgp.Event{Kind: bgp.EventReloadRefused, Reason: n.refused}, "error", err)
+		refused = err.Error()
+		announcer.Note(slog.LevelError, "reload refused; the old configuration stays", bgp.Event{Kind: bgp.EventReloadRefused, Reason: refused}, "error", err)
 	} else {
 		server.Listen(cfg.Metrics.Listen)
 		keepLast(f.last, cfg, n.logger)
 		announcer.Note(slog.LevelInfo, "reloaded", bgp.Event{Kind: bgp.EventReloaded, Reason: fmt.Sprintf("%d VIPs are configured", len(cfg.VIPs))}, "vips", len(cfg.VIPs))
 	}
-	n.tell(n.ready)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.refused = refused
+	n.tell(ready)
 }
 
 // notify tells systemd, where systemd started us; see sd_notify(3).

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vishvananda/netns"
 
+	"github.com/centra/plasmacloud/bgp"
 	"github.com/centra/plasmacloud/cmd/internal/command/commandtest"
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
 )
@@ -261,5 +262,52 @@ func TestWatchdog(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "soon")
 	if err := run(t.Context(), files{config: write(t, settings)}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "WATCHDOG_USEC") {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// A reload that waits for a file keeps no pass waiting.
+func TestReloadKeepsNoPassWaiting(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "announcer.json")
+	if err := syscall.Mkfifo(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	logger := slog.New(slog.DiscardHandler)
+	n := &notifier{logger: logger}
+	reloaded := make(chan struct{})
+	go func() {
+		n.reload(bgp.New(bgp.Options{Config: &bgp.Config{}, Logger: logger}), nil, files{config: file})
+		close(reloaded)
+	}()
+	writer, err := os.OpenFile(file, os.O_WRONLY, 0) // returns once the reload reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	passed := make(chan struct{})
+	go func() {
+		n.pass(bgp.Status{})
+		close(passed)
+	}()
+	select {
+	case <-passed:
+	case <-time.After(10 * time.Second):
+		t.Error("a pass waits for a reload that reads its file")
+	}
+	writer.Close()
+	<-reloaded
+	if n.refused == "" {
+		t.Error("an empty file is taken")
+	}
+}
+
+// A release that is told to stop while it waits says that it did nothing.
+func TestReleaseIsToldToStop(t *testing.T) {
+	settings := write(t, config("", `{"netns": "`+namespace(t)+`"}`))
+	ctx, cancel := context.WithCancel(t.Context())
+	var out bytes.Buffer
+	cmd := newCommand(&out)
+	cmd.SetArgs([]string{"release", "--config", settings, "--last", "", "--after", "1h"})
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if err := cmd.ExecuteContext(ctx); err == nil || err.Error() != "nothing is released: told to stop before 1h0m0s were over" || strings.Contains(out.String(), "an announcer runs") {
+		t.Errorf("%v, %s", err, out.String())
 	}
 }

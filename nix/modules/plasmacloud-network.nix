@@ -177,6 +177,8 @@ in
         serviceConfig = import ./hardening.nix // confined // {
           Type = "exec";
           ExecStart = "${announcer} release --config /etc/${file} --after 1m";
+          # To note that nothing is left.
+          StateDirectory = "plasmacloud-announcer";
         };
       };
     })

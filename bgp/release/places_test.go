@@ -1,0 +1,119 @@
+package release
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/centra/plasmacloud/bgp"
+)
+
+func config(t *testing.T, speaker, ns string) *bgp.Config {
+	t.Helper()
+	cfg, err := bgp.ParseConfig(fmt.Appendf(nil, `{"schema_version": 1, "node_id": "n", "asn": 65001, "speaker": {"address": %q}, "hold": {"netns": %q}, "vips": [{"address": "203.0.113.10"}]}`, speaker, ns))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// text names places, such as "1/ 2/edge" for ports and network namespaces.
+func text(places []*bgp.Config) string {
+	var names []string
+	for _, cfg := range places {
+		names = append(names, strings.TrimPrefix(cfg.Speaker.Address, "127.0.0.1:")+"/"+strings.TrimPrefix(cfg.Hold.NetNS, "/run/netns/"))
+	}
+	return strings.Join(names, " ")
+}
+
+// A place stays noted until nothing is left there, whatever others come; the last one is
+// looked at first.
+func TestPlaces(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "last.json")
+	a, b, c := config(t, "127.0.0.1:1", ""), config(t, "127.0.0.1:1", "/run/netns/edge"), config(t, "127.0.0.1:2", "/run/netns/edge")
+	expect := func(what string, cfg *bgp.Config, want string) {
+		t.Helper()
+		if got, err := Places(file, cfg); err != nil || text(got) != want {
+			t.Errorf("%s: %q, %v, want %q", what, text(got), err, want)
+		}
+	}
+	keep := func(cfg *bgp.Config, want string) {
+		t.Helper()
+		if others, err := Keep(file, cfg); err != nil || text(others) != want {
+			t.Errorf("left elsewhere: %q, %v, want %q", text(others), err, want)
+		}
+	}
+	if _, err := Places(file, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file, and no configuration: %v", err)
+	}
+	expect("no file", b, "1/edge")
+	keep(a, "")
+	keep(b, "1/")
+	keep(b, "1/")
+	expect("by the file", nil, "1/edge 1/")
+	expect("as last", b, "1/edge 1/")
+	expect("another", c, "2/edge 1/edge 1/")
+	expect("the first again", a, "1/ 1/edge")
+	keep(c, "1/ 1/edge")
+	keep(config(t, "127.0.0.1:1", "/run/netns//edge/"), "1/ 2/edge")
+	if err := Forget(file, b); err != nil {
+		t.Error(err)
+	}
+	expect("one is released", nil, "2/edge 1/")
+	if err := errors.Join(Forget(file, a), Forget(file, b), Forget(file, c)); err != nil {
+		t.Error(err)
+	}
+	expect("all are released", nil, "")
+	for i := range 2 * maxPlaces {
+		if _, err := Keep(file, config(t, fmt.Sprintf("127.0.0.1:%d", i+1), "")); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, err := Places(file, nil); err != nil || len(got) != maxPlaces || text(got[:1]) != "16/" {
+		t.Errorf("of many: %q, %v", text(got), err)
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if Forget(file, a) == nil {
+		t.Error("a broken file is taken")
+	}
+	if _, err := Places(file, a); err == nil {
+		t.Error("a broken file is taken")
+	}
+	if others, err := Keep(file, a); err == nil || others != nil {
+		t.Errorf("a broken file, and nothing said: %q", text(others))
+	}
+	expect("after a broken file", nil, "1/")
+}
+
+// Whatever is in the file, what is taken from it can be kept, and is the same then.
+func FuzzParse(f *testing.F) {
+	const one = `{"schema_version": 1, "node_id": "n", "asn": 65001, "vips": []}`
+	for _, text := range []string{"", one, one + "\n" + one, "{", "[]", one + "}", `{"schema_version": 1, "node_id": "n", "asn": 65001, "drain_delay": "90s", "graceful_shutdown": {},
+		"speaker": {"address": "unix:///run/gobgpd.sock", "tls": {"server_name": "s"}}, "hold": {"netns": "/run/netns/edge", "lifetime": "1h"}, "vips": [{"address": "203.0.113.10"}]}`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		places, err := parse(data)
+		if err != nil {
+			return
+		}
+		var again []byte
+		for _, cfg := range places {
+			one, err := cfg.ForRelease()
+			if err != nil {
+				t.Fatal(err)
+			}
+			again = append(again, one...)
+		}
+		kept, err := parse(again)
+		if err != nil || text(kept) != text(places) {
+			t.Errorf("%v: %q became %q", err, text(places), text(kept))
+		}
+	})
+}
