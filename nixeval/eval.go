@@ -47,6 +47,10 @@ type Config struct {
 	// OverrideInputs replaces flake inputs, by name ("plasmacloud",
 	// "plasmacloud/nixpkgs") with a flake reference.
 	OverrideInputs map[string]string
+
+	// Keep is a file for what the evaluation comes to, for an Evaluator in a process without a
+	// network, whose Kept it is: that takes it in place of evaluating the same, and removes it.
+	Keep, Kept string
 }
 
 // Evaluator evaluates clusters. It is safe for use by several goroutines.
@@ -117,8 +121,37 @@ func (e *Evaluator) EvalAttr(ctx context.Context, ref string) (json.RawMessage, 
 	return raw, err
 }
 
-// eval returns how it was evaluated also with an [*EvalError].
+// eval is evaluate, or what was kept of it.
 func (e *Evaluator) eval(ctx context.Context, flake flakeRef, attr string, args ...string) ([]byte, *Result, error) {
+	if e.cfg.Kept != "" {
+		text, err := os.ReadFile(e.cfg.Kept)
+		var kept kept
+		if err == nil {
+			err = errors.Join(json.Unmarshal(text, &kept), os.Remove(e.cfg.Kept))
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("what %s was evaluated to: %w", flake.given, err)
+		}
+		return kept.Raw, &kept.Result, nil
+	}
+	raw, result, err := e.evaluate(ctx, flake, attr, args...)
+	if err == nil && e.cfg.Keep != "" {
+		var text []byte
+		if text, err = json.Marshal(kept{raw, *result}); err == nil {
+			err = os.WriteFile(e.cfg.Keep, text, 0o600)
+		}
+	}
+	return raw, result, err
+}
+
+// kept is what Config.Keep and Config.Kept hold.
+type kept struct {
+	Raw    json.RawMessage
+	Result Result // without the manifest, which is in Raw
+}
+
+// evaluate returns how it was evaluated also with an [*EvalError].
+func (e *Evaluator) evaluate(ctx context.Context, flake flakeRef, attr string, args ...string) ([]byte, *Result, error) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.Timeout)
 	defer cancel()

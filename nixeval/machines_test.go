@@ -28,6 +28,16 @@ func TestEvalMachines(t *testing.T) {
 	assert.Equal(t, 90, machine.BGP.Peers["router1"].Hold)
 	assert.False(t, machine.BGP.Injects)
 
+	kept := filepath.Join(t.TempDir(), "kept")
+	_, err = New(Config{Lib: LibOffline, Keep: kept}).EvalMachines(t.Context(), "..#three-nodes")
+	require.NoError(t, err)
+	again, err := New(Config{Nix: "/nonexistent", Kept: kept}).EvalMachines(t.Context(), "..#three-nodes")
+	require.NoError(t, err)
+	assert.Equal(t, result.Machines, again.Machines)
+	assert.Equal(t, LibOffline, again.Lib)
+	assert.Equal(t, result.Nix, again.Nix)
+	assert.NoFileExists(t, kept)
+
 	_, err = eval.EvalMachines(t.Context(), "..#four-nodes")
 	assert.ErrorContains(t, err, "the flake has no cluster four-nodes; it has: three-nodes")
 }

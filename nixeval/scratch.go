@@ -10,9 +10,18 @@ import (
 )
 
 // scratchDir makes a folder whose name says what process it belongs to.
-func scratchDir(what string) (string, error) {
-	return os.MkdirTemp("", fmt.Sprintf("plasmacloud-%s-%d-", what, os.Getpid()))
+func scratchDir(what string) (string, error) { return os.MkdirTemp("", pattern(what)) }
+
+// ScratchFile makes a file of this process, which [RemoveScratch] removes once that has ended.
+func ScratchFile() (string, error) {
+	file, err := os.CreateTemp("", pattern("eval"))
+	if err != nil {
+		return "", err
+	}
+	return file.Name(), file.Close()
 }
+
+func pattern(what string) string { return fmt.Sprintf("plasmacloud-%s-%d-", what, os.Getpid()) }
 
 var scratchName = regexp.MustCompile(`^plasmacloud-(?:eval|flake)-([0-9]+)-[0-9]+$`)
 

@@ -33,13 +33,10 @@ func startDemo(t *testing.T, host *lab.Host, args ...string) *lab.Process {
 // flakeOf makes a user's flake with this cluster.nix.
 func flakeOf(t *testing.T, cluster string) []string {
 	t.Helper()
-	example, err := os.ReadFile("../nix/examples/three-nodes/flake.nix")
-	require.NoError(t, err)
 	repo, err := filepath.Abs("..")
 	require.NoError(t, err)
-
 	flake := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(flake, "flake.nix"), example, 0o600))
+	require.NoError(t, os.CopyFS(flake, os.DirFS("../nix/examples/three-nodes")))
 	require.NoError(t, os.WriteFile(filepath.Join(flake, "cluster.nix"), []byte(cluster), 0o600))
 	return []string{"--flake", flake, "--override-input", "plasmacloud=path:" + repo}
 }

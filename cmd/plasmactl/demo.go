@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/centra/plasmacloud/nixeval"
 	"github.com/centra/plasmacloud/vmtests/demo"
 )
 
@@ -32,8 +33,12 @@ Exit status: 0 all of it worked; 1 it did not; 64 the command line is wrong.`,
 			if err != nil {
 				return err
 			}
-			if os.Geteuid() != 0 {
-				return inUserNamespace(cmd, "all of the demo")
+			inside, err := asRoot(cmd.Context(), cmd, "all of the demo", eval, func(e *nixeval.Evaluator) error {
+				_, err := e.Eval(cmd.Context(), flags.flake)
+				return err
+			})
+			if err != nil {
+				return err
 			}
 			self, err := os.Executable()
 			if err != nil {
@@ -45,7 +50,7 @@ Exit status: 0 all of it worked; 1 it did not; 64 the command line is wrong.`,
 				Bin:   filepath.Dir(self),
 				Keep:  keep,
 				Out:   cmd.OutOrStdout(),
-				Enter: os.Getenv(enterVariable),
+				Enter: inside,
 				Table: printTable,
 			})
 		},

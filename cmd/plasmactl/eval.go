@@ -54,6 +54,7 @@ func (f *evalFlags) config(stderr io.Writer) (nixeval.Config, error) {
 	}
 	cfg.Memory = f.memoryMiB << 20
 	cfg.OverrideInputs = f.overrides
+	cfg.Kept = os.Getenv(keptVariable)
 	cfg.Warn = func(text string) { fmt.Fprintf(stderr, "plasmactl: warning: %s\n", text) }
 	return cfg, nil
 }

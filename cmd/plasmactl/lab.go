@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
+	"github.com/centra/plasmacloud/nixeval"
 	"github.com/centra/plasmacloud/vmtests/lab"
 	"github.com/centra/plasmacloud/vmtests/labcluster"
 	"github.com/centra/plasmacloud/vmtests/labrun"
@@ -149,7 +150,9 @@ func (f *playFlags) limit(ctx context.Context) (context.Context, context.CancelF
 	if f.timeout == 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("not done after %s, the --timeout", f.timeout))
+	// Where this process is in a user namespace, some of it was spent outside.
+	spent, _ := time.ParseDuration(os.Getenv(spentVariable))
+	return context.WithTimeoutCause(ctx, f.timeout-spent, fmt.Errorf("not done after %s, the --timeout", f.timeout))
 }
 
 const exitStatuses = `
@@ -202,6 +205,19 @@ docs/lab.md has the commands.
 	return cmd
 }
 
+// labAsRoot is asRoot for a lab.
+func labAsRoot(ctx context.Context, cmd *cobra.Command, cfg labrun.Config) (string, error) {
+	if cfg.Evaluated != "" {
+		return asRoot(ctx, cmd, "the lab", cfg.Eval, nil)
+	}
+	return asRoot(ctx, cmd, "the lab", cfg.Eval, func(e *nixeval.Evaluator) error {
+		cfg.Doing("evaluating " + cfg.Flake)
+		defer cfg.Doing("")
+		_, err := e.EvalMachines(ctx, cfg.Flake)
+		return err
+	})
+}
+
 // errNotAsDeclared is the verdict that the list before it has given the reasons of.
 var errNotAsDeclared = errors.New("the cluster does not do what its definition says")
 
@@ -214,8 +230,16 @@ func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play play
 	if err != nil {
 		return daemon.UsageError(err)
 	}
-	if os.Geteuid() != 0 {
-		return inUserNamespace(cmd, "the lab")
+	ctx, cancel := play.limit(cmd.Context())
+	defer cancel()
+	late := func(err error) error {
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return fmt.Errorf("evaluate %s: %w", cfg.Flake, context.Cause(ctx))
+		}
+		return unavailable(err)
+	}
+	if _, err := labAsRoot(ctx, cmd, cfg); err != nil {
+		return late(err)
 	}
 	out := cmd.OutOrStdout()
 	if result.format == outputJSON {
@@ -223,14 +247,9 @@ func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play play
 		out = io.Discard
 	}
 	cfg.Artifacts = result.artifacts
-	ctx, cancel := play.limit(cmd.Context())
-	defer cancel()
 	runner, err := labrun.New(ctx, cfg)
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("evaluate %s: %w", cfg.Flake, context.Cause(ctx))
-	}
 	if err != nil {
-		return unavailable(err)
+		return late(err)
 	}
 	for _, warning := range runner.Warnings() {
 		cfg.Eval.Warn(warning)

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
+	"github.com/centra/plasmacloud/nixeval"
 	"github.com/centra/plasmacloud/vmtests/lab"
 	"github.com/centra/plasmacloud/vmtests/labrun"
 )
@@ -50,8 +51,9 @@ at a time; several with names of their own stand side by side.
 			if err != nil {
 				return err
 			}
-			if os.Geteuid() != 0 {
-				return inUserNamespace(cmd, "the lab")
+			inside, err := labAsRoot(cmd.Context(), cmd, cfg)
+			if err != nil {
+				return err
 			}
 			if !foreground && os.Getenv(readyVariable) == "" {
 				return inBackground()
@@ -71,7 +73,7 @@ at a time; several with names of their own stand side by side.
 			for _, warning := range runner.Warnings() {
 				cfg.Eval.Warn(warning)
 			}
-			return unavailable(runner.Stand(cmd.Context(), enterUs(), func(report *labrun.Report, state *labrun.State) error {
+			return unavailable(runner.Stand(cmd.Context(), inside, func(report *labrun.Report, state *labrun.State) error {
 				report.PrintHead(out)
 				fmt.Fprintln(out)
 				report.PrintChecks(out)
@@ -90,14 +92,6 @@ at a time; several with names of their own stand side by side.
 	format.register(cmd)
 	cmd.Flags().BoolVar(&foreground, "foreground", false, "stay, and take it down at Ctrl-C or SIGTERM")
 	return cmd
-}
-
-// enterUs is the command that enters the user namespace that we are in, if we are.
-func enterUs() string {
-	if os.Getenv(enterVariable) == "" {
-		return ""
-	}
-	return fmt.Sprintf("nsenter --target %d --user --net --mount --preserve-credentials", os.Getpid())
 }
 
 // inBackground starts the same command in a session of its own, and stays until it
@@ -259,7 +253,9 @@ Exit status: 0 nothing is left; 1 something is; 64 the command line is wrong.`,
 						return err
 					}
 				}
-				return inUserNamespace(cmd, "the end of the lab")
+			}
+			if _, err := asRoot(cmd.Context(), cmd, "the end of the lab", nixeval.Config{}, nil); err != nil {
+				return err
 			}
 			for _, name := range names {
 				name, was, err := labrun.Down(name)

@@ -348,6 +348,7 @@ func (r *Runner) evaluateAnew(ctx context.Context, change scenario.Change) (*lab
 	}
 	eval := r.cfg.Eval
 	eval.Lib = r.evaluated.Lib // the same, and what there was to warn of was said
+	eval.Kept = ""
 	result, err := nixeval.New(eval).EvalMachinesWith(ctx, flake, change.Module)
 	if err != nil {
 		return nil, err
