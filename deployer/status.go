@@ -1,7 +1,6 @@
 package deployer
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -22,12 +21,8 @@ type Status struct {
 	Warnings     []string               // what somebody should look after, the gravest first
 }
 
-// Status reads all nodes.
-func (r *Registry) Status(ctx context.Context) (Status, error) {
-	views, err := r.Nodes(ctx)
-	if err != nil {
-		return Status{}, err
-	}
+// StatusOf is the Status of what Nodes and VIPsOf returned.
+func (r *Registry) StatusOf(views []View, vips []VIP) Status {
 	unreadable := r.Unreadable()
 	s := Status{
 		Nodes: len(views), Unreadable: len(unreadable),
@@ -67,7 +62,7 @@ func (r *Registry) Status(ctx context.Context) (Status, error) {
 	}
 	warn(unreadable, "with a record that cannot be read")
 	var nowhere []string
-	for _, v := range r.VIPsOf(views) {
+	for _, v := range vips {
 		if !v.Declared {
 			continue
 		}
@@ -81,7 +76,7 @@ func (r *Registry) Status(ctx context.Context) (Status, error) {
 	warn(waiting, "waiting for an approval")
 	warn(drifted, "with another configuration than the manifest expects")
 	warn(unheard, "decommissioned, and have not acknowledged it")
-	return s, nil
+	return s
 }
 
 // some is the first of ids, and how many there are more.

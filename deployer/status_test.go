@@ -31,10 +31,11 @@ func TestStatus(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := w.Status(t.Context())
+	views, err := w.Nodes(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	got := w.StatusOf(views, w.VIPsOf(views))
 	want := deployer.Status{
 		Nodes:        8,
 		States:       map[node.State]int{node.Active: 3, node.Failed: 1, node.Provisioning: 1, node.Decommissioned: 1, node.Pending: 2},

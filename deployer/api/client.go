@@ -90,7 +90,7 @@ func (c *Client) PhoneHome(ctx context.Context, request PhoneHomeRequest) (Phone
 	if request.JoinToken != "" {
 		headers.Set("Authorization", "Bearer "+request.JoinToken)
 	}
-	err = c.do(ctx, http.MethodPost, PathPhoneHome, "", headers, body, maxAnswerBytes, &response)
+	err = c.do(ctx, http.MethodPost, PathPhoneHome, nil, headers, body, maxAnswerBytes, &response)
 	if err == nil && response.NodeID != request.NodeID {
 		// Anything that answers {} to all: an installer must not take that for a yes.
 		return PhoneHomeResponse{}, &Error{Problem: Problem{
@@ -101,24 +101,34 @@ func (c *Client) PhoneHome(ctx context.Context, request PhoneHomeRequest) (Phone
 	return response, err
 }
 
-// List returns all nodes by ascending id, without their history.
+// List returns all nodes by ascending id, without their history. With an error it returns
+// those that came before it.
 func (c *Client) List(ctx context.Context) ([]Node, error) {
-	var list NodeList
-	err := c.do(ctx, http.MethodGet, PathNodes, "", c.bearer(), nil, maxListBytes, &list)
-	return list.Nodes, err
+	all := []Node{}
+	for after := ""; ; {
+		var list NodeList
+		if err := c.do(ctx, http.MethodGet, PathNodes, page(after), c.bearer(), nil, maxListBytes, &list); err != nil {
+			return all, err
+		}
+		all = append(all, list.Nodes...)
+		if list.Next <= after { // at the end, or no deployer's
+			return all, nil
+		}
+		after = list.Next
+	}
 }
 
 // Get returns one node with its history.
 func (c *Client) Get(ctx context.Context, id string) (Node, error) {
 	var n Node
-	err := c.do(ctx, http.MethodGet, PathNodes+"/"+url.PathEscape(id), "", c.bearer(), nil, maxAnswerBytes, &n)
+	err := c.do(ctx, http.MethodGet, PathNodes+"/"+url.PathEscape(id), nil, c.bearer(), nil, maxAnswerBytes, &n)
 	return n, err
 }
 
 // Status returns the fleet at a glance.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	err := c.do(ctx, http.MethodGet, PathStatus, "", c.bearer(), nil, maxAnswerBytes, &s)
+	err := c.do(ctx, http.MethodGet, PathStatus, nil, c.bearer(), nil, maxAnswerBytes, &s)
 	return s, err
 }
 
@@ -130,14 +140,14 @@ func (c *Client) Operate(ctx context.Context, id string, verb node.Event, order 
 		return n, fmt.Errorf("encode the order: %w", err)
 	}
 	path := PathNodes + "/" + url.PathEscape(id) + "/" + string(verb)
-	err = c.do(ctx, http.MethodPost, path, "", c.bearer(), body, maxAnswerBytes, &n)
+	err = c.do(ctx, http.MethodPost, path, nil, c.bearer(), body, maxAnswerBytes, &n)
 	return n, err
 }
 
 // Tokens returns the join tokens by ascending name.
 func (c *Client) Tokens(ctx context.Context) ([]Token, error) {
 	var list TokenList
-	err := c.do(ctx, http.MethodGet, PathTokens, "", c.bearer(), nil, maxListBytes, &list)
+	err := c.do(ctx, http.MethodGet, PathTokens, nil, c.bearer(), nil, maxListBytes, &list)
 	return list.Tokens, err
 }
 
@@ -148,21 +158,21 @@ func (c *Client) CreateToken(ctx context.Context, wanted TokenRequest) (NewToken
 	if err != nil {
 		return made, fmt.Errorf("encode the token: %w", err)
 	}
-	err = c.do(ctx, http.MethodPost, PathTokens, "", c.bearer(), body, maxAnswerBytes, &made)
+	err = c.do(ctx, http.MethodPost, PathTokens, nil, c.bearer(), body, maxAnswerBytes, &made)
 	return made, err
 }
 
 // RevokeToken takes a join token away.
 func (c *Client) RevokeToken(ctx context.Context, name string) error {
 	var none struct{}
-	return c.do(ctx, http.MethodDelete, PathTokens+"/"+url.PathEscape(name), "", c.bearer(), nil, maxAnswerBytes, &none)
+	return c.do(ctx, http.MethodDelete, PathTokens+"/"+url.PathEscape(name), nil, c.bearer(), nil, maxAnswerBytes, &none)
 }
 
 // Audit returns the entries of the audit log after the cursor, oldest first; "" is from
 // the oldest on that is kept.
 func (c *Client) Audit(ctx context.Context, after string) (AuditLog, error) {
 	var log AuditLog
-	err := c.do(ctx, http.MethodGet, PathAudit, after, c.bearer(), nil, maxListBytes, &log)
+	err := c.do(ctx, http.MethodGet, PathAudit, cursor(after), c.bearer(), nil, maxListBytes, &log)
 	return log, err
 }
 
@@ -170,7 +180,7 @@ func (c *Client) Audit(ctx context.Context, after string) (AuditLog, error) {
 // cannot is a Health with its reason and no error.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var h Health
-	err := c.do(ctx, http.MethodGet, PathHealth, "", nil, nil, maxAnswerBytes, &h)
+	err := c.do(ctx, http.MethodGet, PathHealth, nil, nil, nil, maxAnswerBytes, &h)
 	return h, err
 }
 
@@ -181,9 +191,9 @@ func (c *Client) bearer() http.Header {
 	return http.Header{"Authorization": {"Bearer " + c.token}}
 }
 
-func (c *Client) request(ctx context.Context, method, path, after string, headers http.Header, body []byte) (*http.Request, error) {
+func (c *Client) request(ctx context.Context, method, path string, query url.Values, headers http.Header, body []byte) (*http.Request, error) {
 	at := c.base.JoinPath(path)
-	at.RawQuery = query(after)
+	at.RawQuery = query.Encode()
 	request, err := http.NewRequestWithContext(ctx, method, at.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -198,8 +208,8 @@ func (c *Client) request(ctx context.Context, method, path, after string, header
 	return request, nil
 }
 
-func (c *Client) do(ctx context.Context, method, path, after string, headers http.Header, body []byte, limit int64, into any) error {
-	request, err := c.request(ctx, method, path, after, headers, body)
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, headers http.Header, body []byte, limit int64, into any) error {
+	request, err := c.request(ctx, method, path, query, headers, body)
 	if err != nil {
 		return err
 	}

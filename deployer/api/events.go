@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -17,7 +18,7 @@ import (
 // on that is kept. An *Error with CodeCursorGone says that some of it is not kept.
 func (c *Client) Events(ctx context.Context, after string) (EventList, error) {
 	var list EventList
-	err := c.do(ctx, http.MethodGet, PathEvents, after, c.bearer(), nil, maxListBytes, &list)
+	err := c.do(ctx, http.MethodGet, PathEvents, cursor(after), c.bearer(), nil, maxListBytes, &list)
 	return list, err
 }
 
@@ -65,14 +66,14 @@ type stopError struct{ err error }
 
 func (e *stopError) Error() string { return e.err.Error() }
 
-// stream reads one stream and moves the cursor along. said tells whether the deployer
+// stream reads one stream and moves the cursor at along. said tells whether the deployer
 // accepted it.
-func (c *Client) stream(ctx context.Context, cursor *string, each func(Event) error) (said bool, err error) {
+func (c *Client) stream(ctx context.Context, at *string, each func(Event) error) (said bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silence := time.AfterFunc(maxSilence, func() { cancel(fmt.Errorf("nothing came for %s", maxSilence)) })
 	defer silence.Stop()
-	request, err := c.request(ctx, http.MethodGet, PathEvents, *cursor, c.bearer(), nil)
+	request, err := c.request(ctx, http.MethodGet, PathEvents, cursor(*at), c.bearer(), nil)
 	if err != nil {
 		return false, err
 	}
@@ -87,7 +88,7 @@ func (c *Client) stream(ctx context.Context, cursor *string, each func(Event) er
 	if response.StatusCode != http.StatusOK || mediaType(response) != EventStreamType {
 		return false, problem(response)
 	}
-	return true, readStream(response.Body, func() { silence.Reset(maxSilence) }, cursor, each)
+	return true, readStream(response.Body, func() { silence.Reset(maxSilence) }, at, each)
 }
 
 // readStream gives each the events of a stream of server-sent events, as far as a deployer
@@ -126,10 +127,19 @@ func readStream(stream io.Reader, heard func(), cursor *string, each func(Event)
 	return lines.Err()
 }
 
-// query is ?after=cursor, "" without one.
-func query(after string) string {
+// cursor is the query for what is behind after, "" for all.
+func cursor(after string) url.Values {
 	if after == "" {
-		return ""
+		return nil
 	}
-	return url.Values{"after": {after}}.Encode()
+	return url.Values{"after": {after}}
+}
+
+// page is the query for the page behind after.
+func page(after string) url.Values {
+	query := url.Values{"limit": {strconv.Itoa(MaxList)}}
+	if after != "" {
+		query.Set("after", after)
+	}
+	return query
 }

@@ -40,7 +40,16 @@ const MaxUndeclaredVIPs = 1000
 
 // VIPs returns all VIPs with the nodes that announce them, and that should.
 func (c *Client) VIPs(ctx context.Context) (VIPList, error) {
-	var list VIPList
-	err := c.do(ctx, http.MethodGet, PathVIPs, "", c.bearer(), nil, maxListBytes, &list)
-	return list, err
+	all := VIPList{VIPs: []VIP{}}
+	for after := ""; ; {
+		var list VIPList
+		if err := c.do(ctx, http.MethodGet, PathVIPs, page(after), c.bearer(), nil, maxListBytes, &list); err != nil {
+			return all, err
+		}
+		all.VIPs, all.LeftOut = append(all.VIPs, list.VIPs...), list.LeftOut
+		if list.Next == "" || after != "" && node.CompareVIPs(list.Next, after) <= 0 { // at the end, or no deployer's
+			return all, nil
+		}
+		after = list.Next
+	}
 }

@@ -127,6 +127,19 @@ func (s *server) enter(r *http.Request, slots chan struct{}) bool {
 	return false
 }
 
+// await waits for one of the places, of which each address has a share.
+func (s *server) await(r *http.Request, p places) (leave func(), ok bool) {
+	from := network(r.RemoteAddr)
+	if !p.share.take(from) {
+		return nil, false
+	}
+	if !s.enter(r, p.all) {
+		p.share.release(from)
+		return nil, false
+	}
+	return func() { p.leave(from) }, true
+}
+
 // Nearly every report is small, and any number of connections may bring one. A
 // larger one needs a place among largeBodies, which bounds their memory.
 const (
@@ -154,15 +167,11 @@ func (s *server) readBytes(w http.ResponseWriter, r *http.Request, limit int64) 
 	in := http.MaxBytesReader(w, r.Body, limit)
 	body, err := readSmall(in, r.ContentLength)
 	if err == nil && len(body) == smallBody {
-		from := network(r.RemoteAddr)
-		if !s.large.share.take(from) {
+		leave, ok := s.await(r, s.large)
+		if !ok {
 			return nil, done, &api.Problem{Code: api.CodeBusy}
 		}
-		if !s.enter(r, s.large.all) {
-			s.large.share.release(from)
-			return nil, done, &api.Problem{Code: api.CodeBusy}
-		}
-		done = func() { s.large.leave(from) }
+		done = leave
 		within(s.cfg.BodyTimeout)
 		var rest []byte
 		rest, err = io.ReadAll(in)

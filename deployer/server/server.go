@@ -58,13 +58,11 @@ type server struct {
 	log       *slog.Logger
 	slots     chan struct{} // one for each request at work
 	large     places        // one for each large body in memory
-	lists     lists
-	vips      lists
 	ui        ui
-	statuses  lists
 	fleet     fleet
-	listPages chan struct{} // one for each page of nodes in memory
-	calls     places        // one for each call over gRPC and Connect, and request over HTTP/2
+	lists     places // one for each whole list on its way
+	listPages places // one for each page of nodes or VIPs in memory
+	calls     places // one for each call over gRPC and Connect, and request over HTTP/2
 	rpc       http.Handler
 	onReport  handler            // of PathPhoneHome
 	failures  deployer.LogBudget // of requests that failed
@@ -103,8 +101,8 @@ func New(cfg Config) http.Handler {
 		reports:  newAllowance(cfg.Burst, burstRefill/time.Duration(cfg.Burst)),
 		requests: newAllowance(cfg.Burst, burstRefill/time.Duration(cfg.Burst)),
 		watchers: newPlaces(cfg.MaxWatchers), memo: newMemo(),
-		listPages: make(chan struct{}, listPagesAtOnce),
-		calls:     newPlaces(4 * cfg.MaxConcurrent),
+		lists: newPlaces(wholeListsAtOnce), listPages: newPlaces(listPagesAtOnce),
+		calls: newPlaces(4 * cfg.MaxConcurrent),
 	}
 	s.ui.cross, s.ui.slots = http.NewCrossOriginProtection(), make(chan struct{}, pagesAtOnce)
 	s.rpc = newRPC(s)
@@ -279,23 +277,6 @@ func (s *server) report(r *http.Request, id string, report node.Report, problem 
 
 func openAPI(http.ResponseWriter, *http.Request) answer {
 	return answer{status: http.StatusOK, body: deployerv1.OpenAPI}
-}
-
-// nodes has no turnstile: lists have a bound of their own, and those who wait for
-// one keep no report out.
-func (s *server) nodes(_ http.ResponseWriter, r *http.Request) answer {
-	after, limit, problem := listQuery(r)
-	switch {
-	case problem != nil:
-		return refused(*problem)
-	case after != "" || limit != 0:
-		return s.nodesAfter(r, after, limit)
-	}
-	list, done, err := s.lists.get(r.Context(), s.encodeNodes)
-	if err != nil {
-		return s.fail(r, err)
-	}
-	return answer{status: http.StatusOK, body: list, written: done}
 }
 
 func (s *server) node(r *http.Request, id string) answer {

@@ -27,13 +27,7 @@ type ui struct {
 	sessions sessions
 	cross    *http.CrossOriginProtection
 	slots    chan struct{} // one for each page that is being made
-
-	mu    sync.Mutex // one fleet is made at a time
-	began time.Time
-	took  time.Duration
-	fleet *page.Fleet
-	drop  *time.Timer
-	log   eventLog
+	log      eventLog
 }
 
 // document is a page, and asset a file of it.
@@ -45,9 +39,6 @@ type (
 // pagesAtOnce are made at most. They have places of their own: whoever looks keeps no
 // report out.
 const pagesAtOnce = 16
-
-// keepFleet is how long a fleet that nobody looks at is kept.
-const keepFleet = time.Minute
 
 // uiRoute gives the paths of the page their handlers; ok is false for any other path.
 func (s *server) uiRoute(path string) (name string, h handler, ok bool) {
@@ -260,39 +251,14 @@ func localPath(next string) string {
 // withFleet shows what is made of a fleet that was read after the request came, or not
 // long before it where reading takes long.
 func (s *server) withFleet(r *http.Request, h func(*page.Fleet) answer) answer {
-	fleet, err := s.readFleet(r.Context())
+	asked := time.Now()
+	state, err := s.fleetState(func(f *fleetState) bool {
+		return f.began.After(asked) || asked.Sub(f.began) < min(10*f.took, fleetIdle)
+	})
 	if err != nil {
 		return s.unusable(r, err)
 	}
-	return h(fleet)
-}
-
-func (s *server) readFleet(ctx context.Context) (*page.Fleet, error) {
-	u, asked := &s.ui, time.Now()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	now := time.Now()
-	if u.fleet != nil && (u.began.After(asked) || now.Sub(u.began) < min(10*u.took, keepFleet)) {
-		return u.fleet, nil
-	}
-	views, err := s.registry.Nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	fleet := page.NewFleet(views, s.registry.VIPsOf(views), s.cfg.Now())
-	fleet.Unreadable, fleet.Usable, fleet.Heartbeat = s.registry.Unreadable(), s.registry.StoreUsable(), s.registry.HeartbeatInterval()
-	u.fleet, u.began, u.took = fleet, now, time.Since(now)
-	if u.drop != nil {
-		u.drop.Stop()
-	}
-	u.drop = time.AfterFunc(keepFleet, func() { // it may be tens of megabytes
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		if u.fleet == fleet {
-			u.fleet = nil
-		}
-	})
-	return fleet, nil
+	return h(state.page())
 }
 
 func (s *server) unusable(r *http.Request, err error) answer {

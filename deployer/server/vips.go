@@ -2,9 +2,9 @@ package server
 
 import (
 	"cmp"
-	"context"
-	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/api"
@@ -20,57 +20,46 @@ func (s *server) listVIPs(_ http.ResponseWriter, r *http.Request) answer {
 	case after != "" || limit != 0:
 		return s.vipsAfter(r, after, limit)
 	}
-	list, done, err := s.vips.get(r.Context(), s.encodeVIPs)
-	if err != nil {
-		return s.fail(r, err)
-	}
-	return answer{status: http.StatusOK, body: list, written: done}
+	return s.whole(r, "vips", func(f *fleetState, after string) (lines any, next, end string) {
+		part := f.vipsAfter(after, api.MaxList, partBytes)
+		end = "]}\n"
+		if part.LeftOut > 0 {
+			end = fmt.Sprintf(`],"left_out":%d}`+"\n", part.LeftOut)
+		}
+		return part.VIPs, part.Next, end
+	})
 }
 
 // vipsAfter answers with up to limit VIPs behind the VIP after, or less where they are large.
 func (s *server) vipsAfter(r *http.Request, after string, limit int) answer {
-	if limit < 0 || limit > api.MaxList {
-		return refused(*badLimit())
-	}
 	if _, ok := node.CanonicalVIP(after); after != "" && !ok {
 		return refused(*badQuery("after", "want next of the page before, which is a VIP"))
 	}
-	if !s.enter(r, s.listPages) {
-		return busy()
-	}
-	done := func() { <-s.listPages }
-	vips, err := s.registry.VIPs(r.Context())
-	if err != nil {
-		done()
-		return s.fail(r, err)
-	}
-	list := wireVIPs(vips)
-	all := list.VIPs
-	list.VIPs = []api.VIP{}
-	size := 0
-	for _, v := range all {
-		if after != "" && node.CompareVIPs(v.VIP, after) <= 0 {
-			continue
-		}
-		if len(list.VIPs) == cmp.Or(limit, api.MaxList) || size > pageBytes {
-			list.Next = list.VIPs[len(list.VIPs)-1].VIP
-			break
-		}
-		list.VIPs = append(list.VIPs, v)
-		size += 128
-		for _, n := range v.Nodes {
-			size += 96 + len(n.Reason)
-		}
-	}
-	return answer{status: http.StatusOK, body: list, written: done}
+	return s.listed(r, after, limit, func(f *fleetState) any {
+		return f.vipsAfter(after, cmp.Or(limit, api.MaxList), pageBytes)
+	})
 }
 
-func (s *server) encodeVIPs(ctx context.Context) (json.RawMessage, error) {
-	vips, err := s.registry.VIPs(ctx)
-	if err != nil {
-		return nil, err
+func (f *fleetState) vipsAfter(after string, limit, bytes int) api.VIPList {
+	list := f.wireVIPs()
+	if after != "" {
+		at, found := slices.BinarySearchFunc(list.VIPs, after, func(v api.VIP, vip string) int { return node.CompareVIPs(v.VIP, vip) })
+		if found {
+			at++
+		}
+		list.VIPs = list.VIPs[at:]
 	}
-	return encode(wireVIPs(vips)), nil
+	for i, v := range list.VIPs {
+		if i == limit || bytes < 0 {
+			list.VIPs, list.Next = list.VIPs[:i], list.VIPs[i-1].VIP
+			break
+		}
+		bytes -= 128
+		for _, n := range v.Nodes {
+			bytes -= 96 + len(n.Reason)
+		}
+	}
+	return list
 }
 
 func wireVIPs(vips []deployer.VIP) api.VIPList {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -134,10 +133,10 @@ func protoAudit(log api.AuditLog) *deployerv1.ListAuditResponse {
 	})}
 }
 
-// protoStatus reads what REST sends, which is kept for all who ask.
-func protoStatus(text json.RawMessage) *deployerv1.Status {
+// protoStatus reads what REST sends.
+func protoStatus(s api.Status) *deployerv1.Status {
 	status := new(deployerv1.Status)
-	if err := protojson.Unmarshal(text, status); err != nil {
+	if err := protojson.Unmarshal(encode(s), status); err != nil {
 		panic(err) // it has a field that is not in the definition
 	}
 	return status

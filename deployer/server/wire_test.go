@@ -92,7 +92,7 @@ func TestSameJSON(t *testing.T) {
 	sameJSON(t, protoNode)
 	sameJSON(t, protoNodes)
 	sameJSON(t, protoEvents)
-	sameJSON(t, func(s api.Status) *deployerv1.Status { return protoStatus(encode(s)) })
+	sameJSON(t, protoStatus)
 	sameJSON(t, protoVIPs)
 	sameJSON(t, protoToken)
 	sameJSON(t, protoNewToken)
