@@ -128,8 +128,8 @@ func (d *Deployer) Ended() bool {
 	}
 }
 
-// Memory is what it has in memory, and the most that it ever had, in bytes, without
-// the pages of its store, which are the kernel's.
+// Memory is what it has in memory, without the pages of its store, which are the kernel's,
+// and the most that it ever had, which the kernel counts with those; in bytes.
 func (d *Deployer) Memory() (now, most int64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {
