@@ -5,8 +5,9 @@
 //
 //	NAME TOKEN [expires=2026-12-31T00:00:00Z] [node=ID] [role=ROLE]
 //
-// In the place of TOKEN an operator's line may have the word certificate: NAME is then the
-// common name of the certificate that the operator's client shows.
+// In the place of TOKEN its hash may stand: sha256: and 64 hex digits. An operator's line may
+// also have the word certificate there: NAME is then the common name of the certificate that
+// the operator's client shows.
 //
 // The name is what logs and histories show. Of a join token, node and role say for
 // which nodes it is good; without them it is for all. An operator's token has a role
@@ -16,6 +17,7 @@ package tokens
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
@@ -151,6 +153,9 @@ func (f *File) Find(token string) (found Token, ok bool) {
 	return found, true
 }
 
+// hashPrefix begins a hash; no token has a colon.
+const hashPrefix = "sha256:"
+
 var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // Parse reads the lines of a file of tokens. Its errors name the line.
@@ -199,7 +204,13 @@ func parseLine(kind Kind, words []string) (Token, error) {
 	if !tokenName.MatchString(t.Name) {
 		return Token{}, errors.New("the first word is the token's name: letters, digits, dot, dash and underscore, at most 63")
 	}
-	if kind == Operators && words[1] == "certificate" {
+	if digits, ok := strings.CutPrefix(words[1], hashPrefix); ok {
+		sum, err := hex.DecodeString(digits)
+		if err != nil || len(sum) != len(t.sum) {
+			return Token{}, errors.New("the second word is the token's hash: want sha256: and 64 hex digits; printf %s TOKEN | sha256sum has them")
+		}
+		t.sum = [sha256.Size]byte(sum)
+	} else if kind == Operators && words[1] == "certificate" {
 		t.Certificate, t.sum = true, sha256.Sum256([]byte("certificate "+t.Name)) // its own, and no token's
 	} else if err := secretfile.CheckToken(words[1]); err != nil {
 		return Token{}, fmt.Errorf("the second word is the token: %w", err)

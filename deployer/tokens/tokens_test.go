@@ -1,6 +1,8 @@
 package tokens
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 const (
 	secret1 = "c2VjcmV0LW9uZS1zZWNyZXQtb25l"
 	secret2 = "6f1c3a5b7d9e0f1a2b3c4d5e6f708192"
+	hash2   = "sha256:8791e118b5220b7ff038ae844fcc0749504176dcd385b5a94385b6213fb57a98" // of secret2
 )
 
 func TestParse(t *testing.T) {
@@ -62,6 +65,13 @@ func TestParse(t *testing.T) {
 		{Operators, "a certificate", "line 2: role: want role=viewer"},
 		{Operators, "a certificate role=admin\na " + secret1 + " role=viewer", "line 3: the name is that of line 2"},
 		{Join, "a certificate", "line 2: the second word is the token"},
+		{Join, "a " + hash2, ""},
+		{Operators, "a " + hash2 + " role=admin", ""},
+		{Join, "a " + strings.ToUpper(hash2), "A-Z a-z 0-9"},
+		{Join, "a " + hash2[:len(hash2)-2], "line 2: the second word is the token's hash: want sha256: and 64 hex digits"},
+		{Join, "a " + hash2 + "00", "the token's hash"},
+		{Join, "a sha256:" + secret1, "the token's hash"},
+		{Join, "a " + hash2 + "\nb " + secret2, "line 3: the token is that of line 2"},
 		{Join, "a\xff " + secret1, "UTF-8"},
 	} {
 		_, err := Parse(test.kind, []byte("# first\n"+test.line+"\n"))
@@ -107,12 +117,16 @@ func TestFile(t *testing.T) {
 		}
 		has(secret1, "one")
 	}
-	write("two "+secret2, 0o600)
-	if err := f.Reload(); err != nil {
-		t.Error(err)
+	for _, line := range []string{"two " + secret2, "two " + hash2} {
+		write(line, 0o600)
+		if err := f.Reload(); err != nil {
+			t.Error(err)
+		}
+		has(secret2, "two")
+		has(secret1, "")
+		has(hash2, "")
+		has(hash2[len(hashPrefix):], "")
 	}
-	has(secret2, "two")
-	has(secret1, "")
 }
 
 func TestRoles(t *testing.T) {
@@ -130,6 +144,7 @@ func TestRoles(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"a " + secret1, "a " + secret1 + " expires=2026-12-31T00:00:00Z node=n1 # x", "a " + secret1 + " role=viewer\nb " + secret2 + " role=admin",
+		"a " + hash2 + " role=viewer", "a certificate role=admin",
 		"a b", "a " + secret1 + " =", "\x00", "a\u00a0" + secret1,
 	} {
 		f.Add([]byte(seed), true)
@@ -161,6 +176,15 @@ func FuzzParse(f *testing.F) {
 				continue
 			}
 			found, ok := file.Find(words[1])
+			switch digits, hashed := strings.CutPrefix(words[1], hashPrefix); {
+			case hashed && ok:
+				t.Fatalf("%q: the hash is taken for the token", line)
+			case hashed:
+				sum, _ := hex.DecodeString(digits)
+				found, ok = file.tokens.Load().bySum[[sha256.Size]byte(sum)]
+			case kind == Operators && words[1] == "certificate":
+				found, ok = file.Certificate(words[0])
+			}
 			if !ok || found.Name != words[0] || kind == Operators && !Role(found.Role).May(Viewer) {
 				t.Fatalf("%q: %+v, %v", line, found, ok)
 			}
