@@ -140,19 +140,7 @@ func replaceOnce(t *testing.T, text, old, replacement string) string {
 // lib.labCheck does in a virtual machine without Nix.
 func TestLabOfWhatWasEvaluated(t *testing.T) {
 	t.Parallel()
-	var evaluated json.RawMessage
-	nix(t, `
-		let
-		  bare = import ../nix/offline/lib;
-		  lib = bare // { nixosSystem = import ../nix/offline/nixos.nix { lib = bare; }; };
-		  cluster = import ../nix/lib/mk-cluster.nix {
-		    inherit lib;
-		    nixosModule.imports = [ ../nix/nix-nos/modules ../nix/modules/plasmacloud-cluster.nix ../nix/modules/plasmacloud-deployer.nix
-		      ../nix/modules/plasmacloud-network.nix ../nix/modules/plasmacloud-phone-home.nix ];
-		  } { modules = [ ../nix/examples/three-nodes/cluster.nix ]; };
-		in import ../nix/machines/machines.nix "" cluster.nixosConfigurations`, &evaluated)
-	file := filepath.Join(readableDir(t), "machines.json")
-	require.NoError(t, os.WriteFile(file, evaluated, 0o644))
+	file := evaluatedWith(t, "{ }")
 	run := func(credential *syscall.Credential) (stdout, stderr string, status int) {
 		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "plasmactl"), "test", "--evaluated", file, "--name", "t-evaluated",
 			"--gobgpd", filepath.Join(bin, "v4", "gobgpd"), "-o", "json")

@@ -103,7 +103,7 @@ func TestSystemd(t *testing.T) {
 	var m *guest
 	c, err := labcluster.Start(labcluster.Config{
 		Name: "systemd", Cluster: evaluated["it"], Deployer: true, Clients: true, Requests: 20 * time.Second,
-		Programs: labcluster.Programs{Bin: bin, GoBGPD: filepath.Join(bin, "v4", "gobgpd"), GoBGP: filepath.Join(bin, "v4", "gobgp"), Router: filepath.Join(bin, "v4")},
+		Programs: labcluster.Programs{Bin: bin, GoBGPD: filepath.Join(bin, "v4", "gobgpd"), GoBGP: filepath.Join(bin, "v4", "gobgp"), Router: lab.GoBGPIn(filepath.Join(bin, "v4"))},
 		Machines: map[string]func(labcluster.Place) (labcluster.Control, error){"node01": func(place labcluster.Place) (labcluster.Control, error) {
 			m = &guest{place: place, address: "10.0.0.11", dir: systemdImage(t, place), t: t}
 			return m, nil

@@ -230,6 +230,7 @@ func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play play
 	if err != nil {
 		return daemon.UsageError(err)
 	}
+	cfg.Drops = slices.ContainsFunc(scenarios, (*scenario.Scenario).Drops)
 	ctx, cancel := play.limit(cmd.Context())
 	defer cancel()
 	late := func(err error) error {

@@ -25,12 +25,21 @@ pkgs.testers.runNixOSTest {
     {
       environment.systemPackages = [
         pkgs.bird2
+        pkgs.frr
         pkgs.gobgp
         pkgs.gobgpd
         pkgs.iproute2
         pkgs.nftables
         (pkgs.callPackage ../package.nix { })
       ];
+      # Whom FRR runs as, for routers that are frr by their names.
+      users.users.frr = {
+        isSystemUser = true;
+        group = "frr";
+        extraGroups = [ "frrvty" ];
+      };
+      users.groups.frr = { };
+      users.groups.frrvty = { };
       virtualisation = {
         inherit cores;
         memorySize = memoryMiB;

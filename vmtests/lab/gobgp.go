@@ -9,14 +9,25 @@ import (
 	"strings"
 )
 
+// GoBGP are the programs of one version of it.
+type GoBGP struct {
+	Daemon  string // gobgpd
+	Command string // gobgp
+}
+
+// GoBGPIn are the programs in a folder.
+func GoBGPIn(folder string) GoBGP {
+	return GoBGP{filepath.Join(folder, "gobgpd"), filepath.Join(folder, "gobgp")}
+}
+
 // gobgp is a gobgpd that learns, driven by the gobgp of its version.
 type gobgp struct {
 	host    *Host
 	program string // gobgp
 }
 
-// StartGoBGP starts a gobgpd in the host; programs is the folder with it and gobgp.
-func (h *Host) StartGoBGP(programs string, cfg RouterConfig) (Router, error) {
+// StartGoBGP starts a gobgpd in the host.
+func (h *Host) StartGoBGP(programs GoBGP, cfg RouterConfig) (Router, error) {
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "[global.config]\nas = %d\nrouter-id = %q\n", cfg.ASN, cfg.RouterID)
 	for _, n := range cfg.Neighbors {
@@ -39,10 +50,10 @@ func (h *Host) StartGoBGP(programs string, cfg RouterConfig) (Router, error) {
 		return nil, err
 	}
 	// Go's listeners speak multipath TCP, which knows no passwords.
-	if _, err := h.Start("router", "env", "GODEBUG=multipathtcp=0", filepath.Join(programs, "gobgpd"), "-f", file, "--api-hosts", "127.0.0.1:50051"); err != nil {
+	if _, err := h.Start("router", "env", "GODEBUG=multipathtcp=0", programs.Daemon, "-f", file, "--api-hosts", "127.0.0.1:50051"); err != nil {
 		return nil, err
 	}
-	g := &gobgp{h, filepath.Join(programs, "gobgp")}
+	g := &gobgp{h, programs.Command}
 	return g, Eventually(routerStart, func() error {
 		neighbors, err := g.neighbors()
 		if err == nil && len(neighbors) < len(cfg.Neighbors) {

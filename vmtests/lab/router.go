@@ -424,13 +424,17 @@ func (h *Host) startFRR(bgpdConf string, bfd bool, more ...string) (bgpd *Proces
 	if bfd {
 		daemons["bfdd"] = []string{"-f", empty, "-i", filepath.Join(h.Dir, "bfdd.pid"), "--bfdctl", filepath.Join(h.Dir, "bfdd.sock")}
 	}
+	folder, err := FRRDaemons()
+	if err != nil {
+		return nil, nil, err
+	}
 	// zebra first: a daemon that does not find it waits ten seconds before it looks again.
 	for _, daemon := range []string{"zebra", "bfdd", "bgpd"} {
 		own, wanted := daemons[daemon]
 		if !wanted {
 			continue
 		}
-		process, err := h.Start(daemon, slices.Concat([]string{"/usr/lib/frr/" + daemon}, common, own)...)
+		process, err := h.Start(daemon, slices.Concat([]string{filepath.Join(folder, daemon)}, common, own)...)
 		if err != nil {
 			return nil, nil, err
 		}

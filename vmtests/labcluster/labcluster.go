@@ -28,10 +28,10 @@ import (
 
 // Programs are the programs that run in a lab.
 type Programs struct {
-	Bin    string // folder of PlasmaCloud's
-	GoBGPD string // the speaker
-	GoBGP  string // its command line, for tests; may be empty
-	Router string // folder of the gobgpd and gobgp that routers of that kind have
+	Bin    string    // folder of PlasmaCloud's
+	GoBGPD string    // the speaker
+	GoBGP  string    // its command line, for tests; may be empty
+	Router lab.GoBGP // of routers of that kind
 }
 
 // Built is the folder with what [Build] has built.
@@ -67,7 +67,7 @@ func (b Built) With(speaker string) Programs {
 		Bin:    string(b),
 		GoBGPD: filepath.Join(folder, "gobgpd"),
 		GoBGP:  filepath.Join(folder, "gobgp"),
-		Router: filepath.Join(string(b), "v4"),
+		Router: lab.GoBGPIn(filepath.Join(string(b), "v4")),
 	}
 }
 
@@ -183,8 +183,8 @@ func (c *Cluster) wire() error {
 		}
 		c.Nodes[id].Control = processes{c.Nodes[id]}
 	}
-	for _, name := range c.RouterNames() {
-		if err := c.makeRouter(c.topology.routers[name]); err != nil {
+	for i, name := range c.RouterNames() {
+		if err := c.makeRouter(c.topology.routers[name], kindOf(name, i, c.cfg.Routers)); err != nil {
 			return err
 		}
 	}
@@ -233,12 +233,11 @@ func (c *Cluster) RouterNames() []string { return slices.Sorted(maps.Keys(c.topo
 // NodeIDs are the nodes, in order.
 func (c *Cluster) NodeIDs() []string { return slices.Sorted(maps.Keys(c.Nodes)) }
 
-func (c *Cluster) makeRouter(r *router) error {
+func (c *Cluster) makeRouter(r *router, kind string) error {
 	host, err := c.Lab.Host(r.name)
 	if err != nil {
 		return err
 	}
-	kind := c.kind(r.name)
 	if !slices.Contains(Kinds, kind) {
 		return fmt.Errorf("router %s: a router is one of %s", r.name, strings.Join(Kinds, ", "))
 	}
@@ -279,9 +278,24 @@ func (c *Cluster) makeRouter(r *router) error {
 	return nil
 }
 
-func (c *Cluster) kind(name string) string {
-	if len(c.cfg.Routers) > 0 {
-		return c.cfg.Routers[slices.Index(c.RouterNames(), name)%len(c.cfg.Routers)]
+// RouterKinds are the routers that a lab of the cluster has, by name, with the kinds that
+// are wanted, see [Config].
+func RouterKinds(e *Evaluated, wanted []string) (map[string]string, error) {
+	t, err := newTopology(e.Manifest, e.Machines)
+	if err != nil {
+		return nil, err
+	}
+	kinds := map[string]string{}
+	for i, name := range slices.Sorted(maps.Keys(t.routers)) {
+		kinds[name] = kindOf(name, i, wanted)
+	}
+	return kinds, nil
+}
+
+// kindOf is the kind of the router of that name and number.
+func kindOf(name string, number int, wanted []string) string {
+	if len(wanted) > 0 {
+		return wanted[number%len(wanted)]
 	}
 	for _, kind := range Kinds {
 		if rest, is := strings.CutPrefix(name, kind); is && strings.Trim(strings.SplitN(rest, "-", 2)[0], "0123456789") == "" {

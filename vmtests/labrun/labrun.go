@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,6 +31,7 @@ type Config struct {
 	Routers   []string // kinds, see labcluster.Config
 	Name      string   // of the lab; "": the cluster's
 	Checkers  bool     // let each daemon check its own configuration too
+	Drops     bool     // scenarios drop packets
 	Patience  time.Duration
 	// Artifacts is the folder for what a failure leaves: logs, tables, captures. "": none.
 	Artifacts string
@@ -108,74 +107,13 @@ func (r *Runner) Name() string { return r.cfg.Name }
 // Warnings are what the evaluation has to say.
 func (r *Runner) Warnings() []string { return r.evaluated.Warnings() }
 
-// debian are the packages of Debian with the programs that a lab may need.
-var debian = map[string]string{"ip": "iproute2", "bird": "bird2", "vtysh": "frr", "gobgpd": "gobgpd", "gobgp": "gobgpd"}
-
-func (r *Runner) findPrograms(ctx context.Context) error {
-	// Debian keeps daemons where not every PATH looks.
-	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
-		return err
-	}
-	needs := map[string]string{"ip": "the network namespaces"}
-	speakers := map[string]bool{}
-	for _, m := range r.evaluated.Machines {
-		if m.BGP != nil {
-			speakers[m.BGP.Backend] = true
-			if m.BGP.Backend == "gobgp" && m.BGP.Injects {
-				needs["gobgp"] = "the routes of nix-nos.bgp.announcements"
-			}
-		}
-	}
-	for kind, program := range map[string]string{"bird": "bird", "frr": "vtysh"} {
-		if speakers[kind] {
-			needs[program] = "nodes with the " + kind + " backend"
-		} else if slices.Contains(r.cfg.Routers, kind) || kind == "bird" && len(r.cfg.Routers) == 0 && len(speakers) > 0 {
-			needs[program] = "the routers; --routers takes others"
-		}
-	}
-	var missing []string
-	for _, program := range []string{"ip", "gobgp", "bird", "vtysh"} {
-		if why := needs[program]; why != "" {
-			if _, err := exec.LookPath(program); err != nil {
-				missing = append(missing, fmt.Sprintf("%s, for %s (Debian's package %s)", program, why, debian[program]))
-			}
-		}
-	}
-	r.programs = labcluster.Programs{Bin: r.cfg.Bin, GoBGPD: r.cfg.GoBGPD}
-	if r.programs.GoBGPD == "" {
-		r.programs.GoBGPD = filepath.Join(r.cfg.Bin, "gobgpd")
-		if _, err := os.Stat(r.programs.GoBGPD); err != nil {
-			r.programs.GoBGPD = "gobgpd"
-		}
-	}
-	if speakers["gobgp"] || slices.Contains(r.cfg.Routers, "gobgp") {
-		path, err := exec.LookPath(r.programs.GoBGPD)
-		if err != nil {
-			missing = append(missing, "gobgpd, for the nodes (Debian's package gobgpd, or name one with --gobgpd)")
-		} else {
-			r.programs.GoBGPD, r.programs.Router = path, filepath.Dir(path)
-			out, err := exec.CommandContext(ctx, path, "--version").Output()
-			if err != nil {
-				return fmt.Errorf("%w: %s --version: %w", ErrUnavailable, path, err)
-			}
-			r.speaker = strings.TrimSpace(string(out))
-		}
-		r.programs.GoBGP = filepath.Join(filepath.Dir(r.programs.GoBGPD), "gobgp")
-	}
-	for _, kind := range []string{"bird", "frr"} {
-		if speakers[kind] {
-			r.speaker = strings.TrimPrefix(r.speaker+" and "+strings.ToUpper(kind), " and ")
-		}
-	}
-	if len(missing) > 0 {
-		return fmt.Errorf("%w: it has no\n- %s", ErrUnavailable, strings.Join(missing, "\n- "))
-	}
-	return nil
+func (r *Runner) asEvaluated() *labcluster.Evaluated {
+	return &labcluster.Evaluated{Manifest: r.evaluated.Manifest, Machines: r.evaluated.Machines}
 }
 
 // Start builds the lab of the evaluated cluster, the only one of its name.
 func (r *Runner) Start() (*labcluster.Cluster, error) {
-	return r.start(&labcluster.Evaluated{Manifest: r.evaluated.Manifest, Machines: r.evaluated.Machines})
+	return r.start(r.asEvaluated())
 }
 
 func (r *Runner) start(e *labcluster.Evaluated) (*labcluster.Cluster, error) {
@@ -321,7 +259,7 @@ func (r *Runner) has() scenario.Has {
 // evaluate is the cluster as it is, or with a change.
 func (r *Runner) evaluate(ctx context.Context, change scenario.Change) (*labcluster.Evaluated, error) {
 	if change == (scenario.Change{}) {
-		return &labcluster.Evaluated{Manifest: r.evaluated.Manifest, Machines: r.evaluated.Machines}, nil
+		return r.asEvaluated(), nil
 	}
 	return r.evaluateAnew(ctx, change)
 }

@@ -97,6 +97,17 @@ func Parse(name string, text []byte) (*Scenario, error) {
 	return s, nil
 }
 
+// Drops tells whether the scenario drops packets, which takes nftables.
+func (s *Scenario) Drops() bool {
+	return slices.ContainsFunc(s.steps, func(step step) bool {
+		words := step.words
+		if words[0] == "each" {
+			words = words[1:]
+		}
+		return len(words) > 1 && words[0] == "link" && (words[1] == "split" || words[1] == "lose")
+	})
+}
+
 // split takes a line apart at blanks; what is in single quotes is one word.
 func split(line string) (words []string, err error) {
 	var word strings.Builder
