@@ -33,6 +33,7 @@ type Announcer struct {
 	monitor *health.Monitor
 	health  func(health.Check) health.State // monitor's
 	events  *Events
+	offers  *offers
 	log     *slog.Logger
 	wake    chan struct{}
 	fell    chan struct{} // there is something in down
@@ -60,6 +61,7 @@ type Announcer struct {
 	delays   delays
 	reported reports
 	sent     sentPaths
+	troubles troubles                  // of the pass under way
 	lowered  map[netip.Prefix]lowering // what has the lowest preference, before its withdraw
 	haste    haste
 	released map[netip.Addr]bool // in the last pass, after the drain
@@ -77,7 +79,7 @@ func New(o Options) *Announcer {
 		wake:   make(chan struct{}, 1),
 		fell:   make(chan struct{}, 1),
 		asks:   make(chan func()),
-		events: newEvents(),
+		events: newEvents(), offers: newOffers(),
 		drains: drains{}, delays: newDelays(), reported: newReports(), sent: sentPaths{}, past: histories{},
 		haste: haste{hurried: map[netip.Prefix]bool{}},
 	}
@@ -254,6 +256,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 	watchers.Go(func() { a.watch(work, a.holder.Watch) })
 	watchers.Go(func() { a.renew(work) })
 	watchers.Go(func() { a.hurryOn(work) })
+	watchers.Go(func() { a.lookOn(work) })
 
 	a.mu.Lock()
 	a.monitor.Update(slices.Collect(maps.Keys(a.users)))

@@ -81,7 +81,7 @@ func TestOperatorDrains(t *testing.T) {
 	s.waitRoutes(v6a)
 	removed.wait(v4a)
 	s.eventually("the order is shown", func() error {
-		if out, _ := s.plasmactl("vip", "show", v4a); !strings.Contains(out, "withdraw  no         none  drained by uid 0: backend is rebuilt\n") {
+		if out, _ := s.plasmactl("vip", "show", v4a); !strings.Contains(out, "withdraw  no         -           none  drained by uid 0: backend is rebuilt\n") {
 			return errors.New(out)
 		}
 		return nil

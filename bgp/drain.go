@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -182,8 +183,8 @@ func (a *Announcer) told(ctx context.Context) error {
 	case len(without) == len(peers):
 		return errNoSession
 	default:
-		a.log.Warn("not every router is told of the withdraw, for want of a session; one that waits for a graceful restart still sends traffic",
-			"routers", some(without))
+		a.Note(slog.LevelWarn, "not every router is told of the withdraw, for want of a session; one that waits for a graceful restart still sends traffic",
+			Event{Kind: EventNotAllTold, Reason: "no session with " + some(without) + ", who may still send traffic"}, "routers", some(without))
 	}
 	return nil
 }

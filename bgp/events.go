@@ -47,6 +47,12 @@ const (
 	EventGone         EventKind = "gone" // by somebody else's hand
 	EventConflict     EventKind = "conflict"
 	EventConflictOver EventKind = "conflict_over"
+	EventNotOffered   EventKind = "not_offered" // to any peer, though announced
+	EventOffered      EventKind = "offered"     // again
+	EventChanged      EventKind = "changed"     // the speaker gives its path other attributes
+
+	EventNotAllTold     EventKind = "not_all_told" // routers without a session, of a withdraw
+	EventPrependLeftOut EventKind = "prepend_left_out"
 )
 
 // Event is one thing that happened. What it is not about is zero.

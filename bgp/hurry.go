@@ -49,13 +49,6 @@ func (h *haste) hasHurried() bool {
 	return len(h.hurried) > 0
 }
 
-// isHurried reports whether p was withdrawn in a hurry since the last pass decided.
-func (h *haste) isHurried(p netip.Prefix) bool {
-	h.Lock()
-	defer h.Unlock()
-	return h.hurried[p]
-}
-
 // hasFallen has hurry look at the VIPs of a check that went down.
 func (a *Announcer) hasFallen(c health.Check) {
 	a.mu.Lock()
@@ -135,6 +128,7 @@ func (a *Announcer) hurry(ctx context.Context) {
 		a.down = append(a.down, later...)
 		a.mu.Unlock()
 	}
+	defer a.offers.act()()
 	if len(prefixes) == 0 || a.speaker.Withdraw(ctx, prefixes) != nil {
 		return
 	}

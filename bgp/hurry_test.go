@@ -62,6 +62,11 @@ func (s slowSpeaker) Advertised(ctx context.Context, prefixes []netip.Prefix) (s
 	return s.worldSpeaker.Advertised(ctx, prefixes)
 }
 
+func (s slowSpeaker) Filtered(ctx context.Context, prefixes []netip.Prefix) (map[netip.Prefix]bool, error) {
+	defer s.take("Filtered").Unlock()
+	return s.worldSpeaker.Filtered(ctx, prefixes)
+}
+
 type turnHolder struct {
 	worldHolder
 	s slowSpeaker
@@ -177,7 +182,7 @@ func TestHurryOfWhatIsBeingAnnounced(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		h.bad[2].Store(true)
 		h.after(t, 10*time.Minute, 0, 1)
-		h.slow.Store("Advertised") // the pass goes on for another hour
+		h.slow.Store("")
 		h.after(t, 55*time.Minute, 0, 1)
 		if h.announced != 3 || h.withdrawn != 1 {
 			t.Errorf("%d announced, %d withdrawn", h.announced, h.withdrawn)

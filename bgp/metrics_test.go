@@ -23,28 +23,11 @@ func testMetrics(t *testing.T, g gobgpdtest.Generation) {
 		s.configure(object{"address": v4a, "checks": []object{web.check()}}, object{"address": v6a, "hold": "route"})
 		return address
 	}
-	has := func(address, path string, wants ...string) {
-		t.Helper()
-		s.eventually(path+" is right", func() error {
-			response, err := http.Get("http://" + address + path)
-			if err != nil {
-				return err
-			}
-			defer response.Body.Close()
-			body, err := io.ReadAll(response.Body)
-			for _, want := range wants {
-				if !strings.Contains(string(body), want) {
-					return fmt.Errorf("no %s in %s", want, body)
-				}
-			}
-			return err
-		})
-	}
 	address := configure()
 	s.start()
 	s.waitRoutes(v4a, v6a)
-	has(address, "/healthz", "ok\n")
-	has(address, "/metrics",
+	s.waitAnswer(address, "/healthz", "ok\n")
+	s.waitMetrics(address,
 		"plasmacloud_announcer_speaker_generation "+strings.TrimPrefix(string(g), "v")+"\n",
 		`plasmacloud_announcer_session{asn="65100",peer="127.0.1.2",state="established"} 1`,
 		"plasmacloud_announcer_vips_announced 2\n", "plasmacloud_announcer_vips_held 2\n",
@@ -53,16 +36,41 @@ func testMetrics(t *testing.T, g gobgpdtest.Generation) {
 		`plasmacloud_announcer_check_duration_seconds_count{result="good",type="http"}`)
 	web.bad.Store(true)
 	s.waitHeld(v6a)
-	has(address, "/metrics", "plasmacloud_announcer_vips_desired 1\n", `plasmacloud_announcer_steps_total{cause="health",step="release"} 1`)
-	has(address, "/status", `"held_as":"route"`, `answers 503`)
+	s.waitMetrics(address, "plasmacloud_announcer_vips_desired 1\n", `plasmacloud_announcer_steps_total{cause="health",step="release"} 1`)
+	s.waitAnswer(address, "/status", `"held_as":"route"`, `answers 503`)
 	other := configure()
 	s.signal(syscall.SIGHUP)
-	has(other, "/healthz", "ok\n")
+	s.waitAnswer(other, "/healthz", "ok\n")
 	s.eventually("the old address is left", func() error {
 		if response, err := http.Get("http://" + address + "/healthz"); err == nil {
 			response.Body.Close()
 			return fmt.Errorf("still served: %s", response.Status)
 		}
 		return nil
+	})
+}
+
+// waitMetrics returns when the metrics at address have wants.
+func (s *site) waitMetrics(address string, wants ...string) {
+	s.t.Helper()
+	s.waitAnswer(address, "/metrics", wants...)
+}
+
+// waitAnswer returns when the answer of address has wants.
+func (s *site) waitAnswer(address, path string, wants ...string) {
+	s.t.Helper()
+	s.eventually(path+" is right", func() error {
+		response, err := http.Get("http://" + address + path)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		for _, want := range wants {
+			if !strings.Contains(string(body), want) {
+				return fmt.Errorf("no %s in %s", want, body)
+			}
+		}
+		return err
 	})
 }

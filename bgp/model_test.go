@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/health"
@@ -17,6 +18,7 @@ import (
 // world models a BGP daemon and a host, and complains when the announcer does
 // what would lose a packet or touch what is not its own.
 type world struct {
+	mu       sync.Mutex // guards table and routes against looks at what is offered
 	complain func(format string, args ...any)
 	delay    time.Duration // of the drain, of those that are not in delays
 	delays   map[netip.Addr]time.Duration
@@ -28,6 +30,7 @@ type world struct {
 	internal bool                       // the router is of our own AS
 	routes   map[netip.Prefix]bool      // ours, as the router has them; without a session as they were
 	lost     map[netip.Prefix]time.Time // when the router last lost a route
+	filtered map[netip.Prefix]bool      // by an export policy
 
 	graceful time.Duration              // between the two steps out of what leaves gracefully
 	leaves   func(netip.Addr) bool      // gracefully
@@ -108,7 +111,11 @@ var (
 	_ vip.Holder      = worldHolder{}
 )
 
-func (w worldSpeaker) Ready(context.Context) error { return w.away }
+func (w worldSpeaker) Ready(context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.away
+}
 
 func (w worldSpeaker) answers() error {
 	if errors.Is(w.away, speaker.ErrWrongASN) {
@@ -118,6 +125,8 @@ func (w worldSpeaker) answers() error {
 }
 
 func (w worldSpeaker) List(context.Context) (speaker.Table, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if err := w.answers(); err != nil {
 		return speaker.Table{}, err
 	}
@@ -125,6 +134,8 @@ func (w worldSpeaker) List(context.Context) (speaker.Table, error) {
 }
 
 func (w worldSpeaker) Announce(_ context.Context, paths []speaker.Path) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.away != nil {
 		w.complain("announce to a speaker that is not ready")
 		return w.away
@@ -150,6 +161,8 @@ func (w worldSpeaker) Announce(_ context.Context, paths []speaker.Path) error {
 }
 
 func (w worldSpeaker) Withdraw(_ context.Context, prefixes []netip.Prefix) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if err := w.answers(); err != nil {
 		return err
 	}
@@ -170,10 +183,13 @@ func (w worldSpeaker) Withdraw(_ context.Context, prefixes []netip.Prefix) error
 }
 
 func (w worldSpeaker) Advertised(_ context.Context, prefixes []netip.Prefix) (speaker.Advertised, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	to := map[netip.Prefix][]netip.Addr{}
+	routers := []netip.Addr{theRouter}
 	for _, p := range prefixes {
-		if w.routes[p] {
-			to[p] = []netip.Addr{theRouter}
+		if w.routes[p] && !w.filtered[p] {
+			to[p] = routers
 		}
 	}
 	n := 0
@@ -183,9 +199,17 @@ func (w worldSpeaker) Advertised(_ context.Context, prefixes []netip.Prefix) (sp
 	return speaker.Advertised{Established: n, To: to}, w.answers()
 }
 
+func (w worldSpeaker) Filtered(context.Context, []netip.Prefix) (map[netip.Prefix]bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.filtered), w.answers()
+}
+
 var theRouter = netip.MustParseAddr("192.0.2.1")
 
 func (w worldSpeaker) Peers(context.Context) ([]speaker.Peer, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	asn := uint32(65100)
 	if w.internal {
 		asn = 65001

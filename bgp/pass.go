@@ -37,7 +37,8 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		a.log.Debug("pass", "took", time.Since(began), "vips", len(cfg.VIPs))
 		return result{now: now}
 	}
-	a.rested = nil
+	defer a.offers.act()()
+	a.rested, a.troubles = nil, newTroubles()
 	wishes := desired(cfg, in.orders, in.state, a.past, began, now.internalPeer(cfg.ASN), stopping)
 	before, released := a.haste.gone, a.released
 	hurried := a.haste.decide(now, wishes)
@@ -80,11 +81,8 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	if next.IsZero() || !lowerUntil.IsZero() && lowerUntil.Before(next) {
 		next = lowerUntil
 	}
-	var offerErr error
-	if now.tableKnown && speakerErr == nil && !stopping {
-		offerErr = a.checkOffered(ctx)
-	}
-	stepErr := errors.Join(lowerErr, withdrawErr, bindErr, surplusErr, announceErr, drainErr, offerErr)
+	a.troubles.explain(speakerErr, addrsErr, announceErr)
+	stepErr := errors.Join(lowerErr, withdrawErr, bindErr, surplusErr, announceErr, drainErr)
 	if len(a.haste.gone) > 0 && withdrawErr == nil || bound || moved || announced && announceErr == nil {
 		next = time.Now().Add(confirmPause)
 	}
@@ -186,6 +184,7 @@ func (a *Announcer) bind(ctx context.Context, todo map[vip.How][]netip.Addr, of 
 		for _, addr := range unbound(bindErr, addrs) {
 			failed[addr] = true
 		}
+		a.troubles.unbound(bindErr, addrs)
 		if bound := slices.DeleteFunc(slices.Clone(addrs), func(addr netip.Addr) bool { return failed[addr] }); len(bound) > 0 {
 			did = true
 			a.did("bind", bound, of, "as", how.String())
@@ -217,10 +216,9 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes *
 	}
 	a.sent.keep(wishes)
 	a.sent.observe(now.table.Own)
-	paths, changed := a.sent.filter(paths, now.table.Own)
-	if len(changed) > 0 {
-		a.log.Warn("the speaker changes the attributes of what we announce; is there an import policy?", "count", len(changed), "prefixes", some(changed))
-	}
+	paths, changed, news := a.sent.filter(paths, now.table.Own)
+	a.troubles.add(addrsOf(changed), changedWhy)
+	a.noteChanged(news)
 	paths = slices.DeleteFunc(paths, func(p speaker.Path) bool { return failed[p.Prefix.Addr()] })
 	if len(paths) == 0 {
 		return false, nil
@@ -228,6 +226,8 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes *
 	dropped := a.sent.dropped(paths, now.table.Own)
 	paths, err = a.announceUp(ctx, paths, wishes)
 	a.sent.sent(paths)
+	a.troubles.add(addrsOf(dropped), droppedWhy)
+	a.troubles.refused(err)
 	a.did("announce", addrsOf(prefixesOf(paths, dropped)), wishes.of)
 	return len(paths) > 0, errors.Join(err, noEffect("announce", dropped, "does an import policy drop it?"))
 }
@@ -278,7 +278,7 @@ func lostHolds(addrs []netip.Addr, last Status, now live, released map[netip.Add
 // publish makes the status of this pass the current one.
 func (a *Announcer) publish(wishes *wishList, now live, speakerErr error, r result, took time.Duration, stopping bool) {
 	s := Status{At: time.Now(), Took: took, Interval: a.interval(), Peers: now.peers, Speaker: Ready, TableRead: now.tableKnown, HostRead: now.addrsKnown,
-		Stopping: stopping, VIPs: report(wishes, now, a.lowered, a.drains)}
+		Stopping: stopping, VIPs: report(wishes, now, a.lowered, a.drains, a.troubles)}
 	if speakerErr != nil {
 		s.Speaker = speakerErr.Error()
 	}
@@ -292,9 +292,12 @@ func (a *Announcer) publish(wishes *wishList, now live, speakerErr error, r resu
 func (a *Announcer) set(s Status) {
 	a.mu.Lock()
 	s.Steps, a.steps = a.steps, nil
+	before := a.status
+	s.NotOffered = a.offers.nobody(s)
 	a.status = s
 	a.mu.Unlock()
 	a.haste.published()
+	a.offers.passed(before, s)
 	for _, f := range a.onPass {
 		f(s)
 	}

@@ -144,7 +144,7 @@ func TestPolicyIsNotFought(t *testing.T) {
 			own[prefix] = *step.live
 		}
 		s.observe(own)
-		left, rewritten := s.filter([]speaker.Path{step.path}, own)
+		left, _, rewritten := s.filter([]speaker.Path{step.path}, own)
 		dropped := s.dropped(left, own)
 		s.sent(left)
 		if len(left) != step.sent || len(rewritten) != step.rewritten || len(dropped) != step.dropped {

@@ -2,6 +2,8 @@ package bgp_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,8 +62,13 @@ route-disposition = "reject-route"
 	if med := s.router.Learned(t)[host(v4a)].MED; med == nil || *med != 99 {
 		t.Fatalf("the policy does not change the path: MED %v", med)
 	}
-	s.waitLog("announced, and offered to no peer; does an export policy drop it, or is a foreign path preferred?", 1)
+	s.waitLog("announced, and offered to no peer", 1)
 	s.waitLog("pass failed", 1)
+	s.waitOffers("the policies show", map[string]string{
+		v4a: "127.0.1.2: the speaker changes its attributes; is there an import policy?",
+		v4b: "-: the speaker took it, and dropped it; does an import policy do that?",
+		v4c: "nobody: offered to nobody: an export policy of the speaker drops it",
+		v6a: "127.0.1.2: "})
 	s.waitLog("the speaker changes the attributes of what we announce; is there an import policy?", 1)
 	before, asked := s.router.Updates(t), web.asked.Load()
 	s.eventually("three periodic passes", func() error {
@@ -88,9 +95,59 @@ route-disposition = "reject-route"
 	if !strings.Contains(failed, "announce of 203.0.113.11/32: the speaker took it, and nothing changed; does an import policy drop it?") {
 		t.Errorf("the error is %q", failed)
 	}
+	if out, _ := s.plasmactl("vip", "events"); !strings.Contains(out, v4c+"       not_offered") || !strings.Contains(out, v4a+"       changed") {
+		t.Errorf("events are\n%s", out)
+	}
 	s.signal(syscall.SIGTERM)
 	if code := s.wait(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
 	s.waitHeld()
+	// Another announcer finds paths that it did not send, and sees it all the same.
+	s.start()
+	s.waitRoutes(v4a, v6a)
+	s.crash()
+	address := fmt.Sprintf("127.0.0.1:%d", gobgpdtest.FreePort(t, "127.0.0.1"))
+	s.extra = object{"metrics": object{"listen": address}}
+	s.configure(object{"address": v4c}, object{"address": v6a})
+	s.start()
+	s.waitOffers("they still show", map[string]string{v4c: "nobody: offered to nobody: an export policy of the speaker drops it", v6a: "127.0.1.2: "})
+	s.waitMetrics(address, "plasmacloud_announcer_vips_not_offered 1\n", "plasmacloud_announcer_vips_missing 0\n")
+	s.daemon.Kill()
+	const away = "-: waits for the speaker: speaker is not running"
+	s.waitOffers("the speaker is away", map[string]string{v4c: away, v6a: away})
+}
+
+// waitOffers returns when the announcer says so of its VIPs: to whom they are offered, and
+// the beginning of their trouble.
+func (s *site) waitOffers(what string, want map[string]string) {
+	s.t.Helper()
+	s.eventually(what, func() error {
+		out, status := s.plasmactl("vip", "list", "-o", "json")
+		var state struct {
+			Status struct {
+				VIPs []struct {
+					Address, Trouble string
+					OfferedTo        []string `json:"offered_to"`
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &state); status != 0 || err != nil || len(state.Status.VIPs) != len(want) {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		for _, v := range state.Status.VIPs {
+			to := strings.Join(v.OfferedTo, " ")
+			switch {
+			case v.OfferedTo == nil:
+				to = "-"
+			case to == "":
+				to = "nobody"
+			}
+			got := to + ": " + v.Trouble
+			if w := want[v.Address]; !strings.HasPrefix(got, w) || v.Trouble == "" != strings.HasSuffix(w, ": ") {
+				return fmt.Errorf("%s: %s", v.Address, got)
+			}
+		}
+		return nil
+	})
 }

@@ -47,13 +47,10 @@ func (i *inputs) same(last *inputs) bool {
 
 func equalOrder(o, p *DrainOrder) bool { return o == p || o != nil && p != nil && *o == *p }
 
-// idle reports whether r is of a pass that did nothing and waits for nothing, not even
-// for an answer as to what peers are offered.
+// idle reports whether r is of a pass that did nothing and waits for nothing.
 func (a *Announcer) idle(r result) bool {
-	established := slices.ContainsFunc(r.now.peers, func(p speaker.Peer) bool { return p.Established })
 	return r.err == nil && r.next.IsZero() && r.now.tableKnown && r.now.addrsKnown && len(a.past) == 0 &&
-		len(a.haste.fresh) == 0 && len(a.haste.gone) == 0 && len(a.released) == 0 &&
-		!(established && len(a.sent.unoffered()) > 0)
+		len(a.haste.fresh) == 0 && len(a.haste.gone) == 0 && len(a.released) == 0
 }
 
 // stillIdle makes the status of the last pass the current one, brought up to date.

@@ -101,7 +101,8 @@ func (a *Announcer) reportPrepend(cfg *Config, now live) {
 	}
 	left := now.internalPeer(cfg.ASN) && slices.ContainsFunc(cfg.VIPs, func(v VIP) bool { return v.Prepend > 0 })
 	if left && !a.reported.prepend {
-		a.log.Warn("prepend is left out, since the speaker has a peer of its own AS, which would drop the path for a loop")
+		a.Note(slog.LevelWarn, "prepend is left out, since the speaker has a peer of its own AS, which would drop the path for a loop",
+			Event{Kind: EventPrependLeftOut, Reason: "the speaker has a peer of its own AS, which would drop the path for a loop"})
 	}
 	a.reported.prepend = left
 }

@@ -1,7 +1,6 @@
 package bgp
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -17,7 +16,6 @@ type sentPath struct {
 	tries    int           // how often it was sent without being seen
 	seen     *speaker.Path // what the daemon's table had for it in a later pass
 	reported bool          // that seen is not path
-	offered  bool          // Adj-RIB-Out was looked at
 }
 
 // sentPaths follows what this announcer sent. It serves to report, and to keep
@@ -49,7 +47,7 @@ func (s sentPaths) observe(own map[netip.Prefix]speaker.Path) {
 			continue
 		}
 		if live, ok := own[prefix]; ok && live.Equal(sent.path) {
-			sent.seen = &sent.path
+			delete(s, prefix) // nothing more to say of it
 		} else if ok {
 			sent.seen = &live
 		}
@@ -57,20 +55,20 @@ func (s sentPaths) observe(own map[netip.Prefix]speaker.Path) {
 }
 
 // filter drops the paths that the daemon holds in the form that it gave them
-// before, and returns which of those were not known yet.
-func (s sentPaths) filter(paths []speaker.Path, own map[netip.Prefix]speaker.Path) (left []speaker.Path, changed []netip.Prefix) {
+// before: changed, of which news were not known yet.
+func (s sentPaths) filter(paths []speaker.Path, own map[netip.Prefix]speaker.Path) (left []speaker.Path, changed, news []netip.Prefix) {
 	left = slices.DeleteFunc(paths, func(p speaker.Path) bool {
 		if !s.asMade(p, own) {
 			return false
 		}
-		sent := s[p.Prefix]
-		if !sent.reported {
+		changed = append(changed, p.Prefix)
+		if sent := s[p.Prefix]; !sent.reported {
 			sent.reported = true
-			changed = append(changed, p.Prefix)
+			news = append(news, p.Prefix)
 		}
 		return true
 	})
-	return left, changed
+	return left, changed, news
 }
 
 // asMade reports whether the daemon holds p in the form that it gave it before.
@@ -91,46 +89,6 @@ func (s sentPaths) dropped(paths []speaker.Path, own map[netip.Prefix]speaker.Pa
 		}
 	}
 	return prefixes
-}
-
-// unoffered are the paths in the table of which it is not known whether any peer is offered them.
-func (s sentPaths) unoffered() []netip.Prefix {
-	var prefixes []netip.Prefix
-	for prefix, sent := range s {
-		if sent.seen != nil && !sent.offered {
-			prefixes = append(prefixes, prefix)
-		}
-	}
-	return prefixes
-}
-
-// checkOffered looks once whether what was announced is on its way to a peer, and
-// says so where it is not. It waits for the first session.
-func (a *Announcer) checkOffered(ctx context.Context) error {
-	prefixes := a.sent.unoffered()
-	if len(prefixes) == 0 {
-		return nil
-	}
-	got, err := a.speaker.Advertised(ctx, prefixes)
-	if err != nil || got.Established == 0 {
-		return err
-	}
-	var none []netip.Prefix
-	for _, p := range prefixes {
-		sent := a.sent[p]
-		if sent.offered = true; sent.seen == &sent.path {
-			delete(a.sent, p) // nothing more to say of it
-		}
-		if len(got.To[p]) == 0 && !a.haste.isHurried(p) {
-			none = append(none, p)
-		}
-	}
-	if len(none) > 0 {
-		slices.SortFunc(none, netip.Prefix.Compare)
-		a.log.Warn("announced, and offered to no peer; does an export policy drop it, or is a foreign path preferred?",
-			"count", len(none), "prefixes", some(none))
-	}
-	return nil
 }
 
 // noEffect is the error of a request that the daemon took and that changed nothing.

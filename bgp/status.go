@@ -27,6 +27,8 @@ type Status struct {
 	Stopping  bool
 	Error     string      // what failed in the pass; "" if nothing
 	VIPs      []VIPStatus // by address; also those of ours that are not configured any more
+	// NotOffered is how many VIPs are wanted, announced, and offered to nobody.
+	NotOffered int
 }
 
 // String is the status in one line.
@@ -48,6 +50,9 @@ func (s Status) String() string {
 	}
 	if others > 0 {
 		text += fmt.Sprintf(", and %d others", others)
+	}
+	if s.NotOffered > 0 {
+		text += fmt.Sprintf("; %d offered to no peer", s.NotOffered)
 	}
 	if s.Stopping {
 		text = "stopping; " + text
@@ -79,6 +84,10 @@ type VIPStatus struct {
 	Foreign   bool    // the address, or a path for it, is somebody else's; it is left alone
 	Draining  bool    // withdrawn, and held until the drain is over
 	Damping   DampingState
+
+	Trouble string       // why it is not announced although it is wanted, or not as it should be, in words; "" if nothing is wrong
+	Looked  bool         // Offered is known: gobgpd was asked since it is announced
+	Offered []netip.Addr // the peers that are offered our path; shared, to be read only
 }
 
 // Status returns a copy of the last pass' result.
@@ -87,6 +96,8 @@ func (a *Announcer) Status() Status {
 	defer a.mu.Unlock()
 	s := a.status
 	s.VIPs, s.Steps, s.Peers = slices.Clone(s.VIPs), slices.Clone(s.Steps), slices.Clone(s.Peers)
+	s.NotOffered = 0
+	a.offers.fill(&s)
 	return s
 }
 
@@ -107,7 +118,7 @@ func (a *Announcer) lastStatus() Status {
 }
 
 // report builds the VIPs of a Status.
-func report(wishes *wishList, now live, leaving map[netip.Prefix]lowering, waiting drains) []VIPStatus {
+func report(wishes *wishList, now live, leaving map[netip.Prefix]lowering, waiting drains, troubles troubles) []VIPStatus {
 	list := make([]VIPStatus, 0, len(wishes.all))
 	add := func(addr netip.Addr, w *wish) {
 		prefix := speaker.HostPrefix(addr)
@@ -118,7 +129,7 @@ func report(wishes *wishList, now live, leaving map[netip.Prefix]lowering, waiti
 			Address: addr, Want: w.want, Cause: w.cause, Why: w.why, Announced: announced, Lowered: announced && isLowered,
 			Held: now.addrs.Holds(addr, vip.Anyhow), As: now.addrs.Own[addr],
 			Foreign:  now.addrs.Foreign[addr] || now.table.Foreign[prefix] > 0,
-			Draining: draining, Damping: w.damping,
+			Draining: draining, Damping: w.damping, Trouble: troubles.of(addr, w, announced),
 		})
 	}
 	for i := range wishes.all {

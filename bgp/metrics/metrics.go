@@ -73,7 +73,7 @@ type live struct {
 	announcer                                   Announcer
 	pass, ready, generation, session, checks    *prometheus.Desc
 	desired, announced, missing, held, draining *prometheus.Desc
-	foreign, suppressed, penalty                *prometheus.Desc
+	notOffered, foreign, suppressed, penalty    *prometheus.Desc
 }
 
 func newLive(a Announcer) *live {
@@ -90,6 +90,7 @@ func newLive(a Announcer) *live {
 		desired:    desc("vips_desired", "VIPs that should be announced."),
 		announced:  desc("vips_announced", "VIPs that have a path of ours in the BGP daemon's table."),
 		missing:    desc("vips_missing", "VIPs that should be announced, and have no such path."),
+		notOffered: desc("vips_not_offered", "VIPs that are announced as they should be, and offered to no peer, as far as that is known."),
 		held:       desc("vips_held", "VIPs that the announcer holds on the host."),
 		draining:   desc("vips_draining", "VIPs that are withdrawn, and held until the drain is over."),
 		foreign:    desc("vips_foreign", "VIPs with an address or a path that is somebody else's."),
@@ -137,6 +138,7 @@ func (l *live) Collect(to chan<- prometheus.Metric) {
 	if s.TableRead {
 		gauge(l.announced, float64(announced))
 		gauge(l.missing, float64(missing))
+		gauge(l.notOffered, float64(s.NotOffered))
 	}
 	if s.HostRead {
 		gauge(l.held, float64(held))

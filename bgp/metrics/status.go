@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/centra/plasmacloud/bgp"
@@ -51,6 +52,9 @@ type (
 		Draining  bool   `json:"draining"`
 
 		Damping *Damping `json:"damping"` // null without a penalty
+
+		Trouble   string   `json:"trouble"`    // why it is not announced although it is wanted, or not as it should be; "": nothing is wrong
+		OfferedTo []string `json:"offered_to"` // the peers that gobgpd offers it to; null while that is not known, or it is not announced
 	}
 	// Damping is what a VIP has of penalties, as of the last pass.
 	Damping struct {
@@ -80,10 +84,29 @@ func (s *Server) Status() Status {
 	for _, p := range now.Peers {
 		answer.Speaker.Peers = append(answer.Speaker.Peers, Peer{p.Address.String(), p.ASN, p.State, stamp(p.Since)})
 	}
+	peers := map[*netip.Addr][]string{} // by the first of a list, of which most VIPs have the same one
 	for _, v := range now.VIPs {
-		answer.VIPs = append(answer.VIPs, VIP{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Lowered, v.Held, v.As.String(), v.Foreign, v.Draining, damping(v.Damping)})
+		answer.VIPs = append(answer.VIPs, VIP{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Lowered, v.Held, v.As.String(), v.Foreign, v.Draining, damping(v.Damping),
+			v.Trouble, offered(v, peers)})
 	}
 	return answer
+}
+
+func offered(v bgp.VIPStatus, known map[*netip.Addr][]string) []string {
+	switch {
+	case !v.Looked:
+		return nil
+	case len(v.Offered) == 0:
+		return []string{}
+	}
+	texts, is := known[&v.Offered[0]]
+	if !is {
+		for _, p := range v.Offered {
+			texts = append(texts, p.String())
+		}
+		known[&v.Offered[0]] = texts
+	}
+	return texts
 }
 
 func damping(d bgp.DampingState) *Damping {

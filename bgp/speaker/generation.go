@@ -27,6 +27,7 @@ type generation interface {
 type question struct {
 	family   family
 	adjOutOf netip.Addr     // the peer whose Adj-RIB-Out is meant; the zero Addr: the global table
+	filtered bool           // of adjOutOf: also what export policies drop
 	prefixes []netip.Prefix // these only; none: all
 }
 

@@ -248,11 +248,52 @@ func (g *GoBGP) sendChunk(ctx context.Context, paths []Path, withdraw bool) erro
 // Advertised implements Speaker.
 func (g *GoBGP) Advertised(ctx context.Context, prefixes []netip.Prefix) (Advertised, error) {
 	result := Advertised{To: map[netip.Prefix][]netip.Addr{}}
+	longer := map[*netip.Addr][]netip.Addr{} // the peers so far and one more, by the first of those
+	last := netip.Addr{}
+	established, err := g.adjOut(ctx, prefixes, false, func(peer netip.Addr, prefix netip.Prefix, _ *listed) {
+		if peer != last {
+			clear(longer)
+			last = peer
+		}
+		to := result.To[prefix]
+		var first *netip.Addr
+		if len(to) > 0 {
+			if to[len(to)-1] == peer {
+				return
+			}
+			first = &to[0]
+		}
+		more, is := longer[first]
+		if !is {
+			more = append(slices.Clone(to), peer)
+			longer[first] = more
+		}
+		result.To[prefix] = more
+	})
+	result.Established = established
+	return result, err
+}
+
+// Filtered implements Speaker.
+func (g *GoBGP) Filtered(ctx context.Context, prefixes []netip.Prefix) (map[netip.Prefix]bool, error) {
+	filtered := map[netip.Prefix]bool{}
+	_, err := g.adjOut(ctx, prefixes, true, func(_ netip.Addr, prefix netip.Prefix, p *listed) {
+		if p.filtered {
+			filtered[prefix] = true
+		}
+	})
+	return filtered, err
+}
+
+// adjOut calls each for every path of ours that the daemon offers an established peer, of
+// prefixes, and returns how many such peers there are. With filtered it has
+// what export policies drop too, and says so.
+func (g *GoBGP) adjOut(ctx context.Context, prefixes []netip.Prefix, filtered bool, each func(peer netip.Addr, prefix netip.Prefix, p *listed)) (established int, err error) {
 	peers, err := g.Peers(ctx)
 	if err != nil {
-		return result, err
+		return 0, err
 	}
-	asked := map[netip.Prefix]bool{}
+	asked := make(map[netip.Prefix]bool, len(prefixes))
 	byFamily := map[family][]netip.Prefix{}
 	for _, p := range prefixes {
 		asked[p] = true
@@ -263,29 +304,25 @@ func (g *GoBGP) Advertised(ctx context.Context, prefixes []netip.Prefix) (Advert
 		if !peer.Established {
 			continue
 		}
-		result.Established++
+		established++
 		for f, lookups := range byFamily {
-			q := question{family: f, adjOutOf: peer.Address}
+			q := question{family: f, adjOutOf: peer.Address, filtered: filtered}
 			if len(lookups) <= lookupMost {
 				q.prefixes = lookups
 			}
-			err := g.list(ctx, q, func(text string, p *listed) error {
+			if err := g.list(ctx, q, func(text string, p *listed) error {
 				prefix, err := netip.ParsePrefix(text)
 				if err != nil || !asked[prefix] || p.isLearned() || p.identifier != OwnPathID {
 					return nil
 				}
-				to := result.To[prefix]
-				if len(to) == 0 || to[len(to)-1] != peer.Address {
-					result.To[prefix] = append(to, peer.Address)
-				}
+				each(peer.Address, prefix, p)
 				return nil
-			})
-			if err != nil {
-				return result, err
+			}); err != nil {
+				return established, err
 			}
 		}
 	}
-	return result, nil
+	return established, nil
 }
 
 // Watch implements Speaker. It calls changed once at the start, when the daemon is ready.

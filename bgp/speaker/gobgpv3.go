@@ -41,6 +41,7 @@ func (g gobgpV3) paths(ctx context.Context, q question, each func(string, *liste
 	req := &api.ListPathRequest{TableType: api.TableType_GLOBAL, Family: familyV3(q.family), EnableOnlyBinary: true, BatchSize: listBatch}
 	if q.adjOutOf.IsValid() {
 		req.TableType, req.Name = api.TableType_ADJ_OUT, q.adjOutOf.String()
+		req.EnableFiltered = q.filtered
 	}
 	for _, p := range q.prefixes {
 		req.Prefixes = append(req.Prefixes, &api.TableLookupPrefix{Prefix: p.String()})

@@ -47,10 +47,13 @@ type Speaker interface {
 	// Peers lists the daemon's neighbours by address.
 	Peers(ctx context.Context) ([]Peer, error)
 	// Advertised says to which established peers a path of ours is on offer
-	// (Adj-RIB-Out, RFC 4271 section 3.2), for the prefixes asked about. What is not
-	// on offer may still be on its way: the daemon derives the answer from its global
-	// table and its policies, not from what it has sent.
+	// (Adj-RIB-Out, RFC 4271 section 3.2), for the prefixes asked about.
+	// What is not on offer may still be on its way: the daemon derives the answer from
+	// its global table and its policies, not from what it has sent. It goes over all of
+	// that table for each peer, and does nothing else meanwhile.
 	Advertised(ctx context.Context, prefixes []netip.Prefix) (Advertised, error)
+	// Filtered has those of prefixes that an export policy keeps from some established peer.
+	Filtered(ctx context.Context, prefixes []netip.Prefix) (map[netip.Prefix]bool, error)
 	// Watch blocks until the daemon is lost, hangs, or ctx ends, and returns why.
 	// It calls changed whenever a session with a peer comes or goes.
 	Watch(ctx context.Context, changed func()) error
@@ -59,8 +62,10 @@ type Speaker interface {
 
 // Advertised is the answer of Speaker.Advertised.
 type Advertised struct {
-	Established int                           // peers with an established session
-	To          map[netip.Prefix][]netip.Addr // peers by prefix; a prefix that no peer is offered has no entry
+	Established int // peers with an established session
+	// To has the peers by prefix; a prefix that no peer is offered has no entry. Prefixes
+	// with the same peers share one slice.
+	To map[netip.Prefix][]netip.Addr
 }
 
 // The states of a daemon that is not ready; test with errors.Is.

@@ -27,6 +27,7 @@ const (
 	destinationPaths  protowire.Number = 2
 
 	pathBest             protowire.Number = 4
+	pathFiltered         protowire.Number = 12
 	pathStale            protowire.Number = 13
 	pathNeighbor         protowire.Number = 15
 	pathIdentifier       protowire.Number = 18
@@ -40,6 +41,7 @@ type listed struct {
 	neighbor    []byte
 	identifier  uint32
 	best, stale bool
+	filtered    bool     // by an export policy, of an Adj-RIB-Out
 	message     []byte   // all of it
 	binary      [][]byte // its attributes as BGP has them (RFC 4271, section 4.3)
 	decode      func(message []byte, r *Route) error
@@ -77,6 +79,8 @@ func (p *listed) read(message []byte) error {
 		switch n {
 		case pathBest:
 			p.best = number != 0
+		case pathFiltered:
+			p.filtered = number != 0
 		case pathStale:
 			p.stale = number != 0
 		case pathNeighbor:

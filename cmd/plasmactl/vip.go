@@ -281,8 +281,28 @@ func printVIPs(w io.Writer, s control.State, vips []metrics.VIP) error {
 		case v.Announced:
 			announced = "yes"
 		}
-		rows = append(rows, []any{v.Address, v.Want, announced, held, v.Why})
+		why := v.Why
+		if v.Trouble != "" {
+			why += "; but " + v.Trouble
+		}
+		rows = append(rows, []any{v.Address, v.Want, announced, offeredTo(v), held, why})
 	}
 	fmt.Fprintln(w)
-	return printTable(w, "VIP\tWANT\tANNOUNCED\tHELD\tWHY", rows)
+	return printTable(w, "VIP\tWANT\tANNOUNCED\tOFFERED TO\tHELD\tWHY", rows)
+}
+
+// offeredTo says in a few words which peers are offered v.
+func offeredTo(v metrics.VIP) string {
+	switch n := len(v.OfferedTo); {
+	case !v.Announced:
+		return "-"
+	case v.OfferedTo == nil:
+		return "unknown"
+	case n == 0:
+		return "nobody"
+	case n == 1:
+		return v.OfferedTo[0]
+	default:
+		return fmt.Sprintf("%d peers", n)
+	}
 }
