@@ -499,16 +499,19 @@ type frrPath struct {
 	} `json:"nexthops"`
 }
 
+// frrCommunities are those that FRR writes by name: of RFC 1997, 3765, 7611, 7999, 8326 and
+// 9494, and IANA's registry of well-known communities.
+var frrCommunities = map[string]string{
+	"internet": "0:0", "graceful-shutdown": "65535:0", "accept-own": "65535:1",
+	"route-filter-translated-v4": "65535:2", "route-filter-v4": "65535:3", "route-filter-translated-v6": "65535:4", "route-filter-v6": "65535:5",
+	"llgr-stale": "65535:6", "no-llgr": "65535:7", "accept-own-nexthop": "65535:8", "blackhole": "65535:666",
+	"no-export": "65535:65281", "no-advertise": "65535:65282", "local-AS": "65535:65283", "no-peer": "65535:65284",
+}
+
 func (p frrPath) route(prefix string) (Route, error) {
 	route := Route{MED: p.Metric, LocalPref: p.LocPrf, Incomplete: p.Origin != "IGP"}
 	for field := range strings.FieldsSeq(p.Community.String) {
-		switch field {
-		case "no-export":
-			field = "65535:65281" // RFC 1997
-		case "graceful-shutdown":
-			field = "65535:0" // RFC 8326
-		}
-		route.Communities = append(route.Communities, field)
+		route.Communities = append(route.Communities, cmp.Or(frrCommunities[field], field))
 	}
 	if fields := strings.Fields(p.Large.String); len(fields) > 0 {
 		route.Large = fields

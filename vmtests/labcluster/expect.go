@@ -128,6 +128,9 @@ func (c *Cluster) Wanted(router string, pick func(node string, vip netip.Addr) b
 	return sorted(routes)
 }
 
+// Of RFC 7999 and RFC 1997.
+const blackhole, noExport = "65535:666", "65535:65281"
+
 // at is the route as the router has it.
 func (o originated) at(r *Router, asn uint32) lab.Route {
 	route := lab.Route{Prefix: o.prefix, NextHop: o.nextHop}
@@ -143,6 +146,9 @@ func (o originated) at(r *Router, asn uint32) lab.Route {
 	}
 	if r.ASN != asn {
 		route.ASPath = slices.Repeat([]uint32{asn}, 1+o.prepend)
+		if r.Kind == "frr" && slices.Contains(route.Communities, blackhole) && !slices.Contains(route.Communities, noExport) {
+			route.Communities = append(route.Communities, noExport) // by itself, as RFC 7999 wants (section 3.2)
+		}
 		return route
 	}
 	route.LocalPref = 100 // every speaker's default

@@ -30,6 +30,10 @@ func cluster(peers string) string {
 				"2001:db8:2::1"
 				{ address = "203.0.113.2"; med = 77; localPref = 300; communities = [ "65001:100" "65001:200" "65001:4294967295:7" "4200000000:1:2" ]; prepend = 2; }
 				{ address = "2001:db8:2::2"; med = 4294967295; localPref = 0; communities = [ "65535:65281" "65001:3:4" ]; prepend = 1; hold = "route"; }
+				{ address = "203.0.113.4"; communities = [ "0:0" "65535:0" "65535:1" "65535:2" "65535:3" "65535:4" "65535:5" "65535:7" "65535:8" "65535:9" ]; }
+				{ address = "203.0.113.5"; communities = [ "65535:65281" "65535:65282" "65535:65283" "65535:65284" ]; }
+				{ address = "203.0.113.6"; communities = [ "65535:666" ]; }
+				{ address = "203.0.113.7"; communities = [ "65535:666" "65535:65282" ]; }
 				{ address = "203.0.113.3"; checks = [ { type = "http"; url = "http://127.0.0.1:8080/"; interval = "100ms"; timeout = "100ms"; } ]; }
 				{ address = "2001:db8:2::3"; hold = "none"; }
 			];
