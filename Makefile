@@ -37,7 +37,7 @@ test: test-deps test-nix test-go ## all tests; installs what they need
 test-deps:
 	@.ci/install nix=nix-bin git=git bird=bird2 vtysh=frr gobgpd=gobgpd ip=iproute2 etcd=etcd-server python3=python3 networkctl=systemd dbus-daemon=dbus-daemon \
 		xorriso=xorriso /usr/lib/ISOLINUX/isolinux.bin=isolinux sgdisk=gdisk mkfs.ext4=e2fsprogs openssl=openssl \
-		ovs-vswitchd=openvswitch-switch ovn-northd=ovn-central ovn-controller=ovn-host jq=jq chromium=chromium nft=nftables iptables=iptables \
+		ovs-vswitchd=openvswitch-switch ovn-northd=ovn-central ovn-controller=ovn-host jq=jq chromium=chromium nft=nftables iptables=iptables strace=strace \
 		qemu-system-x86_64=qemu-system-x86 grub-mkrescue=grub-common mformat=mtools cpio=cpio busybox=busybox-static \
 		/usr/share/OVMF/OVMF_CODE.fd=ovmf /usr/lib/grub/i386-pc/linux.mod=grub-pc-bin \
 		/usr/lib/grub/x86_64-efi/linux.mod=grub-efi-amd64-bin

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -152,6 +155,76 @@ func TestRoomAgain(t *testing.T) {
 	if health, err := p.client.Health(t.Context()); err != nil || health.Status != "ok" {
 		t.Errorf("%+v, %v", health, err)
 	}
+}
+
+// TestDiskTurnsReadOnly: a disk that takes no more writes, as the kernel does to one with
+// errors, costs what changes something and nothing else; strace gives the errors. When it
+// takes them again, all that was answered is there, also after a crash, and nothing else.
+func TestDiskTurnsReadOnly(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	args := []string{"--store", filepath.Join(dir, "state.db"), "--manifest", write(t, filepath.Join(dir, "m.json"), manifest("node01", "node02", "node03"))}
+	p := serveProc(t, nil, args...)
+	if _, err := p.client.PhoneHome(t.Context(), ready("node01", node.PhaseReady)); err != nil {
+		t.Fatal(err)
+	}
+	events := func() int {
+		t.Helper()
+		list, err := p.client.Events(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list.Events)
+	}
+	before := events()
+	const writes = "pwrite64,pwritev,ftruncate,fallocate,fsync,fdatasync"
+	strace := exec.Command("strace", "-f", "-e", "trace="+writes, "-e", "inject="+writes+":error=EROFS", "-p", fmt.Sprint(p.cmd.Process.Pid))
+	said, err := strace.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := strace.Start(); err != nil {
+		t.Fatal(err)
+	}
+	attached := bufio.NewScanner(said)
+	for attached.Scan() && !strings.Contains(attached.Text(), " attached") { //nolint:revive // until it is
+	}
+	go func() { _, _ = io.Copy(io.Discard, said) }()
+	for range 3 {
+		p.unavailable(t, "node02", node.PhaseReady)
+	}
+	p.unavailable(t, "node01", node.PhaseFailed)
+	if answer, err := p.client.PhoneHome(t.Context(), ready("node01", node.PhaseReady)); err != nil || answer.State != node.Active {
+		t.Errorf("a heartbeat: %+v, %v", answer, err)
+	}
+	if health, err := p.client.Health(t.Context()); err != nil || health.Status != "failing" {
+		t.Errorf("health: %+v, %v", health, err)
+	}
+	check := func(when string, want ...node.State) {
+		t.Helper()
+		for i, state := range want {
+			if n := p.get(fmt.Sprintf("node%02d", i+1)); n.State != state {
+				t.Errorf("%s: %s is %s, want %s", when, n.ID, n.State, state)
+			}
+		}
+	}
+	check("read-only", node.Active, node.Pending, node.Pending)
+	if n := events(); n != before {
+		t.Errorf("%d events of what was not done", n-before)
+	}
+	if err := strace.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = strace.Wait() // it says by what it was ended
+	if answer, err := p.client.PhoneHome(t.Context(), ready("node02", node.PhaseReady)); err != nil || answer.State != node.Active {
+		t.Errorf("writable again: %+v, %v", answer, err)
+	}
+	if health, err := p.client.Health(t.Context()); err != nil || health.Status != "ok" {
+		t.Errorf("health when writable again: %+v, %v", health, err)
+	}
+	_ = p.end(syscall.SIGKILL)
+	p = serveProc(t, nil, args...)
+	check("after a crash", node.Active, node.Active, node.Pending)
 }
 
 // TestReadOnlyDisk: the deployer says so, and ends.

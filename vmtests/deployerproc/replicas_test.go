@@ -130,8 +130,8 @@ func (r *replicas) leader(t *testing.T) (name string) {
 }
 
 // TestReplicas: nodes report to two deployers over an etcd of three members, without
-// end. Its leader is killed, cut off, and stopped; then a deployer is. Each time the
-// others go on, and nothing that was answered is lost.
+// end. Its leader is killed, cut off, and stopped; then a deployer is, or is cut off from
+// etcd alone. Each time the others go on, and nothing that was answered is lost.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	r := startReplicas(t)
@@ -212,6 +212,35 @@ func TestReplicas(t *testing.T) {
 	goesOn("the other deployer is cut off", 0)
 	require.NoError(t, r.hosts["d1"].Plug("eth0", true))
 	goesOn("and is back", 0, 1)
+
+	// Nodes reach it, and it does not reach etcd: it acknowledges nothing, and says so.
+	_, err := r.hosts["d0"].Run("nft", "add table inet cut; add chain inet cut out { type filter hook output priority 0; }; add rule inet cut out tcp dport 2379 drop")
+	require.NoError(t, err)
+	patient, err := api.NewClient("http://10.9.0.20:8080", 10*time.Second, &http.Transport{DialContext: r.hosts["nodes"].Dial})
+	require.NoError(t, err)
+	unavailable := func(err error) error {
+		var no *api.Error
+		if !errors.As(err, &no) || no.Code != api.CodeUnavailable {
+			return fmt.Errorf("%w, not %s", err, api.CodeUnavailable)
+		}
+		return nil
+	}
+	report := api.PhoneHomeRequest{NodeID: "node99", MachineID: "machine-of-node99", Role: "worker", Phase: node.PhaseReady}
+	require.NoError(t, lab.Eventually(patience, func() error { // what was under way is over
+		_, err := patient.List(t.Context())
+		return unavailable(err)
+	}))
+	before := served[0].Load()
+	_, err = patient.PhoneHome(t.Context(), report)
+	require.NoError(t, unavailable(err))
+	health, err := patient.Health(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "failing", health.Status)
+	goesOn("a deployer is cut off from etcd alone", 1)
+	require.Equal(t, before, served[0].Load(), "reports that it acknowledged meanwhile")
+	_, err = r.hosts["d0"].Run("nft", "delete table inet cut")
+	require.NoError(t, err)
+	goesOn("and reaches it again", 0, 1)
 
 	stop()
 	all.Wait()
