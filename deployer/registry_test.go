@@ -75,7 +75,7 @@ func TestRestart(t *testing.T) {
 		t.Errorf("past the deadline set before the restart: %s, %+v", v.State, v.LastError)
 	}
 	w.refused("node02", other, node.CodeMachineConflict)
-	if _, err := w.Operate(t.Context(), "node02", node.EventReset, deployer.Operator{}, "its board is broken"); err != nil {
+	if _, err := w.Operate(t.Context(), "node02", node.EventReset, deployer.Operator{Name: "alice"}, "its board is broken"); err != nil {
 		t.Fatal(err)
 	}
 	if answer := w.says("node02", other); answer.State != node.Provisioning || answer.MachineID != machineB {
