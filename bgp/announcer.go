@@ -81,7 +81,7 @@ func New(o Options) *Announcer {
 		asks:   make(chan func()),
 		events: newEvents(), offers: newOffers(),
 		drains: drains{}, delays: newDelays(), reported: newReports(), sent: sentPaths{}, past: histories{},
-		haste: haste{hurried: map[netip.Prefix]bool{}},
+		haste: haste{hurried: map[netip.Prefix]bool{}, fell: map[netip.Addr]bool{}},
 	}
 	a.monitor = health.NewMonitor(health.Config{OnChange: a.noteHealth, Probe: o.Probe, Logger: o.Logger.With("part", "health")})
 	a.health = a.monitor.State
@@ -258,9 +258,11 @@ func (a *Announcer) Run(ctx context.Context) error {
 	watchers.Go(func() { a.hurryOn(work) })
 	watchers.Go(func() { a.lookOn(work) })
 
-	a.mu.Lock()
-	a.monitor.Update(slices.Collect(maps.Keys(a.users)))
-	a.mu.Unlock()
+	if ctx.Err() == nil { // else nothing is asked that nobody needs to know
+		a.mu.Lock()
+		a.monitor.Update(slices.Collect(maps.Keys(a.users)))
+		a.mu.Unlock()
+	}
 	a.Note(slog.LevelInfo, "started", Event{Kind: EventStarted, Reason: fmt.Sprintf("%d VIPs are configured", len(a.config().VIPs))}, "vips", len(a.config().VIPs))
 	var deadline time.Time
 	stopping := false

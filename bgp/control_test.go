@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
@@ -61,6 +62,7 @@ func TestOperatorDrains(t *testing.T) {
 	expect(1, "the node is not drained", "vip", "undrain", "--node")
 
 	expect(0, "\noffered to 127.0.1.2\n", "vip", "show", v4a)
+	expect(0, "\n"+v6a+" ", "vip", "show", netip.MustParseAddr(v6a).StringExpanded())
 	var shown struct {
 		Status  struct{ VIPs []struct{ Address string } }
 		Offered *struct{ Peers []string }

@@ -71,12 +71,22 @@ type history struct {
 	was     Want      // what its checks said last, Announce or Withdraw; Leave: nothing yet
 	since   time.Time // of was
 	started bool      // the start delay is over
+	fell    bool      // was withdrawn in a hurry since, whatever its checks say by now
 	penalty penalty
 }
 
 // histories are those of the VIPs that have a start delay or damping. They do not
 // outlive the process: what routers have then, the live table says.
 type histories map[netip.Addr]*history
+
+// note notes which VIPs were withdrawn in a hurry since they were judged.
+func (h histories) note(fell map[netip.Addr]bool) {
+	for addr := range fell {
+		if past := h[addr]; past != nil {
+			past.fell = true
+		}
+	}
+}
 
 // judge changes w, which is what the checks of v say, by what was before.
 func (h histories) judge(v *VIP, w *wish, now time.Time) {
@@ -89,8 +99,9 @@ func (h histories) judge(v *VIP, w *wish, now time.Time) {
 		past = &history{since: now, penalty: penalty{at: now}}
 		h[v.Address] = past
 	}
-	fell := past.was == Announce && w.want == Withdraw
-	if w.want != Leave && w.want != past.was {
+	fell := past.was == Announce && (w.want == Withdraw || past.fell) // once, where both did
+	past.fell = false
+	if w.want != Leave && (w.want != past.was || fell) {
 		past.was, past.since = w.want, now
 	}
 	if v.Damping == (Damping{}) {

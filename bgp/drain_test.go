@@ -84,3 +84,19 @@ func TestReleaseIsTold(t *testing.T) {
 		})
 	}
 }
+
+// Who only takes down what is there asks no check, and so runs no program.
+func TestStopAsksNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(2)
+		w := newWorld(cfg.DrainDelay, t.Errorf)
+		w.own[cfg.VIPs[0].Address] = vip.Address
+		asked := 0
+		a := New(Options{Config: cfg, Speaker: worldSpeaker{w}, Holder: worldHolder{w}, Probe: func(context.Context, health.Check) error { asked++; return nil }})
+		stopped, stop := context.WithCancel(t.Context())
+		stop()
+		if err := a.Run(stopped); err != nil || asked != 0 || len(w.own) != 0 {
+			t.Errorf("%v, %d questions, left are %v", err, asked, w.own)
+		}
+	})
+}

@@ -23,6 +23,7 @@ type haste struct {
 	fresh   []map[netip.Prefix]bool       // announced by the last pass
 	gone    map[netip.Prefix]bool         // withdrawn by the last pass, or in a hurry before it decided
 	hurried map[netip.Prefix]bool         // withdrawn in a hurry since
+	fell    map[netip.Addr]bool           // the same, since a pass has judged the checks
 }
 
 // decide has hurry go by what a pass read and decided. It returns what was withdrawn in a
@@ -40,6 +41,15 @@ func (h *haste) published() {
 	h.Lock()
 	defer h.Unlock()
 	h.decided = nil
+}
+
+// fallen are the VIPs withdrawn in a hurry since it was asked last.
+func (h *haste) fallen() map[netip.Addr]bool {
+	h.Lock()
+	defer h.Unlock()
+	fell := h.fell
+	h.fell = map[netip.Addr]bool{}
+	return fell
 }
 
 // hasHurried reports whether anything was withdrawn in a hurry since the last pass decided.
@@ -133,7 +143,7 @@ func (a *Announcer) hurry(ctx context.Context) {
 		return
 	}
 	for _, p := range prefixes {
-		h.hurried[p] = true
+		h.hurried[p], h.fell[p.Addr()] = true, true
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
 	slices.SortFunc(untold, netip.Addr.Compare)

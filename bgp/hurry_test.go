@@ -96,9 +96,12 @@ type hurryTest struct {
 	a   *Announcer
 }
 
-func newHurryTest(t *testing.T) *hurryTest {
+func newHurryTest(t *testing.T, change ...func(*Config)) *hurryTest {
 	w := newWorld(time.Second, t.Errorf)
 	h := &hurryTest{world: w, slowSpeaker: newSlowSpeaker(w), cfg: testConfig(3)}
+	for _, f := range change {
+		f(h.cfg)
+	}
 	for _, v := range h.cfg.VIPs {
 		w.holds[v.Address] = v.Hold
 	}
@@ -199,4 +202,30 @@ func TestHurryOfWhatIsBeingAnnounced(t *testing.T) {
 			t.Errorf("%d announced, %d withdrawn", h.announced, h.withdrawn)
 		}
 	})
+}
+
+// What goes down and comes back while a pass waits is withdrawn, and so costs a penalty; it
+// costs one where the next pass sees it down, too.
+func TestHurryIsDamped(t *testing.T) {
+	for name, comesBack := range map[string]bool{"it comes back": true, "it stays down": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHurryTest(t, func(cfg *Config) {
+					cfg.VIPs[0].Damping = Damping{Penalty: 1000, Suppress: 10_000, Reuse: 500, HalfLife: 24 * time.Hour}
+				})
+				h.slow.Store("List")
+				time.Sleep(time.Minute)
+				h.bad[0].Store(true)
+				h.after(t, 5*time.Second, 1)
+				h.bad[0].Store(!comesBack)
+				time.Sleep(5 * time.Second)
+				h.slow.Store("")
+				time.Sleep(2 * time.Hour)
+				synctest.Wait()
+				if v := h.a.Status().VIPs[0]; v.Announced != comesBack || v.Damping.Penalty < 900 || v.Damping.Penalty > 1000 {
+					t.Errorf("%+v", v)
+				}
+			})
+		})
+	}
 }

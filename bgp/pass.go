@@ -39,6 +39,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	}
 	defer a.offers.act()()
 	a.rested, a.troubles = nil, newTroubles()
+	a.past.note(a.haste.fallen())
 	wishes := desired(cfg, in.orders, in.state, a.past, began, now.internalPeer(cfg.ASN), stopping)
 	before, released := a.haste.gone, a.released
 	hurried := a.haste.decide(now, wishes)

@@ -233,3 +233,22 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("kept is %+v, %v; left are %v, %v", kept, err, entries, dirErr)
 	}
 }
+
+// Where a file is replaced, and only its folder cannot be synced, the order is in force: it
+// would be after a restart.
+func TestNotSynced(t *testing.T) {
+	before := syncDir
+	t.Cleanup(func() { syncDir = before })
+	syncDir = func(string) error { return unix.EIO }
+	socket, a, _ := serve(t, func() metrics.Status { return metrics.Status{} })
+	if _, err := NewClient(socket).Drain(t.Context(), Order{VIP: "203.0.113.10", Reason: "why"}); err != nil {
+		t.Error(err)
+	}
+	file := filepath.Join(filepath.Dir(socket), "drains.json")
+	if kept, err := Load(file); err != nil || len(kept.VIPs) != 1 || !reflect.DeepEqual(kept, a.DrainOrders()) {
+		t.Errorf("kept are %v, in force are %v, %v", kept, a.DrainOrders(), err)
+	}
+	if err := Replace(file, nil); !errors.Is(err, ErrNotSynced) || !errors.Is(err, unix.EIO) {
+		t.Errorf("error is %v", err)
+	}
+}

@@ -241,7 +241,10 @@ func (s *Server) obey(f func(*bgp.DrainOrders) (int, error), note func()) (bgp.D
 	if code, err := f(&orders); err != nil {
 		return orders, code, err
 	}
-	if err := save(s.file, orders); err != nil {
+	switch err := save(s.file, orders); {
+	case errors.Is(err, ErrNotSynced): // a restart would obey it, so it is obeyed now
+		s.log.Warn("an order may be lost", "error", err)
+	case err != nil:
 		return orders, http.StatusInternalServerError, fmt.Errorf("nothing is changed, since it would not outlive a restart: %w", err)
 	}
 	note() // before what follows from it

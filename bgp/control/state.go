@@ -53,7 +53,12 @@ func save(file string, orders bgp.DrainOrders) error {
 	return Replace(file, append(data, '\n'))
 }
 
-// Replace replaces the file as a whole, or not at all, also when the machine stops.
+// ErrNotSynced is in an error of Replace after which the file is replaced, and may be the
+// one before again after a crash of the machine.
+var ErrNotSynced = errors.New("is written, and may be lost if the machine crashes")
+
+// Replace replaces the file as a whole, or not at all, also when the machine stops; see
+// ErrNotSynced.
 func Replace(file string, data []byte) error {
 	dir := filepath.Dir(file)
 	temporary, err := os.CreateTemp(dir, "."+filepath.Base(file)+"-*")
@@ -71,6 +76,13 @@ func Replace(file string, data []byte) error {
 	if err := os.Rename(temporary.Name(), file); err != nil {
 		return err
 	}
+	if err := syncDir(dir); err != nil {
+		return fmt.Errorf("%s %w: %w", file, ErrNotSynced, err)
+	}
+	return nil
+}
+
+var syncDir = func(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -244,34 +244,37 @@ func onceAMinute(at *atomic.Int64) bool {
 
 var errTimeout = errors.New("check timed out")
 
-// record takes the answer to a probe, and plans the next one.
+// record takes the answer to a probe, tells of a change, and plans the next one: what
+// follows from that is told later.
 func (m *Monitor) record(q *queue, r *runner, err error) {
 	c := r.check
-	m.mu.Lock()
-	q.running--
-	r.cancel = nil
-	if r.gone { // cut off by us, so it says nothing of the target
-		m.start(q)
-		m.mu.Unlock()
-		return
-	}
 	now := time.Now()
+	m.mu.Lock()
+	gone := r.gone // cut off by us, so it says nothing of the target
 	before := r.state.Status
-	r.asked++
-	r.observe(c, err, now)
-	if r.due = r.due.Add(jitter(r.interval())); r.due.Before(now) {
-		r.due = now // behind those that wait already
+	if !gone {
+		r.asked++
+		r.observe(c, err, now)
 	}
-	q.add(r)
-	m.start(q)
 	after := r.state
 	m.mu.Unlock()
-	if errors.Is(err, ErrNotAsked) && onceAMinute(&m.unasked) {
+	if !gone && errors.Is(err, ErrNotAsked) && onceAMinute(&m.unasked) {
 		m.cfg.Logger.Warn("checks cannot be asked, and stay as they are", "target", c.Target(), "error", err)
 	}
 	if after.Status != before {
 		m.cfg.OnChange(c, after)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	q.running--
+	r.cancel = nil
+	if !r.gone {
+		if r.due = r.due.Add(jitter(r.interval())); r.due.Before(now) {
+			r.due = now // behind those that wait already
+		}
+		q.add(r)
+	}
+	m.start(q)
 }
 
 // eager is the interval of a new check as long as all of its answers are good, so

@@ -301,3 +301,38 @@ func TestJitter(t *testing.T) {
 		}
 	}
 }
+
+// What happened to a check is told in its order, however long it takes to tell.
+func TestChangesAreToldInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32
+		var told []Status
+		m := NewMonitor(Config{
+			Probe: func(context.Context, Check) error {
+				if asked.Add(1)%2 == 0 {
+					return errRefused
+				}
+				return nil
+			},
+			OnChange: func(_ Check, s State) {
+				if s.Status == Up {
+					time.Sleep(time.Minute)
+				}
+				told = append(told, s.Status)
+			},
+		})
+		c := sample
+		c.Rise, c.Fall = 1, 1
+		m.Update([]Check{c})
+		time.Sleep(10 * time.Minute)
+		m.Close()
+		if len(told) < 10 {
+			t.Errorf("told are %v", told)
+		}
+		for i, s := range told {
+			if want := []Status{Up, Down}[i%2]; s != want {
+				t.Fatalf("told are %v", told)
+			}
+		}
+	})
+}

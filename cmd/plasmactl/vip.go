@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -77,7 +78,8 @@ The VIPs of all nodes, as the deployer knows them: plasmactl status --vips.`,
 			if err != nil {
 				return err
 			}
-			i := slices.IndexFunc(s.Status.VIPs, func(v metrics.VIP) bool { return v.Address == args[0] })
+			addr, _ := netip.ParseAddr(args[0]) // it may be written in many ways
+			i := slices.IndexFunc(s.Status.VIPs, func(v metrics.VIP) bool { return v.Address == addr.String() })
 			if i < 0 {
 				return fmt.Errorf("%.60q is no VIP of this host; see plasmactl vip list", args[0])
 			}
