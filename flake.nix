@@ -83,7 +83,25 @@
         pkgs:
         let
           inherit (pkgs.stdenv.hostPlatform) system;
-          plasmactl = "${self.packages.${system}.default}/bin/plasmactl";
+          # Where this machine has none of them: what the lab and the demo run.
+          plasmactl = "${pkgs.writeShellScript "plasmactl" ''
+            export PATH=$PATH:${
+              lib.makeBinPath [
+                pkgs.bash
+                pkgs.bird2
+                pkgs.coreutils
+                pkgs.frr
+                pkgs.git
+                pkgs.gobgp
+                pkgs.gobgpd
+                pkgs.iproute2
+                pkgs.nftables
+                pkgs.nix
+                pkgs.util-linux
+              ]
+            }
+            exec ${self.packages.${system}.default}/bin/plasmactl "$@"
+          ''}";
           app = description: program: {
             type = "app";
             inherit program;
@@ -94,12 +112,6 @@
           default = self.apps.${system}.demo;
           # On this flake's own example, unless another --flake follows.
           demo = app "the whole way, from Nix to BGP route, on this machine" "${pkgs.writeShellScript "plasmacloud-demo" ''
-            export PATH=${
-              lib.makeBinPath [
-                pkgs.iproute2
-                pkgs.nix
-              ]
-            }:$PATH
             exec ${plasmactl} demo --flake ${self}#three-nodes "$@"
           ''}";
           plasmactl = app "the operator's command line" plasmactl;

@@ -21,6 +21,8 @@ buildGoModule rec {
       ../bgp
       ../cmd
       ../deployer
+      ../docs/docs.go
+      ../docs/lab.md
       ../nix/machines
       ../nix/offline
       ../nixeval

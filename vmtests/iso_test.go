@@ -38,12 +38,10 @@ const isoCluster = `{ lib, ... }: {
 func clusterFlake(t *testing.T, more string) string {
 	t.Helper()
 	dir := t.TempDir()
-	example, err := os.ReadFile("../nix/examples/three-nodes/cluster.nix")
-	require.NoError(t, err)
+	require.NoError(t, os.CopyFS(dir, os.DirFS("../nix/examples/three-nodes")))
 	for name, text := range map[string]string{
-		"cluster.nix": string(example),
-		"more.nix":    strings.Replace(isoCluster, "MORE", more, 1),
-		"flake.nix":   `{ inputs.nixpkgs.url = "nixpkgs"; inputs.plasmacloud.url = "plasmacloud"; inputs.plasmacloud.inputs.nixpkgs.follows = "nixpkgs"; outputs = { plasmacloud, ... }: plasmacloud.lib.mkCluster { modules = [ ./more.nix ]; }; }`,
+		"more.nix":  strings.Replace(isoCluster, "MORE", more, 1),
+		"flake.nix": `{ inputs.nixpkgs.url = "nixpkgs"; inputs.plasmacloud.url = "plasmacloud"; inputs.plasmacloud.inputs.nixpkgs.follows = "nixpkgs"; outputs = { plasmacloud, ... }: plasmacloud.lib.mkCluster { modules = [ ./more.nix ]; nixosModules = [ ./machine.nix ]; }; }`,
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
@@ -444,6 +442,18 @@ func TestBuildISORefuses(t *testing.T) {
 		assert.Contains(t, stderr, test.says, name)
 		assert.Empty(t, stdout, name)
 	}
+	plain := b.env
+	b.env = append(slices.Clone(plain), "PLASMACLOUD_OVERRIDE_INPUTS=nixpkgs=path:/a,plasmacloud=path:/b")
+	status, stdout, _ := b.run("--override-input", "plasmacloud=path:/c", "--dry-run")
+	assert.Equal(t, 0, status)
+	assert.Contains(t, stdout, "--override-input plasmacloud path:/c --override-input nixpkgs path:/a ")
+	assert.NotContains(t, stdout, "path:/b")
+	b.env = append(slices.Clone(plain), "PLASMACLOUD_OVERRIDE_INPUTS=nixpkgs")
+	status, _, stderr := b.run("--dry-run")
+	assert.Equal(t, 64, status)
+	assert.Contains(t, stderr, `PLASMACLOUD_OVERRIDE_INPUTS: "nixpkgs" is not INPUT=REF`)
+	b.env = plain
+
 	status, help, _ := b.run("--help")
 	assert.Equal(t, 0, status)
 	for _, want := range []string{"Usage:", "Examples:", "--flake REF", "--node NAME", "--ssh-key FILE", "--password", "--join-token-file FILE", "--ca-file FILE", "--out PATH", "--dry-run", "Exit status:"} {
@@ -451,7 +461,7 @@ func TestBuildISORefuses(t *testing.T) {
 	}
 
 	// A dry run runs nothing, and shows no secret.
-	status, stdout, stderr := b.build("--node", "node01", "--ssh-key", key, "--password", "--join-token-file", token, "--ca-file", ca, "--dry-run")
+	status, stdout, stderr = b.build("--node", "node01", "--ssh-key", key, "--password", "--join-token-file", token, "--ca-file", ca, "--dry-run")
 	assert.Equal(t, 0, status, stderr)
 	for _, want := range []string{" eval --raw ", "nixosConfigurations.plasmacloud-iso", "node01", "HASH-OF-A-NEW-PASSWORD", "nix-store --realise", "-boot_image any replay", "-map " + token + " /plasmacloud/join-token", "/plasmacloud/ca.pem"} {
 		assert.Contains(t, stdout, want)

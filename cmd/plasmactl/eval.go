@@ -16,6 +16,10 @@ import (
 	"github.com/centra/plasmacloud/nixeval"
 )
 
+// overridesVariable has inputs in the form of --override-input, with commas, for who would
+// name the same with every command.
+const overridesVariable = "PLASMACLOUD_OVERRIDE_INPUTS"
+
 // evalFlags are the flags of every command that evaluates a cluster.
 type evalFlags struct {
 	flake     string
@@ -30,7 +34,7 @@ func (f *evalFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.flake, "flake", ".", "the cluster: a `FLAKE` reference, with #CLUSTER where it has several")
 	flags.StringVar(&f.cfg.Nix, "nix", "nix", "the nix `EXECUTABLE`")
 	flags.StringVar(&f.lib, "lib", string(nixeval.LibAuto), "nixpkgs' lib to evaluate with: nixpkgs, offline (the built-in stand-in, no network), or auto, which takes the `LIB` that can be reached")
-	flags.StringToStringVar(&f.overrides, "override-input", nil, "take `INPUT=REF` in place of a flake input, for example plasmacloud=path:/src/plasmacloud (repeatable)")
+	flags.StringToStringVar(&f.overrides, "override-input", nil, "take `INPUT=REF` in place of a flake input, for example plasmacloud=path:/src/plasmacloud (repeatable), beside those of $"+overridesVariable)
 	flags.DurationVar(&f.cfg.Timeout, "eval-timeout", nixeval.DefaultTimeout, "give up the evaluation after this `DURATION`")
 	flags.Int64Var(&f.memoryMiB, "eval-memory", nixeval.DefaultMemory>>20, "ceiling of Nix' heap in `MIB`")
 	_ = cmd.RegisterFlagCompletionFunc("lib", cobra.FixedCompletions(
@@ -53,7 +57,15 @@ func (f *evalFlags) config(stderr io.Writer) (nixeval.Config, error) {
 		return cfg, daemon.UsageError(fmt.Errorf("--eval-timeout %s: want more than 0", cfg.Timeout))
 	}
 	cfg.Memory = f.memoryMiB << 20
-	cfg.OverrideInputs = f.overrides
+	cfg.OverrideInputs = map[string]string{}
+	for pair := range strings.FieldsFuncSeq(os.Getenv(overridesVariable), func(r rune) bool { return r == ',' }) {
+		name, ref, is := strings.Cut(pair, "=")
+		if !is || name == "" || ref == "" {
+			return cfg, daemon.UsageError(fmt.Errorf("$%s: %q is not INPUT=REF", overridesVariable, pair))
+		}
+		cfg.OverrideInputs[name] = ref
+	}
+	maps.Copy(cfg.OverrideInputs, f.overrides)
 	cfg.Kept = os.Getenv(keptVariable)
 	cfg.Warn = func(text string) { fmt.Fprintf(stderr, "plasmactl: warning: %s\n", text) }
 	return cfg, nil

@@ -36,11 +36,12 @@ behind the routers.
   plasmactl lab run         builds it, checks it, plays scenarios, takes it down
   plasmactl lab up          leaves it standing, for status, exec and capture
   plasmactl lab scenarios   what can be played
+  plasmactl lab commands    what scenarios of your own may say
 
 Root is needed. For anybody else it runs in a user namespace, where the kernel
 gives one; FRR then needs Debian's package uidmap.`,
 	}
-	cmd.AddCommand(labRunCommand(), labUpCommand(), labStatusCommand(), labExecCommand(), labCaptureCommand(), labDownCommand(), labScenariosCommand())
+	cmd.AddCommand(labRunCommand(), labUpCommand(), labStatusCommand(), labExecCommand(), labCaptureCommand(), labDownCommand(), labScenariosCommand(), labCommandsCommand())
 	return cmd
 }
 
@@ -181,7 +182,7 @@ itself; others ask a service of the lab's own in their place.
 
 Then it plays scenarios: names of the catalogue (plasmactl lab scenarios), files of
 your own, or "all" for the whole catalogue. Each is played in a lab of its own.
-docs/lab.md has the commands.
+plasmactl lab commands lists what a file of your own may say.
 ` + exitStatuses,
 		Example: `  plasmactl lab run --flake ./my-cluster
   plasmactl lab run --flake ./my-cluster --routers bird,frr --artifacts out

@@ -32,7 +32,8 @@ Flags:
   --ca-file FILE          certificates that the deployer's is checked against
   --out PATH              where the ISO goes, a folder or a file (default: .)
   --override-input INPUT=REF
-                          take REF in place of an input of the flake; repeatable
+                          take REF in place of an input of the flake; repeatable,
+                          beside those of PLASMACLOUD_OVERRIDE_INPUTS, with commas
   --nix EXECUTABLE        the nix to run, with nix-store beside it (default: nix)
   --dry-run               print the commands, and run none
   --help                  this text
@@ -93,6 +94,13 @@ done
 
 [[ $flake != *'#'* ]] || wrong "--flake $flake: without a #, since the ISO is always nixosConfigurations.plasmacloud-iso"
 [[ -z $node || $node =~ ^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$ ]] || wrong "--node $node: no name of a node"
+
+IFS=, read -ra more <<< "${PLASMACLOUD_OVERRIDE_INPUTS-}"
+for value in ${more[@]+"${more[@]}"}; do
+  [[ $value == ?*=?* ]] || wrong "PLASMACLOUD_OVERRIDE_INPUTS: \"$value\" is not INPUT=REF"
+  # Unless a flag names the same input.
+  [[ " ${overrides[*]%%=*} " == *" ${value%%=*} "* ]] || overrides+=("$value")
+done
 
 readable() { if ! [ -f "$2" ] || ! [ -r "$2" ]; then bad "$1 $2: cannot be read, or is no file"; fi; }
 public_keys=()

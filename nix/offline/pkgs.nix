@@ -54,6 +54,7 @@ let
       "qemu_test"
       "shellcheck"
       "systemd"
+      "util-linux"
       "xorriso"
     ] fake
     // {

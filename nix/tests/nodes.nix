@@ -231,7 +231,9 @@ in
   };
 
   apps = lib.mapAttrs (_: lib.mapAttrs (_: runs)) flake.apps;
-  demo = lib.splitString "\n" (readable { text = builtins.readFile flake.apps.x86_64-linux.demo.program; }).text;
+  scripts = lib.mapAttrs (
+    _: app: lib.splitString "\n" (readable { text = builtins.readFile app.program; }).text
+  ) { inherit (flake.apps.x86_64-linux) demo plasmactl; };
 
   # Whether the deployer's file is the flake's manifest, byte for byte, with the
   # cluster's warnings and without those of the machine.

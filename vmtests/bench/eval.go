@@ -120,6 +120,7 @@ func clusterFlake(nodes int) string {
       };
       plasmacloud.network.fiberlbBgp = { enable = true; vips = [ "203.0.113.10" "203.0.113.11" "203.0.113.12" ]; };
     }) ];
+    nixosModules = [ { boot.isContainer = true; } ]; # which needs no disk
   };
 }
 `, nodes)

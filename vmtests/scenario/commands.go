@@ -50,7 +50,7 @@ func init() { // some of them name the others
 // Commands are the first words of all commands.
 func Commands() []string { return append(slices.Sorted(maps.Keys(commands)), "each", "needs") }
 
-var errUsage = errors.New("unknown words; docs/lab.md has the commands")
+var errUsage = errors.New("unknown words; plasmactl lab commands lists the commands")
 
 func match(args []string, words ...string) bool {
 	if len(args) != len(words) {
