@@ -172,6 +172,13 @@ func (r *reader) config(tree any) *Config {
 	if value, ok := o.optional("graceful_shutdown"); ok {
 		g := r.object("graceful_shutdown", value)
 		cfg.GracefulShutdown = GracefulShutdown{Delay: g.duration("delay", 10*time.Second), OnHealth: g.flag("on_health")}
+		switch by := g.textOr("by", "community"); by {
+		case "community":
+		case "med":
+			cfg.GracefulShutdown.ByMED = true
+		default:
+			r.add(g.at("by"), "%s is not known; want \"community\" or \"med\"", quote(by))
+		}
 		g.end()
 	}
 

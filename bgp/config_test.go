@@ -47,7 +47,7 @@ func TestParseConfig(t *testing.T) {
 		Speaker:    SpeakerConfig{Address: "127.0.0.1:50051", Timeout: 2 * time.Second},
 		NextHop:    NextHop{IPv4: netip.MustParseAddr("10.0.0.11")},
 		Hold:       Hold{Interface: "lo"},
-		DrainDelay: 5 * time.Second, ReconcileInterval: 10 * time.Second, GracefulShutdown: GracefulShutdown{10 * time.Second, true},
+		DrainDelay: 5 * time.Second, ReconcileInterval: 10 * time.Second, GracefulShutdown: GracefulShutdown{10 * time.Second, true, false},
 		VIPs: []VIP{
 			{Address: addr, LocalPref: &pref, Prepend: 2, DrainDelay: 30 * time.Second, Hold: vip.Route,
 				Communities: []speaker.Community{65001<<16 | 100}, LargeCommunities: []speaker.LargeCommunity{{Global: 65001, Local1: 1, Local2: 2}},
@@ -91,7 +91,8 @@ func TestConfigMistakes(t *testing.T) {
 		{`"schema_version": 1,`, ``, `schema_version: is missing`},
 		{`"node_id": "node01"`, `"node_id": ""`, `node_id: is empty`},
 		{`"on_health": true`, `"on_health": "yes"`, `graceful_shutdown.on_health: is the string "yes"; want true or false`},
-		{`"on_health": true`, `"health": true`, `graceful_shutdown.health: is not known here; known are delay, on_health`},
+		{`"on_health": true`, `"health": true`, `graceful_shutdown.health: is not known here; known are by, delay, on_health`},
+		{`"on_health": true`, `"by": "MED"`, `graceful_shutdown.by: "MED" is not known; want "community" or "med"`},
 		{`"node_id": "node01"`, `"node_id": 7`, `node_id: is the number 7; want a string`},
 		{`"asn": 65001`, `"asn": 0`, `asn: is 0, which is no ASN`},
 		{`"asn": 65001`, `"asn": "65001"`, `asn: is the string "65001"; want a number`},

@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"errors"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,6 +18,15 @@ import (
 type GracefulShutdown struct {
 	Delay    time.Duration // between the two; 0: paths are withdrawn at once
 	OnHealth bool          // also of VIPs with a check that is down
+	ByMED    bool          // by the highest MED, in place of the community and the local preference
+}
+
+// by is how the preference is lowered, in the words of announcer.json.
+func (g GracefulShutdown) by() string {
+	if g.ByMED {
+		return "med"
+	}
+	return "community"
 }
 
 // applies reports whether a path that is unwanted for that cause leaves in two steps.
@@ -36,10 +46,17 @@ type lowering struct {
 	sent  bool // without an error
 }
 
-// lowered is p with the lowest preference: for routers of other ASes by the community
-// GRACEFUL_SHUTDOWN, for those of our own, if there are any, by the local preference. The
-// speaker itself goes by that too: once it learns another path it withdraws ours.
-func lowered(p speaker.Path, internalPeer bool) speaker.Path {
+// lowered is p with the lowest preference. By the community GRACEFUL_SHUTDOWN that is for
+// routers of other ASes, and for those of our own, if there are any, by the local
+// preference; the speaker itself goes by that too: once it learns another path it
+// withdraws ours. Routers compare MEDs between paths that they have from one AS (RFC
+// 4271, section 9.1.2.2).
+func (g GracefulShutdown) lowered(p speaker.Path, internalPeer bool) speaker.Path {
+	if g.ByMED {
+		highest := uint32(math.MaxUint32)
+		p.MED = &highest
+		return p
+	}
 	if !slices.Contains(p.Communities, speaker.GracefulShutdown) {
 		p.Communities = append(slices.Clone(p.Communities), speaker.GracefulShutdown)
 	}
@@ -79,7 +96,7 @@ func (a *Announcer) lower(ctx context.Context, cfg *Config, prefixes []netip.Pre
 		if one.since.IsZero() {
 			one.since = time.Now()
 		}
-		path := lowered(live, internal)
+		path := cfg.GracefulShutdown.lowered(live, internal)
 		over := one.since.Add(cfg.GracefulShutdown.Delay)
 		waits := over.After(time.Now())
 		if waits && !one.sent && !path.Equal(live) {

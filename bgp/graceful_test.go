@@ -154,3 +154,58 @@ func gracefulShutdown(t *testing.T, cfg gobgpdtest.Config) {
 	}
 	s.waitHeld()
 }
+
+// By the MED: a router without any policy sees it raised before the withdraw, and as it
+// was when the VIP is wanted again.
+func TestGracefulShutdownByMED(t *testing.T) { gobgpdtest.Each(t, testGracefulShutdownByMED) }
+
+func testGracefulShutdownByMED(t *testing.T, g gobgpdtest.Generation) {
+	const delay = 800 * time.Millisecond
+	s := newSite(t, gobgpdtest.Config{Generation: g})
+	s.extra = object{"graceful_shutdown": object{"delay": delay.String(), "by": "med"}}
+	s.configure(object{"address": v4a, "communities": []string{"65001:100"}, "med": 7}, object{"address": v6a})
+	s.start()
+	// med waits until the router has v with that MED, and returns when it was not so yet.
+	med := func(v, want string) (before time.Time) {
+		t.Helper()
+		before = time.Now()
+		s.eventually("the MED of "+v+" is "+want, func() error {
+			asked := time.Now()
+			r, is := s.router.Learned(t)[host(v)]
+			got := "none"
+			if r.MED != nil {
+				got = fmt.Sprint(*r.MED)
+			}
+			if !is || got != want {
+				before = asked
+				return fmt.Errorf("%v, MED %s", is, got)
+			}
+			if text := fmt.Sprint(r.Communities); v == v4a && text != "[65001:100]" || r.LocalPref != nil && *r.LocalPref == 0 {
+				t.Errorf("communities are %s, local preference %v", text, r.LocalPref)
+			}
+			return nil
+		})
+		return before
+	}
+	med(v4a, "7")
+	if out, status := s.plasmactl("vip", "drain", v4a, "--reason", "test"); status != 0 {
+		t.Fatal(out)
+	}
+	raised := med(v4a, "4294967295")
+	s.waitRoutes(v6a)
+	if after := time.Since(raised); after < delay/2 {
+		t.Errorf("withdrawn %s after the MED was raised", after)
+	}
+	s.waitHeld(v6a)
+	if out, status := s.plasmactl("vip", "undrain", v4a); status != 0 {
+		t.Fatal(out)
+	}
+	med(v4a, "7")
+	s.signal(syscall.SIGTERM)
+	med(v4a, "4294967295")
+	med(v6a, "4294967295")
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	s.waitHeld()
+}

@@ -36,7 +36,7 @@ func (c *Config) ForRelease() ([]byte, error) {
 	last := fields{"schema_version": SchemaVersion, "node_id": c.NodeID, "asn": c.ASN, "speaker": sp, "hold": hold,
 		"drain_delay": drain.String(), "reconcile_interval": c.ReconcileInterval.String(), "vips": []any{}}
 	if g := c.GracefulShutdown; g.Delay > 0 {
-		last["graceful_shutdown"] = fields{"delay": g.Delay.String(), "on_health": g.OnHealth}
+		last["graceful_shutdown"] = fields{"delay": g.Delay.String(), "on_health": g.OnHealth, "by": g.by()}
 	}
 	data, err := json.MarshalIndent(last, "", "  ")
 	return append(data, '\n'), err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -151,13 +152,18 @@ func (w worldSpeaker) Announce(_ context.Context, paths []speaker.Path) error {
 			w.complain("%s announced again, unchanged", p.Prefix)
 		}
 		w.table[p.Prefix] = p
-		if delete(w.lowered, p.Prefix); slices.Contains(p.Communities, speaker.GracefulShutdown) {
+		if delete(w.lowered, p.Prefix); isLowered(p) {
 			w.lowered[p.Prefix] = time.Now()
 		}
 		w.announced++
 	}
 	w.tell()
 	return nil
+}
+
+// isLowered reports whether p has the lowest preference, in one way or the other.
+func isLowered(p speaker.Path) bool {
+	return slices.Contains(p.Communities, speaker.GracefulShutdown) || p.MED != nil && *p.MED == math.MaxUint32
 }
 
 func (w worldSpeaker) Withdraw(_ context.Context, prefixes []netip.Prefix) error {

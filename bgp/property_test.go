@@ -81,7 +81,7 @@ const gracefulDelay = 3 * time.Second
 
 func drawGraceful(t *rapid.T) (g GracefulShutdown) {
 	if rapid.Bool().Draw(t, "graceful") {
-		g = GracefulShutdown{Delay: gracefulDelay, OnHealth: rapid.Bool().Draw(t, "on health")}
+		g = GracefulShutdown{Delay: gracefulDelay, OnHealth: rapid.Bool().Draw(t, "on health"), ByMED: rapid.Bool().Draw(t, "by MED")}
 	}
 	return g
 }
@@ -203,7 +203,7 @@ func (m *machine) afterPass(t *rapid.T) {
 		if a := p.Addr(); !w.held(a) {
 			t.Fatalf("%s is announced, and nobody holds it", a)
 		}
-		lowered := slices.Contains(path.Communities, speaker.GracefulShutdown)
+		lowered := isLowered(path)
 		if wish := wishes.of(p.Addr()); wish.want == Withdraw && !(lowered && w.leaves(p.Addr())) {
 			t.Fatalf("%s is announced, and unwanted", p)
 		} else if wish.want == Announce && lowered && w.away == nil {

@@ -133,7 +133,7 @@ func TestForRelease(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		`{"schema_version": 1, "node_id": "n", "asn": 65001, "vips": []}`,
-		`{"schema_version": 1, "node_id": "n", "asn": 4200000000, "drain_delay": "90s", "reconcile_interval": "1500ms", "graceful_shutdown": {"on_health": true, "delay": "1s"},
+		`{"schema_version": 1, "node_id": "n", "asn": 4200000000, "drain_delay": "90s", "reconcile_interval": "1500ms", "graceful_shutdown": {"on_health": true, "delay": "1s", "by": "med"},
 		  "speaker": {"address": "unix:///run/gobgpd.sock", "timeout": "250ms", "tls": {"ca": "/ca", "cert": "/cert", "key": "/key", "server_name": "s"}},
 		  "hold": {"interface": "br0", "netns": "/run/netns/edge", "lifetime": "1h0m1s"}, "vips": []}`,
 	} {

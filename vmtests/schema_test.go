@@ -136,7 +136,7 @@ func TestAnnouncerSchemaAgreesWithItsReader(t *testing.T) {
 		"speaker": { "address": "127.0.0.1:50051", "timeout": "2s",
 			"tls": { "ca": "/etc/ca.pem", "cert": "/etc/cert.pem", "key": "/etc/key.pem", "server_name": "gobgpd" } },
 		"next_hop": { "ipv4": "10.0.0.11", "ipv6": "2001:db8::11" },
-		"hold": { "interface": "lo", "netns": "" }, "drain_delay": "5s", "graceful_shutdown": { "delay": "10s", "on_health": true }, "reconcile_interval": "10s", "metrics": { "listen": "127.0.0.1:9479" },
+		"hold": { "interface": "lo", "netns": "" }, "drain_delay": "5s", "graceful_shutdown": { "delay": "10s", "on_health": true, "by": "med" }, "reconcile_interval": "10s", "metrics": { "listen": "127.0.0.1:9479" },
 		"vips": [ { "address": "203.0.113.10", "communities": ["65001:100", "65001:1:2"], "med": 0, "local_pref": 4294967295, "prepend": 3,
 			"hold": "route", "drain_delay": "30s", "checks": [
 				{ "type": "http", "url": "http://127.0.0.1:8080/healthz", "interval": "2s", "timeout": "1s", "rise": 2, "fall": 3 },

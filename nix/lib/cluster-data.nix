@@ -256,7 +256,7 @@ let
             if graceful.enable then
               {
                 graceful_shutdown = {
-                  inherit (graceful) delay;
+                  inherit (graceful) by delay;
                   on_health = graceful.onHealth;
                 };
               }

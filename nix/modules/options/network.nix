@@ -760,6 +760,21 @@ in
       drainDelay = mkDuration "5s" "Time from withdrawing a VIP to letting go of its address, for what is still on its way.";
       gracefulShutdown = {
         enable = lib.mkEnableOption "asking routers to prefer other paths, by the community GRACEFUL_SHUTDOWN (RFC 8326) and, towards peers of the cluster's own AS, local preference 0, before a VIP is withdrawn that is drained by an operator, leaves the configuration, or whose announcer stops";
+        by = mkOption {
+          type = types.enum [
+            "community"
+            "med"
+          ];
+          default = "community";
+          example = "med";
+          description = ''
+            How they are asked: `community` is GRACEFUL_SHUTDOWN with local
+            preference 0, as above; `med` is the highest MULTI_EXIT_DISC,
+            4294967295, for routers that do not heed the community, or do not
+            take it. Routers compare MEDs between paths from one AS, such as
+            those of the cluster's nodes.
+          '';
+        };
         delay = mkDuration "10s" "Time from asking to withdrawing.";
         onHealth = mkOption {
           type = types.bool;

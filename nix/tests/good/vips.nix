@@ -42,6 +42,7 @@
         enable = true;
         delay = "30s";
         onHealth = true;
+        by = "med";
       };
       pools = [
         "203.0.113.0/26"
