@@ -80,6 +80,10 @@ func (a *announcer) state(ctx context.Context) (s announcerState, err error) {
 	case response.StatusCode != http.StatusOK:
 		return s, fmt.Errorf("the announcer answers with status %d", response.StatusCode)
 	}
+	return readAnnouncerState(data)
+}
+
+func readAnnouncerState(data []byte) (s announcerState, err error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return s, errors.New("the announcer answers with something else than its state")
 	}

@@ -69,13 +69,17 @@ func ReadNodeTable(path string) (NodeTable, error) {
 	if len(data) > maxTableBytes {
 		return bad(fmt.Errorf("larger than %d bytes", maxTableBytes))
 	}
-	if err := strictjson.Decode(data, &table); err != nil {
-		return bad(err)
-	}
-	if err := table.check(); err != nil {
+	if table, err = parseNodeTable(data); err != nil {
 		return bad(err)
 	}
 	return table, nil
+}
+
+func parseNodeTable(data []byte) (table NodeTable, err error) {
+	if err = strictjson.Decode(data, &table); err == nil {
+		err = table.check()
+	}
+	return table, err
 }
 
 func (t NodeTable) check() error {

@@ -6,7 +6,10 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/centra/plasmacloud/deployer/api"
+	deployerv1 "github.com/centra/plasmacloud/deployer/api/v1"
 	"github.com/centra/plasmacloud/deployer/node"
 )
 
@@ -24,12 +27,46 @@ func FuzzParseReport(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		id, report, problem := readReport(body)
+		checkRead(t)(readReport(body))
+	})
+}
+
+// FuzzProtobufReport is FuzzParseReport for reports over gRPC.
+func FuzzProtobufReport(f *testing.F) {
+	for _, seed := range []*deployerv1.PhoneHomeRequest{
+		{NodeId: "node01", Phase: "ready"},
+		{NodeId: "node01", Phase: "failed", Error: "no disk\x00\x1b", Facts: map[string]string{"cpus": "4"}, Vips: []string{"203.0.113.10/32"}},
+		{
+			NodeId: "node01", Phase: "booted", MachineId: "x", Ip: "::ffff:10.0.0.1", VipsLeftOut: -1, VipStates: []*deployerv1.VipState{{Vip: "203.0.113.11", State: "lowered"}, nil},
+			Services: []*deployerv1.Service{{Name: "a.service", State: "failed", Reason: "x\n"}},
+		},
+	} {
+		body, err := proto.Marshal(seed)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(body)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var m deployerv1.PhoneHomeRequest
+		if proto.Unmarshal(body, &m) == nil {
+			checkRead(t)(readRequest(reportOf(&m)))
+		}
+	})
+}
+
+// checkRead checks what readReport returned.
+func checkRead(t *testing.T) func(string, node.Report, *api.Problem) {
+	return func(id string, report node.Report, problem *api.Problem) {
+		t.Helper()
 		if problem != nil {
 			if problem.Detail == "" || problem.Code != api.CodeBadRequest {
 				t.Fatalf("refused without a reason: %+v", problem)
 			}
 			return
+		}
+		if report.VIPsLeftOut < 0 || report.VIPsLeftOut > api.MaxVIPsLeftOut {
+			t.Fatalf("%d VIPs left out", report.VIPsLeftOut)
 		}
 		if !node.ValidID(id) || !report.Phase.Valid() {
 			t.Fatalf("accepted %q %q", id, report.Phase)
@@ -62,5 +99,5 @@ func FuzzParseReport(f *testing.F) {
 		if _, err := json.Marshal(report); err != nil {
 			t.Fatal(err)
 		}
-	})
+	}
 }

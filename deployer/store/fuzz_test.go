@@ -37,16 +37,22 @@ func FuzzReadCursor(f *testing.F) {
 }
 
 // FuzzDecode: whatever a store has in place of a record or of events, reading it ends
-// with a node, or with an error that names the record; and with events.
+// with a node or a token, or with an error that names the record; and with events.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"id": "node01", "state": "Active", "since": "2026-03-01T12:00:00Z", "history": [{"from": "Pending"}]}`))
 	f.Add([]byte(`{"id": "node01", "state": "Gone"}`))
 	f.Add([]byte(`[{"event": "ready"}]`))
+	f.Add([]byte(`{"name": "row2", "hash": "sha256:00", "uses": 40, "created": "2026-03-01T12:00:00Z"}`))
+	f.Add([]byte(`{"name": "row2", "hash": ""}`))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		n, err := store.Decode("node01", "nodes/node01", value)
 		var corrupt *store.CorruptError
 		if err == nil && n.ID != "node01" || err != nil && (!errors.As(err, &corrupt) || corrupt.ID != "node01") {
 			t.Fatalf("%+v, %v", n, err)
+		}
+		token, err := store.DecodeToken("row2", "tokens/row2", value)
+		if err == nil && (token.Name != "row2" || token.Hash == "") || err != nil && (!errors.As(err, &corrupt) || corrupt.Token != "row2") {
+			t.Fatalf("%+v, %v", token, err)
 		}
 		for _, e := range store.DecodeEvents(value) {
 			if e.Event == store.EventUnreadable && e.Reason == "" {
