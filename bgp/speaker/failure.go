@@ -23,6 +23,17 @@ func lost(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
+// tooLong is the error of a request that was given up.
+type tooLong time.Duration
+
+func (t tooLong) Error() string { return fmt.Sprintf("took longer than %s", time.Duration(t)) }
+
+// isLate reports whether a request was given up for its own deadline.
+func isLate(err error) bool {
+	late := tooLong(0)
+	return status.Code(err) == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &late)
+}
+
 // explain turns a gRPC error into one of the sentinels, with its detail; nil stays
 // nil. ctx is the caller's, without the request's own deadline.
 func (g *GoBGP) explain(ctx context.Context, do string, err error) error {
@@ -37,8 +48,10 @@ func (g *GoBGP) explain(ctx context.Context, do string, err error) error {
 	case code == codes.Unimplemented:
 		return fmt.Errorf("%w: %s knows neither api.GoBgpService (gobgpd 4.x) nor apipb.GobgpApi (gobgpd 3.x): %s",
 			ErrWrongAPI, g.cfg.Address, status.Convert(err).Message())
-	case code == codes.DeadlineExceeded, errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: %s: %s took longer than %s", ErrNoAnswer, g.cfg.Address, do, g.cfg.Timeout)
+	case isLate(err):
+		late := tooLong(g.cfg.Timeout)
+		errors.As(err, &late)
+		return fmt.Errorf("%w: %s: %s %w", ErrNoAnswer, g.cfg.Address, do, late)
 	case code == codes.Unavailable:
 		// gRPC says the same of a daemon that is dead and of one that hangs. The
 		// difference decides whether its routes can still be out, so look closer.

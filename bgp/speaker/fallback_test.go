@@ -125,6 +125,41 @@ func TestRefusedPathIsTraced(t *testing.T) {
 	}
 }
 
+// endless has a table that never ends, and is in no hurry.
+type endless struct {
+	apiv4.UnimplementedGoBgpServiceServer
+}
+
+func (endless) ListPath(_ *apiv4.ListPathRequest, stream apiv4.GoBgpService_ListPathServer) error {
+	for {
+		if err := stream.Send(&apiv4.ListPathResponse{Destination: &apiv4.Destination{Prefix: "10.0.0.0/8", Paths: []*apiv4.Path{{}}}}); err != nil {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// A list ends, however much the daemon says.
+func TestEndlessTable(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	apiv4.RegisterGoBgpServiceServer(server, endless{})
+	go server.Serve(l)
+	defer server.Stop()
+	client, err := Dial(Config{Address: l.Addr().String(), ASN: 65001, Timeout: 150 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err = client.List(t.Context()); !errors.Is(err, ErrNoAnswer) || !strings.HasSuffix(err.Error(), "list paths took longer than 1.5s") {
+		t.Error(err)
+	}
+}
+
 func TestPathValidate(t *testing.T) {
 	for _, test := range []struct{ prefix, nextHop, want string }{
 		{"203.0.113.10/32", "", ""},

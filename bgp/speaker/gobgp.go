@@ -34,13 +34,18 @@ const (
 	// keepalive cannot do it: servers with default options end a connection that
 	// pings more often than every five minutes.
 	pollInterval = 500 * time.Millisecond
+	// patience times the timeout is how long a list may take, with progress.
+	patience = 10
+	// secondChance is how long the next question for a sign of life may take after one
+	// that was not answered.
+	secondChance = 100 * time.Millisecond
 )
 
 // Config is how to reach a daemon and what it must be.
 type Config struct {
 	Address string        // host:port, or unix:///path
 	ASN     uint32        // what the daemon must say of itself
-	Timeout time.Duration // of one request; of a list, without progress
+	Timeout time.Duration // of one request; of a list, without progress: ten times that in all
 	TLS     TLS
 }
 
@@ -53,6 +58,7 @@ type GoBGP struct {
 	generations []generation
 	speaks      atomic.Int32 // index into generations: what the daemon spoke last
 	answered    atomic.Int32 // number of the generation that answered last
+	silent      atomic.Bool  // the last sign of life did not come
 	last        lastTable
 }
 
@@ -117,15 +123,28 @@ func (g *GoBGP) ask(request func(generation) error) error {
 // Generation is that of the daemon, by its last answer: 3 or 4; 0 before the first.
 func (g *GoBGP) Generation() int { return int(g.answered.Load()) }
 
-// Ready implements Speaker.
+// Ready implements Speaker. Once Watch has found that the daemon hangs it does not wait
+// for as long again.
 func (g *GoBGP) Ready(ctx context.Context) error {
-	reqCtx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
+	timeout := g.cfg.Timeout
+	if g.silent.Load() {
+		timeout = min(timeout, secondChance)
+	}
+	return g.ready(ctx, timeout)
+}
+
+func (g *GoBGP) ready(ctx context.Context, timeout time.Duration) error {
+	reqCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var asn uint32
 	err := g.ask(func(api generation) (err error) {
 		asn, err = api.asn(reqCtx)
 		return err
 	})
+	g.silent.Store(isLate(err))
+	if isLate(err) {
+		err = tooLong(timeout)
+	}
 	if err != nil {
 		return g.explain(ctx, "ask for its state", err)
 	}
@@ -140,12 +159,14 @@ func (g *GoBGP) Ready(ctx context.Context) error {
 }
 
 // list calls each for every path. The timeout starts anew with each of them, so a
-// big table is not taken for a daemon that hangs.
+// big table is not taken for a daemon that hangs; one that never ends is.
 func (g *GoBGP) list(ctx context.Context, q question, each func(prefix string, p *listed) error) error {
 	streamCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	idle := time.AfterFunc(g.cfg.Timeout, func() { cancel(context.DeadlineExceeded) })
+	idle := time.AfterFunc(g.cfg.Timeout, func() { cancel(tooLong(g.cfg.Timeout)) })
 	defer idle.Stop()
+	all := time.AfterFunc(patience*g.cfg.Timeout, func() { cancel(tooLong(patience * g.cfg.Timeout)) })
+	defer all.Stop()
 
 	err := g.ask(func(api generation) error {
 		return api.paths(streamCtx, q, func(prefix string, p *listed) error {
@@ -153,8 +174,8 @@ func (g *GoBGP) list(ctx context.Context, q question, each func(prefix string, p
 			return each(prefix, p)
 		})
 	})
-	if err != nil && errors.Is(context.Cause(streamCtx), context.DeadlineExceeded) {
-		err = context.DeadlineExceeded
+	if late := tooLong(0); err != nil && errors.As(context.Cause(streamCtx), &late) {
+		err = late
 	}
 	return g.explain(ctx, "list paths", err)
 }
@@ -327,7 +348,7 @@ func (g *GoBGP) adjOut(ctx context.Context, prefixes []netip.Prefix, filtered bo
 
 // Watch implements Speaker. It calls changed once at the start, when the daemon is ready.
 func (g *GoBGP) Watch(ctx context.Context, changed func()) error {
-	if err := g.Ready(ctx); err != nil {
+	if err := g.ready(ctx, g.cfg.Timeout); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -351,7 +372,9 @@ func (g *GoBGP) Watch(ctx context.Context, changed func()) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-poll.C:
-			if err := g.Ready(ctx); err != nil {
+			// With the default timeout a daemon that stops is noticed within two seconds:
+			// the interval, this, and the question of the pass that follows.
+			if err := g.ready(ctx, max(g.cfg.Timeout/2, min(g.cfg.Timeout, time.Second))); err != nil {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}

@@ -309,7 +309,7 @@ func TestWatch(t *testing.T) { gobgpdtest.Each(t, testWatch) }
 
 func testWatch(t *testing.T, g gobgpdtest.Generation) {
 	d := gobgpdtest.Start(t, gobgpdtest.Config{Generation: g})
-	s := d.Client(time.Second)
+	s := d.Client(2 * time.Second) // the default
 	start := func() <-chan error {
 		waitReady(t, s)
 		watching, ended := make(chan struct{}, 100), make(chan error, 1)
@@ -326,6 +326,11 @@ func testWatch(t *testing.T, g gobgpdtest.Generation) {
 		case <-time.After(within):
 			t.Fatalf("%v not seen within %s", want, within)
 		}
+		if want == speaker.ErrNoAnswer { // and the pass that follows sees it in time, too
+			if err := s.Ready(t.Context()); !errors.Is(err, want) || time.Since(began) > within {
+				t.Fatalf("after %s: %v", time.Since(began), err)
+			}
+		}
 		// A process that dies may still accept connections for a moment.
 		gobgpdtest.Eventually(t, want.Error(), func() error {
 			if err := s.Ready(t.Context()); !errors.Is(err, want) {
@@ -336,15 +341,15 @@ func testWatch(t *testing.T, g gobgpdtest.Generation) {
 	}
 	ended := start()
 	d.Signal(syscall.SIGSTOP)
-	wait(ended, speaker.ErrNoAnswer, 3*time.Second)
+	wait(ended, speaker.ErrNoAnswer, 2*time.Second)
 	d.Signal(syscall.SIGCONT)
 	ended = start()
 	d.Kill()
-	wait(ended, speaker.ErrGone, 3*time.Second)
+	wait(ended, speaker.ErrGone, 2*time.Second)
 	d.Run()
 	ended = start()
 	d.Terminate()
-	wait(ended, speaker.ErrGone, 3*time.Second)
+	wait(ended, speaker.ErrGone, 2*time.Second)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
