@@ -82,6 +82,7 @@ is wrong; 78 a file is wrong, or cannot be read.`,
 	flags.DurationVar(&s.beat, "time", 0, "let the nodes send heartbeats for this `DURATION` at the end")
 	flags.StringVar(&s.tokenFile, "join-token-file", "", "`FILE` with the token by which the nodes join, for a deployer with join tokens")
 	flags.IntVar(&s.fleet.Connections, "connections", 0, "`N` connections that the nodes share; one for each node, but at most 4096, where it is not given")
+	flags.BoolVar(&s.fleet.Apart, "own-connections", false, "each node keeps a connection of its own, as real ones do, in place of a share of --connections")
 	flags.Uint64Var(&s.fleet.Seed, "seed", 1, "what the machines and their secrets are made of; the same `NUMBER` makes the same ones")
 	flags.DurationVar(&s.fleet.Patience, "patience", 5*time.Minute, "`DURATION` within which all nodes have to be Active again")
 	flags.DurationVar(&s.maxP99, "max-p99", 0, "99th percentile of latencies, a `DURATION`, over which it is a fault; 0 for any")
@@ -209,9 +210,12 @@ func enoughFiles(cfg fleet.Config) error {
 	if want == 0 {
 		want = min(cfg.Nodes, 4096)
 	}
+	if cfg.Apart {
+		want += cfg.Nodes
+	}
 	want += int(2*cfg.Share*float64(cfg.Nodes)) + others
 	if uint64(want) > limit.Cur {
-		return fmt.Errorf("it takes %d open files, and this process may have %d; raise `ulimit -n`, or take fewer with --connections and --share", want, limit.Cur)
+		return fmt.Errorf("it takes %d open files, and this process may have %d; raise `ulimit -n`, or take fewer with --connections and --share, and without --own-connections", want, limit.Cur)
 	}
 	return nil
 }

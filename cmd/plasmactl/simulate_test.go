@@ -18,7 +18,7 @@ import (
 
 func TestSimulate(t *testing.T) {
 	url, client := realDeployer(t)
-	stdout, stderr, status, err := plasmactl(t, "simulate", "--nodes", "20", "--deployer-url", url, "--storm", "reboot,duplicates", "--storm", "restart", "-o", "json")
+	stdout, stderr, status, err := plasmactl(t, "simulate", "--nodes", "20", "--deployer-url", url, "--storm", "reboot,duplicates", "--storm", "restart", "--own-connections", "-o", "json")
 	require.NoError(t, err, stderr)
 	require.Zero(t, status)
 	var told struct {

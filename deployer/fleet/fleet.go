@@ -45,6 +45,7 @@ type Config struct {
 	Seed        uint64        // the same seed makes the same machines, with the same secrets
 	JoinToken   string        // "": the deployer wants none
 	Connections int           // that nodes share; one for each node, but at most 4096
+	Apart       bool          // each node keeps a connection of its own, as real ones do; Connections is for strangers then
 	Share       float64       // of the nodes that some acts are about; 0.1
 	Timeout     time.Duration // of one attempt to report; 10s
 	Patience    time.Duration // how long an act may take until all nodes are Active; 5m
@@ -81,6 +82,7 @@ type Fleet struct {
 
 // member is one simulated node.
 type member struct {
+	number  int
 	id      string
 	cluster phonehome.ClusterConfig
 	machine phonehome.Machine
@@ -178,7 +180,7 @@ func newMember(cfg Config, i int) (*member, error) {
 	}
 	seed := sha256.Sum256(fmt.Appendf(nil, "%d/%d", cfg.Seed, i))
 	return &member{
-		id: cluster.NodeID, cluster: cluster, machine: machine(cluster.NodeID, seed),
+		number: i, id: cluster.NodeID, cluster: cluster, machine: machine(cluster.NodeID, seed),
 		secret: base64.RawURLEncoding.EncodeToString(seed[:]),
 	}, nil
 }
@@ -213,6 +215,9 @@ var quiet = slog.New(slog.DiscardHandler)
 // start runs the node's client: each of phases until it is accepted, the last one with
 // heartbeats from then on.
 func (f *Fleet) start(ctx context.Context, m *member, phases ...node.Phase) {
+	if f.cfg.Apart && m.own == nil {
+		m.own = f.transport(1, f.from(m), nil)
+	}
 	ctx, m.cancel = context.WithCancel(ctx)
 	m.done = make(chan struct{})
 	given := phonehome.Given{Cluster: m.cluster, Machine: m.machine}

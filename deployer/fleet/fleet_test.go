@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -140,6 +142,38 @@ func TestActs(t *testing.T) {
 				t.Errorf("check: %+v, %v", r, err)
 			}
 		})
+	}
+}
+
+// TestApart: each node keeps its connection, from an address of its own, over both reports.
+func TestApart(t *testing.T) {
+	t.Parallel()
+	const nodes = 20
+	var mu sync.Mutex
+	connections, addresses := map[string]string{}, map[string]bool{}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var report api.PhoneHomeRequest
+		_ = json.NewDecoder(r.Body).Decode(&report)
+		mu.Lock()
+		defer mu.Unlock()
+		if id, known := connections[r.RemoteAddr]; known && id != report.NodeID {
+			t.Errorf("%s and %s share a connection", id, report.NodeID)
+		}
+		connections[r.RemoteAddr] = report.NodeID
+		addresses[netip.MustParseAddrPort(r.RemoteAddr).Addr().String()] = true
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(api.PhoneHomeResponse{NodeID: report.NodeID, State: node.Active, HeartbeatIntervalSeconds: 60})
+	}))
+	t.Cleanup(s.Close)
+	f := start(t, fleet.Config{URL: s.URL, Nodes: nodes, Apart: true, Patience: 10 * time.Second})
+	results, err := f.Join(t.Context())
+	if err != nil || !results[0].OK() || results[0].Reports != 2*nodes {
+		t.Errorf("%+v, %v", results, err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(connections) != nodes || len(addresses) != nodes {
+		t.Errorf("%d connections from %d addresses, want %d of each", len(connections), len(addresses), nodes)
 	}
 }
 

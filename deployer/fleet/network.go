@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -19,6 +20,17 @@ func slowDial(ctx context.Context, network, address string) (net.Conn, error) {
 		return nil, err
 	}
 	return &slowConn{conn}, nil
+}
+
+// from dials for m. A deployer on this machine sees each node at an address of its own:
+// one address has not as many ports as a large fleet has nodes.
+func (f *Fleet) from(m *member) dial {
+	dialer := net.Dialer{Timeout: f.cfg.Timeout}
+	if to, err := netip.ParseAddrPort(f.address); err == nil && to.Addr().Is4() && to.Addr().IsLoopback() {
+		n := m.number + 1 // after 127.128.0.0
+		dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, byte(128+n>>16), byte(n>>8), byte(n))}
+	}
+	return dialer.DialContext
 }
 
 type slowConn struct{ net.Conn }

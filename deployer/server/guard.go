@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -17,8 +18,7 @@ import (
 	"github.com/centra/plasmacloud/deployer/api"
 )
 
-// maxConnections bounds open connections, idle ones included. It is well over the
-// nodes of one deployer, each of which keeps one open.
+// maxConnections bounds open connections, idle ones included.
 const maxConnections = 16384
 
 // NewHTTP is the http.Server around h with the limits that a service on an open
@@ -27,7 +27,14 @@ const maxConnections = 16384
 // Without TLS it takes HTTP/2 of those who begin with it (RFC 9113 section 3.3), as gRPC
 // does. A connection of it has many requests at once, which the limits on it keep few and
 // small; Config.MaxConcurrent bounds them over all connections.
-func NewHTTP(h http.Handler) *http.Server {
+//
+// Once half of the connections that LimitListener lets in are open, each ends with its next
+// answer: a node reports more often than a connection may be idle, so that the first nodes
+// of a large fleet would keep theirs for ever, and the others never be heard.
+func NewHTTP(h http.Handler) *http.Server { return newHTTP(h, maxConnections) }
+
+func newHTTP(h http.Handler, connections int) *http.Server {
+	var open atomic.Int64
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -42,7 +49,20 @@ func NewHTTP(h http.Handler) *http.Server {
 			PingTimeout:                   15 * time.Second,
 			WriteByteTimeout:              30 * time.Second,
 		},
-		Handler:           h,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if open.Load() > int64(connections/2) {
+				w.Header().Set("Connection", "close")
+			}
+			h.ServeHTTP(w, r)
+		}),
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				open.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				open.Add(-1)
+			}
+		},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      60 * time.Second, // an outer bound; each answer sets a shorter one

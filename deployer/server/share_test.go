@@ -2,9 +2,11 @@ package server
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -47,6 +49,44 @@ func TestShareOfAnAddress(t *testing.T) {
 	}
 	_ = held[0].Close()
 	within(t, func() bool { _, ok := served(1); return ok }, "no place after one was given back")
+}
+
+// TestMoreNodesThanConnections: nodes that keep their connection, and report before it is
+// idle for long, leave a place for the others.
+func TestMoreNodesThanConnections(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const connections, nodes, heartbeats = 8, 20, 3
+	s := newHTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }), connections)
+	go func() { _ = s.Serve(limitListener(listener, connections)) }()
+	t.Cleanup(func() { _ = s.Close() })
+	clients := make([]*http.Client, nodes)
+	var opened atomic.Int64
+	for i := range clients {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i))}}
+		transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			opened.Add(1)
+			return dialer.DialContext(ctx, network, address)
+		}}
+		t.Cleanup(transport.CloseIdleConnections)
+		clients[i] = &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	}
+	for beat := range heartbeats {
+		for i, client := range clients {
+			answer, err := client.Get("http://" + listener.Addr().String())
+			if err != nil {
+				t.Fatalf("heartbeat %d of node %d: %v", beat, i, err)
+			}
+			_ = answer.Body.Close()
+		}
+	}
+	// Below half of them all keep theirs.
+	if most := int64(nodes*heartbeats - 1); opened.Load() > most {
+		t.Errorf("%d connections for %d heartbeats, want at most %d", opened.Load(), nodes*heartbeats, most)
+	}
 }
 
 // TestPlaces: of what all have in common one address has a share, and gives it back.
