@@ -48,7 +48,7 @@ func TestLongLists(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer response.Body.Close()
-		if media := response.Header.Get("Content-Type"); response.StatusCode != 200 || media != "application/json" {
+		if media := response.Header.Get("Content-Type"); response.StatusCode != http.StatusOK || media != "application/json" {
 			t.Fatalf("%s: %s, %s", path, response.Status, media)
 		}
 		if err := json.NewDecoder(response.Body).Decode(into); err != nil {
@@ -72,8 +72,12 @@ func TestLongLists(t *testing.T) {
 		}
 	}
 	request, _ := http.NewRequestWithContext(t.Context(), http.MethodHead, srv.URL+api.PathNodes, nil)
-	if response, err := http.DefaultClient.Do(request); err != nil || response.StatusCode != 200 {
-		t.Errorf("HEAD: %v, %v", response, err)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := response.Body.Close(); err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("HEAD: %s, %v", response.Status, err)
 	}
 }
 
