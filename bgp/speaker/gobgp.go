@@ -268,7 +268,7 @@ func (g *GoBGP) sendChunk(ctx context.Context, paths []Path, withdraw bool) erro
 
 // Advertised implements Speaker.
 func (g *GoBGP) Advertised(ctx context.Context, prefixes []netip.Prefix) (Advertised, error) {
-	result := Advertised{To: map[netip.Prefix][]netip.Addr{}}
+	result := Advertised{To: make(map[netip.Prefix][]netip.Addr, len(prefixes))}
 	longer := map[*netip.Addr][]netip.Addr{} // the peers so far and one more, by the first of those
 	last := netip.Addr{}
 	established, err := g.adjOut(ctx, prefixes, false, func(peer netip.Addr, prefix netip.Prefix, _ *listed) {
@@ -307,18 +307,20 @@ func (g *GoBGP) Filtered(ctx context.Context, prefixes []netip.Prefix) (map[neti
 }
 
 // adjOut calls each for every path of ours that the daemon offers an established peer, of
-// prefixes, and returns how many such peers there are. With filtered it has
+// prefixes or, where they are many, of all, and returns how many such peers there are. With filtered it has
 // what export policies drop too, and says so.
 func (g *GoBGP) adjOut(ctx context.Context, prefixes []netip.Prefix, filtered bool, each func(peer netip.Addr, prefix netip.Prefix, p *listed)) (established int, err error) {
 	peers, err := g.Peers(ctx)
 	if err != nil {
 		return 0, err
 	}
-	asked := make(map[netip.Prefix]bool, len(prefixes))
 	byFamily := map[family][]netip.Prefix{}
 	for _, p := range prefixes {
-		asked[p] = true
 		f := familyOf(p.Addr())
+		if len(prefixes) > lookupMost {
+			byFamily[f] = nil // all
+			continue
+		}
 		byFamily[f] = append(byFamily[f], p)
 	}
 	for _, peer := range peers {
@@ -327,13 +329,10 @@ func (g *GoBGP) adjOut(ctx context.Context, prefixes []netip.Prefix, filtered bo
 		}
 		established++
 		for f, lookups := range byFamily {
-			q := question{family: f, adjOutOf: peer.Address, filtered: filtered}
-			if len(lookups) <= lookupMost {
-				q.prefixes = lookups
-			}
+			q := question{family: f, adjOutOf: peer.Address, filtered: filtered, prefixes: lookups}
 			if err := g.list(ctx, q, func(text string, p *listed) error {
 				prefix, err := netip.ParsePrefix(text)
-				if err != nil || !asked[prefix] || p.isLearned() || p.identifier != OwnPathID {
+				if err != nil || p.isLearned() || p.identifier != OwnPathID {
 					return nil
 				}
 				each(peer.Address, prefix, p)

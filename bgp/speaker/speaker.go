@@ -47,12 +47,13 @@ type Speaker interface {
 	// Peers lists the daemon's neighbours by address.
 	Peers(ctx context.Context) ([]Peer, error)
 	// Advertised says to which established peers a path of ours is on offer
-	// (Adj-RIB-Out, RFC 4271 section 3.2), for the prefixes asked about.
-	// What is not on offer may still be on its way: the daemon derives the answer from
-	// its global table and its policies, not from what it has sent. It goes over all of
-	// that table for each peer, and does nothing else meanwhile.
+	// (Adj-RIB-Out, RFC 4271 section 3.2), for the prefixes asked about, and perhaps for
+	// others. What is not on offer may still be on its way: the daemon derives the answer
+	// from its global table and its policies, not from what it has sent. It goes over all
+	// of that table for each peer, and does nothing else meanwhile.
 	Advertised(ctx context.Context, prefixes []netip.Prefix) (Advertised, error)
-	// Filtered has those of prefixes that an export policy keeps from some established peer.
+	// Filtered has those of prefixes, and perhaps others, that an export policy keeps from
+	// some established peer.
 	Filtered(ctx context.Context, prefixes []netip.Prefix) (map[netip.Prefix]bool, error)
 	// Watch blocks until the daemon is lost, hangs, or ctx ends, and returns why.
 	// It calls changed whenever a session with a peer comes or goes.

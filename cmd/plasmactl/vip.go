@@ -52,7 +52,12 @@ The VIPs of all nodes, as the deployer knows them: plasmactl status --vips.`,
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List all VIPs of this host",
+		Long: `Lists all VIPs of this host: what is wanted, whether it is announced, to which peers
+the BGP daemon offers it, how the host holds it, and why it is wanted. Where something
+keeps it from being announced, or from its peers, that stands behind "but".`,
 		Example: `  plasmactl vip list
+  plasmactl vip list -o json |
+    jq -r '.status.vips[] | select(.trouble != "") | .address + ": " + .trouble'
   plasmactl vip list -o json |
     jq -r '.status.vips[] | select(.announced | not).address'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
