@@ -43,7 +43,7 @@ func anonymous(t *testing.T, pid int) int64 {
 }
 
 // TestAbuse: whoever sends requests by the thousand that are slow, too large, not
-// JSON, replayed or unauthorised gets no more memory than the limits let him, and
+// JSON or unauthorised gets no more memory than the limits let him, and
 // takes nothing from a node that is in order.
 func TestAbuse(t *testing.T) {
 	t.Parallel()
@@ -80,7 +80,7 @@ func TestAbuse(t *testing.T) {
 		"not JSON":          {request(string(noise), ""), []int{http.StatusBadRequest, http.StatusServiceUnavailable}},
 		"deep JSON":         {request(strings.Repeat(`{"facts":`, 5000), ""), []int{http.StatusBadRequest, http.StatusServiceUnavailable}},
 		"many keys":         {request(`{"facts": {`+strings.Repeat(`"a":"b",`, 5000)+`"a": "b"}}`, ""), []int{http.StatusBadRequest, http.StatusServiceUnavailable}},
-		"replayed":          {request(report, ""), []int{http.StatusUnauthorized}},
+		"no secret":         {request(report, ""), []int{http.StatusUnauthorized}},
 		"wrong secret":      {request(report, node.SecretHeader+": "+rand.Text()+"\r\n"), []int{http.StatusUnauthorized}},
 		"wrong token":       {request(strings.ReplaceAll(report, "node01", "node02"), "Authorization: Bearer "+rand.Text()+"\r\n"), []int{http.StatusUnauthorized}},
 	}
