@@ -121,17 +121,19 @@ func (n *Node) WriteFiles() error {
 		errs = append(errs, os.WriteFile(n.settings(), []byte(text), 0o644))
 	}
 	if n.Machine.Announcer != nil {
-		announcer, err := n.forThisHost(n.Machine.Announcer)
-		errs = append(errs, err)
-		if err == nil {
-			errs = append(errs, n.WriteConfig(announcer))
-		}
+		errs = append(errs, n.WriteConfig(n.Machine.Announcer))
 	}
 	return errors.Join(errs...)
 }
 
-// WriteConfig replaces announcer.json.
-func (n *Node) WriteConfig(text []byte) error { return os.WriteFile(n.config(), text, 0o600) }
+// WriteConfig replaces announcer.json, and has the node's service answer its checks.
+func (n *Node) WriteConfig(text []byte) error {
+	text, err := n.forThisHost(text)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(n.config(), text, 0o600)
+}
 
 // Boot starts all that the node runs.
 func (n *Node) Boot() error {
