@@ -9,7 +9,7 @@
       fsType = "ext4";
     };
     "/boot" = {
-      device = "/dev/disk/by-label/BOOT";
+      device = "/dev/disk/by-label/boot";
       fsType = "vfat";
     };
   };
