@@ -159,13 +159,8 @@ func (a *Announcer) Checks() map[health.Status]int { return a.monitor.Count() }
 func (a *Announcer) RenewalsFailed() uint64 { return a.unrenewed.Load() }
 
 // SpeakerGeneration is the generation of the daemon's API that answered last, such as
-// 4; 0 before the first answer, and of a speaker that has none.
-func (a *Announcer) SpeakerGeneration() int {
-	if s, ok := a.speaker.(interface{ Generation() int }); ok {
-		return s.Generation()
-	}
-	return 0
-}
+// 4; 0 before the first answer.
+func (a *Announcer) SpeakerGeneration() int { return a.speaker.Generation() }
 
 // Reload replaces the configuration; what did not change is not touched. A
 // configuration that would need another speaker or another interface is refused

@@ -229,6 +229,8 @@ func (w worldSpeaker) Watch(ctx context.Context, changed func()) error {
 	return ctx.Err()
 }
 
+func (w worldSpeaker) Generation() int { return 4 }
+
 func (w worldSpeaker) Close() error { return nil }
 
 func (w worldHolder) List(context.Context) (vip.Held, error) {

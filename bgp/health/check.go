@@ -19,9 +19,6 @@ const (
 	Systemd Kind = "systemd" // a unit that is active is good
 )
 
-// Kinds are all of them.
-var Kinds = []Kind{HTTP, TCP, GRPC, Exec, Systemd}
-
 // Check is one question and how often to ask it. It is comparable: two equal
 // checks are one, asked once, however many VIPs use it, and it keeps its state
 // over a change of configuration as long as it stays equal.

@@ -2,6 +2,7 @@ package health
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,11 +12,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // serveBytes answers every connection with what say gives it, and hangs up.
@@ -89,6 +93,66 @@ func FuzzHTTPAnswer(f *testing.F) {
 		case <-answers: // nobody came for it
 		default:
 		}
+	})
+}
+
+// FuzzGRPCAnswer takes any bytes for the frames that answer a gRPC check, once its request is
+// there: it is good only with a SERVING.
+func FuzzGRPCAnswer(f *testing.F) {
+	var answer atomic.Pointer[[]byte]
+	address := serveBytes(f, "tcp", "127.0.0.1:0", func(conn net.Conn) {
+		if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
+		}
+		framer := http2.NewFramer(conn, conn)
+		if framer.WriteSettings() != nil {
+			return
+		}
+		for {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				return
+			}
+			if request, ok := frame.(*http2.DataFrame); ok && request.StreamEnded() {
+				_, _ = conn.Write(*answer.Load())
+				_ = conn.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, conn) // or what is written may be lost
+				return
+			}
+		}
+	})
+	frames := func(message string, trailer ...string) []byte {
+		var text, block bytes.Buffer
+		framer, encoder := http2.NewFramer(&text, nil), hpack.NewEncoder(&block)
+		headers := func(end bool, fields ...string) {
+			block.Reset()
+			for i := 0; i < len(fields); i += 2 {
+				_ = encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+			}
+			_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: end})
+		}
+		headers(false, ":status", "200", "content-type", "application/grpc")
+		_ = framer.WriteData(1, false, []byte("\x00\x00\x00\x00"+string(rune(len(message)))+message))
+		headers(true, trailer...)
+		return text.Bytes()
+	}
+	good := frames("\x08\x01", "grpc-status", "0")
+	for _, seed := range [][]byte{
+		good, frames("\x08\x02", "grpc-status", "0"), frames("", "grpc-status", "0"), frames("\x08", "grpc-status", "0"),
+		frames("\x08\x01", "grpc-status", "5"), frames("", "grpc-status", "12", "grpc-message", "no\x1b[31m%0a"), frames("\x08\x01", "grpc-status", "x"), frames("\x08\x01"), nil,
+	} {
+		f.Add(seed)
+	}
+	c := Check{Kind: GRPC, Address: address.String(), Rise: 1, Fall: 1, Timeout: time.Second}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		answer.Store(&data)
+		judge(t, c, func(ctx context.Context) error {
+			err := Probe(ctx, c)
+			if err == nil && !bytes.Contains(data, []byte{8}) || err != nil && bytes.Equal(data, good) { // the field of the status
+				t.Errorf("%q: %v", data, err)
+			}
+			return err
+		})
 	})
 }
 

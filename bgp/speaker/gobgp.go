@@ -62,10 +62,7 @@ type GoBGP struct {
 	last        lastTable
 }
 
-var (
-	_ Speaker   = (*GoBGP)(nil)
-	_ Inspector = (*GoBGP)(nil)
-)
+var _ Speaker = (*GoBGP)(nil)
 
 // Dial prepares a client. It does not wait for the daemon, which may come later:
 // which generation the daemon is shows in its first answer, and again when it was

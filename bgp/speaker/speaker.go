@@ -58,6 +58,9 @@ type Speaker interface {
 	// Watch blocks until the daemon is lost, hangs, or ctx ends, and returns why.
 	// It calls changed whenever a session with a peer comes or goes.
 	Watch(ctx context.Context, changed func()) error
+	// Generation is the generation of the daemon's API that answered last, such as 4; 0
+	// before the first answer.
+	Generation() int
 	Close() error
 }
 
@@ -133,9 +136,3 @@ type Peer struct {
 
 // PeerCounters counts messages of one direction since the peer was configured.
 type PeerCounters struct{ Updates, Total uint64 }
-
-// Inspector reads a daemon's whole view, for demonstrations, tests and operators.
-type Inspector interface {
-	Routes(ctx context.Context) ([]Route, error)
-	Peers(ctx context.Context) ([]Peer, error)
-}

@@ -15,7 +15,8 @@ import (
 )
 
 // benchHold measures how long the host takes to hold many VIPs and to let go of them, as
-// addresses and as local routes, beside `ip -batch` doing the same.
+// addresses and as local routes, by one call of what the announcer uses for that, beside
+// `ip -batch` doing the same. The announcer itself calls it in parts.
 func benchHold(ctx context.Context, b *bench) ([]figure, error) {
 	var figures []figure
 	for _, vips := range b.vips {
@@ -25,7 +26,7 @@ func benchHold(ctx context.Context, b *bench) ([]figure, error) {
 			}
 			var took, byIP [2][]time.Duration
 			for range b.runs {
-				ours, err := holdByAnnouncer(ctx, how, vips)
+				ours, err := holdByNetlink(ctx, how, vips)
 				if err != nil {
 					return nil, err
 				}
@@ -64,7 +65,7 @@ func inHost(f func(*lab.Host) error) (err error) {
 	return f(host)
 }
 
-func holdByAnnouncer(ctx context.Context, how vip.How, vips int) (took [2]time.Duration, err error) {
+func holdByNetlink(ctx context.Context, how vip.How, vips int) (took [2]time.Duration, err error) {
 	addrs := make([]netip.Addr, vips)
 	for i := range addrs {
 		addrs[i] = vipAddress(i)
