@@ -1,6 +1,5 @@
-// Package speaker is the announcer's view of a BGP daemon: one small interface,
-// a client of gobgpd behind it, of whichever generation the daemon is, and an in-process
-// GoBGP for demonstrations and tests.
+// Package speaker is the announcer's view of a BGP daemon: one small interface, and
+// a client of gobgpd behind it, of whichever generation the daemon is.
 //
 // Ownership is written into the daemon's own table: a path that we add carries
 // OwnPathID as its path identifier. The identifier exists only between us and the

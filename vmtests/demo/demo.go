@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"time"
 
+	apipb "github.com/osrg/gobgp/v3/api"
+
 	"github.com/centra/plasmacloud/bgp/speaker"
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
@@ -185,28 +187,34 @@ func (d *demo) startSpeakers(ctx context.Context) error {
 	}
 	// Only the speaker dials: two sides that both dial may collide.
 	nodeAddr, routerAddr := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
-	lasting := context.WithoutCancel(ctx) // they end in cleanUp, after the withdraw
-	router, err := speaker.StartInProcess(lasting, speaker.InProcessConfig{
-		APIAddress: "127.0.0.1:0", ASN: routerASN, RouterID: ownID,
-		ListenAddresses: []netip.Addr{routerAddr},
-		Peers:           []speaker.InProcessPeer{{Address: nodeAddr, ASN: bgp.ASN, Passive: true}},
-	})
-	if err != nil {
-		return err
-	}
-	_, err = speaker.StartInProcess(lasting, speaker.InProcessConfig{
-		APIAddress: speakerAPI, ASN: bgp.ASN, RouterID: routerID, ListenPort: -1,
-		Peers: []speaker.InProcessPeer{{Address: routerAddr, Port: uint16(router.ListenPort()), ASN: routerASN, LocalAddress: nodeAddr}},
-	})
+	nodeAPI, err := free(netip.MustParseAddrPort(speakerAPI))
 	if err != nil {
 		return fmt.Errorf("%w (is a gobgpd or another demo running here?)", err)
 	}
-	if d.router, err = speaker.Dial(speaker.Config{Address: router.APIAddress(), ASN: routerASN, Timeout: 2 * time.Second}); err != nil {
+	routerAPI, apiErr := free(netip.AddrPortFrom(nodeAddr, 0))
+	routerBGP, bgpErr := free(netip.AddrPortFrom(routerAddr, 0))
+	if err := errors.Join(apiErr, bgpErr); err != nil {
 		return err
 	}
-	d.routerAPI = router.APIAddress()
-	d.say("   the speaker of %s: AS %d, GoBGP's gRPC API on %s", d.speakerID, bgp.ASN, speakerAPI)
-	d.say("   the router: AS %d, BGP on %s:%d, gRPC on %s", routerASN, routerAddr, router.ListenPort(), router.APIAddress())
+	err = startGoBGP(ctx, routerAPI,
+		&apipb.Global{Asn: routerASN, RouterId: ownID.String(), ListenPort: int32(routerBGP.Port()), ListenAddresses: []string{routerAddr.String()}},
+		&apipb.Peer{Conf: &apipb.PeerConf{NeighborAddress: nodeAddr.String(), PeerAsn: bgp.ASN}, Transport: &apipb.Transport{PassiveMode: true}})
+	if err != nil {
+		return err
+	}
+	err = startGoBGP(ctx, nodeAPI,
+		&apipb.Global{Asn: bgp.ASN, RouterId: routerID.String(), ListenPort: -1},
+		&apipb.Peer{Conf: &apipb.PeerConf{NeighborAddress: routerAddr.String(), PeerAsn: routerASN},
+			Transport: &apipb.Transport{RemotePort: uint32(routerBGP.Port()), LocalAddress: nodeAddr.String()}})
+	if err != nil {
+		return err
+	}
+	if d.router, err = speaker.Dial(speaker.Config{Address: routerAPI.String(), ASN: routerASN, Timeout: 2 * time.Second}); err != nil {
+		return err
+	}
+	d.routerAPI = routerAPI.String()
+	d.say("   the speaker of %s: AS %d, GoBGP's gRPC API on %s", d.speakerID, bgp.ASN, nodeAPI)
+	d.say("   the router: AS %d, BGP on %s, gRPC on %s", routerASN, routerBGP, routerAPI)
 	return d.eventually(ctx, func() error {
 		peers, err := d.router.Peers(ctx)
 		if err == nil && (len(peers) != 1 || !peers[0].Established) {
