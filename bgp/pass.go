@@ -82,7 +82,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	if next.IsZero() || !lowerUntil.IsZero() && lowerUntil.Before(next) {
 		next = lowerUntil
 	}
-	a.troubles.explain(speakerErr, addrsErr, announceErr)
+	a.troubles.explain(speakerErr, addrsErr)
 	stepErr := errors.Join(lowerErr, withdrawErr, bindErr, surplusErr, announceErr, drainErr)
 	if len(a.haste.gone) > 0 && withdrawErr == nil || bound || moved || announced && announceErr == nil {
 		next = time.Now().Add(confirmPause)

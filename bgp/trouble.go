@@ -49,8 +49,12 @@ func (t troubles) unbound(err error, addrs []netip.Addr) {
 }
 
 // refused takes the error of announcing.
-func (t troubles) refused(err error) {
+func (t *troubles) refused(err error) {
+	if err != nil {
+		t.others = "could not be announced: " + cut(err.Error(), maxTrouble)
+	}
 	if some := (*speaker.PathErrors)(nil); errors.As(err, &some) {
+		t.others = ""
 		for prefix, why := range some.ByPrefix {
 			t.each[prefix.Addr()] = "the speaker refuses it: " + cut(why.Error(), maxTrouble)
 		}
@@ -58,15 +62,13 @@ func (t troubles) refused(err error) {
 }
 
 // explain says what is wrong with all the others.
-func (t *troubles) explain(speakerErr, addrsErr, announceErr error) {
+func (t *troubles) explain(speakerErr, addrsErr error) {
 	switch {
 	case speakerErr != nil:
 		t.others = "waits for the speaker: " + cut(speakerErr.Error(), maxTrouble)
 	case addrsErr != nil:
-		t.others = "waits until it is known what the host holds: " + cut(addrsErr.Error(), maxTrouble)
-	case announceErr != nil:
-		t.others = "could not be announced: " + cut(announceErr.Error(), maxTrouble)
-	default:
+		t.others = "waits for the host: " + cut(addrsErr.Error(), maxTrouble)
+	case t.others == "":
 		t.others = "was sent to the speaker a moment ago"
 	}
 }
