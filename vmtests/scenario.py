@@ -157,7 +157,7 @@ class Site:
             where = f"{name}, line {number}"
             function, each = find(where, words), words[0] == "each"
             for node in sorted(self.nodes) if each else [""]:
-                own = [self.names.get(w, w).replace("$EACH", node) for w in (words[1:] if each else words)]
+                own = [",".join(self.names.get(part, part).replace("$EACH", node) for part in w.split(",")) for w in (words[1:] if each else words)]
                 print(f"{where}: {' '.join(own)}")
                 try:
                     function(self, *own)

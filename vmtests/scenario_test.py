@@ -170,6 +170,7 @@ class Test(unittest.TestCase):
             "node off node02\ndeployer says node02 online": "node02 is offline, not online",
             "speaker kill node01\nrouter has $VIP via $NODES": "the router has",
             "router lacks $VIP": "the router has 203.0.113.20",
+            "node off $NODE,$OTHER\nhost $OTHER,$NODE holds $VIP": "node02 is off",
         }.items():
             with self.subTest(steps), self.assertRaisesRegex(AssertionError, says):
                 world = World()

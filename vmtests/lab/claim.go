@@ -87,11 +87,14 @@ func PID(dir string) (int, error) {
 	return pid, nil
 }
 
-// Claims are the names of all labs that claim theirs, running or left behind.
+// Claims are the names of all labs of this user that claim theirs, running or left behind.
 func Claims() ([]string, error) {
 	dirs, err := folders("*")
 	var names []string
 	for _, dir := range dirs {
+		if !ours(dir) {
+			continue
+		}
 		if name, is := strings.CutSuffix(strings.TrimPrefix(filepath.Base(dir), prefix), claimed); is {
 			names = append(names, name)
 		}
@@ -100,12 +103,18 @@ func Claims() ([]string, error) {
 	return names, err
 }
 
+// ours tells whether a folder is there, and this user's.
+func ours(dir string) bool {
+	info, err := os.Stat(dir)
+	return err == nil && info.Sys().(*syscall.Stat_t).Uid == uint32(os.Geteuid())
+}
+
 // removeHalfMade removes the folders of labs that were killed before these had their names.
 func removeHalfMade(name string) error {
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), making+prefix+name+"-*"))
 	for _, dir := range dirs {
 		info, statErr := os.Stat(dir)
-		if statErr != nil || time.Since(info.ModTime()) < time.Second || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+		if statErr != nil || time.Since(info.ModTime()) < time.Second || !ours(dir) {
 			continue // gone by now, being made, or another user's
 		}
 		if alive, lock := runs(dir); !alive && lock != nil {

@@ -124,8 +124,7 @@ func RemoveStale(name string) error {
 	}
 	errs := []error{removeHalfMade(name)}
 	for _, dir := range dirs {
-		info, err := os.Stat(dir)
-		if err != nil || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+		if !ours(dir) {
 			continue // gone by now, or another user's
 		}
 		alive, lock := runs(dir)

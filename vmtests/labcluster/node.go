@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -181,60 +183,8 @@ func (n *Node) PowerOn() error {
 	return errors.Join(append(errs, n.serve(), n.Boot())...)
 }
 
-// StartSpeaker starts the BGP daemon, as its unit does.
-func (n *Node) StartSpeaker() (err error) {
-	bgp := n.Machine.BGP
-	switch bgp.Backend {
-	case "bird":
-		n.Speaker, err = n.StartBIRDFrom(n.settings())
-	case "frr":
-		n.Speaker, err = n.StartFRRFrom(n.Dir, bgp.Options...)
-	default:
-		n.Speaker, err = n.Start("gobgpd", "env", "GODEBUG=multipathtcp=0", n.cluster.cfg.Programs.GoBGPD, "-t", "json", "-f", n.settings(), "--graceful-restart", "--api-hosts", bgp.APIAddress)
-		if err == nil && bgp.Injects {
-			err = n.inject()
-		}
-	}
-	return err
-}
-
-// inject does what the unit gobgpd-announcements does.
-func (n *Node) inject() error {
-	bgp := n.Machine.BGP
-	host, port, _ := strings.Cut(bgp.APIAddress, ":")
-	gobgp := []string{n.cluster.cfg.Programs.GoBGP, "-u", host, "-p", port, "global"}
-	if err := lab.Eventually(daemonStart, func() error {
-		out, err := n.Run(gobgp...)
-		if err == nil && !strings.Contains(out, fmt.Sprint(bgp.ASN)) {
-			err = errors.New("gobgpd has no configuration yet")
-		}
-		return err
-	}); err != nil {
-		return err
-	}
-	for line := range strings.Lines(bgp.Routes) {
-		if _, err := n.Run(append(append([]string{}, gobgp...), append([]string{"rib", "add"}, strings.Fields(line)...)...)...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // daemonStart bounds the time until a daemon answers.
 const daemonStart = 20 * time.Second
-
-// StopSpeaker stops the BGP daemon as its unit does, and waits for its end.
-func (n *Node) StopSpeaker() error {
-	p := n.Speaker
-	n.Speaker = nil
-	if n.Machine.BGP.Backend == "gobgp" && n.Machine.BGP.KeepRoutes {
-		return p.Kill()
-	}
-	if err := p.Stop(daemonStart); err != nil && !p.Ended() {
-		return err
-	}
-	return nil
-}
 
 // StartAnnouncer starts the announcer, as its unit does.
 func (n *Node) StartAnnouncer() (err error) {
@@ -256,31 +206,54 @@ func (n *Node) StartPhoneHome() (err error) {
 	return err
 }
 
-// Reload applies another evaluation of the node, as a switch to it does.
+// Reload applies another evaluation of the node, as a switch to it does: its units are
+// told of what has changed, or restarted where that is not enough.
 func (n *Node) Reload(e *Evaluated) error {
 	if err := n.ofNamespace("another configuration"); err != nil {
 		return err
 	}
-	manifest, machine := e.Manifest.Nodes[n.ID], e.Machines[n.ID]
-	restart := machine.BGP != nil && n.Machine.BGP != nil && machine.BGP.Config != n.Machine.BGP.Config
-	rejoin := manifest.ClusterConfig != n.Evaluated.ClusterConfig
+	before := n.Machine
+	rejoin := e.Manifest.Nodes[n.ID].ClusterConfig != n.Evaluated.ClusterConfig
 	n.mu.Lock()
-	n.Evaluated, n.Machine = manifest, machine
+	n.Evaluated, n.Machine = e.Manifest.Nodes[n.ID], e.Machines[n.ID]
 	n.mu.Unlock()
 	if err := errors.Join(n.WriteFiles(), n.serve()); err != nil {
 		return err
 	}
-	var errs []error
-	if restart {
-		errs = append(errs, n.RestartSpeaker())
-	}
-	if n.Announcer != nil {
+	errs := []error{n.reloadSpeaker(before.BGP)}
+	switch {
+	case before.Announcer == nil && n.Machine.Announcer != nil:
+		errs = append(errs, n.StartAnnouncer())
+	case !runs(n.Announcer): // a switch starts none that was stopped
+	case n.Machine.Announcer == nil:
+		errs = append(errs, n.Announcer.Stop(stopsWithin))
+		n.Announcer = nil
+	case !sameButFor(before.Announcer, n.Machine.Announcer, func(key string) bool {
+		return !slices.Contains([]string{"node_id", "asn", "speaker", "hold"}, key) // what a reload refuses to change
+	}):
+		errs = append(errs, n.Control.Restart(Announcer))
+	default:
 		errs = append(errs, n.Announcer.Signal(syscall.SIGHUP))
 	}
-	if rejoin && n.PhoneHome != nil {
-		errs = append(errs, n.PhoneHome.Kill(), n.StartPhoneHome())
+	if rejoin && runs(n.PhoneHome) {
+		errs = append(errs, n.Control.Restart(PhoneHome))
 	}
 	return errors.Join(errs...)
+}
+
+// runs tells whether a daemon was started and has not ended.
+func runs(p *lab.Process) bool { return p != nil && !p.Ended() }
+
+// sameButFor tells whether two JSON objects have the same in all but some keys.
+func sameButFor(a, b []byte, but func(key string) bool) bool {
+	var both [2]map[string]any
+	for i, text := range [][]byte{a, b} {
+		if json.Unmarshal(text, &both[i]) != nil {
+			return false
+		}
+		maps.DeleteFunc(both[i], func(key string, _ any) bool { return but(key) })
+	}
+	return reflect.DeepEqual(both[0], both[1])
 }
 
 // GoBGP runs the speaker's command line.
@@ -360,6 +333,3 @@ func (n *Node) Delay(by time.Duration) error {
 	}
 	return err
 }
-
-// RestartSpeaker kills the BGP daemon and starts it.
-func (n *Node) RestartSpeaker() error { return errors.Join(n.Speaker.Kill(), n.StartSpeaker()) }

@@ -40,6 +40,7 @@ func (r *Runner) findPrograms(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.routers = len(kinds)
 	why := map[string]string{"ip": "the network namespaces"}
 	if r.cfg.Drops {
 		why["nft"] = "link split and link lose"

@@ -201,12 +201,19 @@ func KillLeft(ctx context.Context, name string) error {
 	if err != nil || running {
 		return nil //nolint:nilerr // there is nothing, or it ends what it has started
 	}
+	own, err := os.Readlink("/proc/self/ns/user")
+	if err != nil {
+		return err
+	}
 	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range commands {
 		text, gone := os.ReadFile(file)
 		pid := filepath.Base(filepath.Dir(file))
-		if gone != nil || !strings.Contains(string(text), dir+"/") || pid == fmt.Sprint(os.Getpid()) {
+		if gone != nil || !strings.Contains(string(text), dir+"/") {
 			continue
+		}
+		if space, err := os.Readlink(filepath.Join(filepath.Dir(file), "ns/user")); err == nil && space == own {
+			continue // somebody who looks at its files, or us
 		}
 		kill := exec.CommandContext(ctx, "nsenter", "--target", pid, "--user", "--preserve-credentials", "kill", "-9", pid)
 		if out, failed := kill.CombinedOutput(); failed != nil {

@@ -74,11 +74,27 @@ func pick(c *labcluster.Cluster) (k picks) {
 	return k
 }
 
-// expand puts what was picked in the place of names with a dollar sign.
+// expand puts what was picked in the place of names with a dollar sign, of which there may
+// be several with commas.
 func (p *play) expand(word string) (string, error) {
-	if !strings.HasPrefix(word, "$") {
+	if !strings.Contains(","+word, ",$") {
 		return word, nil
 	}
+	parts := strings.Split(word, ",")
+	for i, part := range parts {
+		if !strings.HasPrefix(part, "$") {
+			continue
+		}
+		var err error
+		if parts[i], err = p.picked(part); err != nil {
+			return "", err
+		}
+	}
+	return strings.Join(parts, ","), nil
+}
+
+// picked is what a name with a dollar sign stands for.
+func (p *play) picked(word string) (string, error) {
 	if p.c == nil {
 		return "", errNotStarted
 	}

@@ -166,3 +166,17 @@ func TestWriteSVG(t *testing.T) {
 	}
 	assert.Greater(t, len(boxes), 20)
 }
+
+// A list of nodes may have several names in it.
+func TestExpand(t *testing.T) {
+	p := &play{c: &labcluster.Cluster{}, picks: picks{vip: "203.0.113.1", node: "a", other: "b", nodes: []string{"a", "b", "c"}, others: []string{"b", "c"}}}
+	for word, want := range map[string]string{"$NODE": "a", "$NODE,$OTHER": "a,b", "x,$OTHERS": "x,b,c", "a,b": "a,b", "(.|\n)*$": "(.|\n)*$"} {
+		got, err := p.expand(word)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	_, err := p.expand("$NODE,$NOBODY")
+	assert.ErrorContains(t, err, "there is no $NOBODY; there are $VIP,")
+	_, err = p.expand("$NODE,$ROUTER")
+	assert.ErrorAs(t, err, new(errSkip))
+}
