@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -137,7 +138,7 @@ func (c *Cluster) checkRouter(r *Router) []Check {
 	}
 	problems = nil
 	for k := range has {
-		problems = append(problems, fmt.Sprintf("it has %s via %s", k.prefix, cmp.Or(c.nodeAt(k.hop), k.hop.String())))
+		problems = append(problems, fmt.Sprintf("it has %s via %s", k.prefix, c.nodeAt(k.hop)))
 	}
 	slices.Sort(problems)
 	return append(list, check(name, "no other route", problems...))
@@ -158,7 +159,7 @@ func plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// nodeAt is the node with an address of its own, "" if there is none.
+// nodeAt is the node that has the address for its own, or the address if there is none.
 func (c *Cluster) nodeAt(a netip.Addr) string {
 	for id, p := range c.topology.nodes {
 		if p[0] == a || p[1] == a {
@@ -302,18 +303,58 @@ func (c *Cluster) checkVIPs(ctx context.Context) []Check {
 	if err != nil {
 		return []Check{check("deployer", "it lists the VIPs", err.Error())}
 	}
-	var list []Check
-	for _, vip := range got.VIPs {
-		var problems []string
-		if !vip.Declared {
-			problems = append(problems, "the manifest does not have it")
+	wanted := map[string][]string{}
+	for vip := range c.cfg.Cluster.Manifest.VIPs {
+		wanted[vip] = nil
+	}
+	for _, id := range c.NodeIDs() {
+		for _, v := range c.Nodes[id].VIPs() {
+			vip := netip.PrefixFrom(v.Address, v.Address.BitLen()).String()
+			wanted[vip] = append(wanted[vip], id)
 		}
+	}
+	return compareVIPs(wanted, got.VIPs)
+}
+
+// compareVIPs compares the nodes that are to announce each VIP with the deployer's list.
+func compareVIPs(wanted map[string][]string, got []api.VIP) (list []Check) {
+	listed := map[string]api.VIP{}
+	for _, vip := range got {
+		listed[vip.VIP] = vip
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(wanted), node.CompareVIPs) {
+		vip, has := listed[name]
+		delete(listed, name)
+		var problems []string
+		switch {
+		case !has:
+			problems = append(problems, "it does not list the VIP")
+		case !vip.Declared:
+			problems = append(problems, "its manifest does not have the VIP")
+		}
+		said := map[string]api.VIPNode{}
 		for _, n := range vip.Nodes {
-			if n.State != node.VIPAnnounced {
-				problems = append(problems, fmt.Sprintf("%s says %q %s", n.ID, n.State, n.Reason))
+			said[n.ID] = n
+		}
+		for _, id := range wanted[name] {
+			n, has := said[id]
+			delete(said, id)
+			switch {
+			case !has && len(problems) == 0:
+				problems = append(problems, id+" is not among its nodes")
+			case has && n.State != node.VIPAnnounced:
+				problems = append(problems, strings.TrimSpace(fmt.Sprintf("%s says %q %s", id, n.State, n.Reason)))
 			}
 		}
-		list = append(list, check("deployer", "all nodes of "+vip.VIP+" announce it", problems...))
+		for _, id := range slices.Sorted(maps.Keys(said)) {
+			if said[id].State == node.VIPAnnounced {
+				problems = append(problems, id+" announces it, and is not to")
+			}
+		}
+		list = append(list, check("deployer", "all nodes of "+name+" announce it", problems...))
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(listed), node.CompareVIPs) {
+		list = append(list, check("deployer", "no other VIP", "it has "+name))
 	}
 	return list
 }

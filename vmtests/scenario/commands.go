@@ -88,7 +88,7 @@ func (p *play) speakers() (ids []string) {
 	return ids
 }
 
-// every is the nodes of a list with commas, or those with a speaker by `all`.
+// every is the nodes of a list with commas, or those of the cluster by `all`.
 func (p *play) every(list string) (nodes []*labcluster.Node, err error) {
 	ids := strings.Split(list, ",")
 	if list == "all" {
@@ -175,10 +175,7 @@ func (p *play) reload(ids ...string) error {
 	if p.next == nil {
 		return errors.New("nothing was evaluated: `cluster evaluate` comes first")
 	}
-	if err := p.c.Reload(p.next, ids...); err != nil {
-		return err
-	}
-	return nil
+	return p.c.Reload(p.next, ids...)
 }
 
 func (p *play) hostCommand(ctx context.Context, args []string) (waits bool, err error) {
