@@ -36,7 +36,7 @@ func (d *deployerFlags) register(cmd *cobra.Command) {
 	}
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&d.url, "deployer-url", defaultURL, "base `URL` of the deployer; the default is $"+deployerURLVariable+" where it is set")
-	flags.DurationVar(&d.timeout, "timeout", 10*time.Second, "give up after this `DURATION`")
+	flags.DurationVar(&d.timeout, "timeout", 10*time.Second, "give up on an answer after this `DURATION`")
 	flags.StringVar(&d.files.CA, "ca-file", os.Getenv(caFileVariable), "PEM `FILE` of the CA of the deployer's certificate, in place of the system's CAs; the default is $"+caFileVariable)
 	flags.StringVar(&d.files.Cert, "cert-file", "", "PEM `FILE` of your own certificate, for a deployer with tls.client_ca")
 	flags.StringVar(&d.files.Key, "key-file", "", "PEM `FILE` of the key of --cert-file")
