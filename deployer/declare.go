@@ -1,6 +1,7 @@
 package deployer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,11 +90,13 @@ func (r *Registry) Declare(ctx context.Context, declarations []node.Declaration)
 	return done, errors.Join(err, r.declared(ctx, now, done))
 }
 
-// each runs work on all inputs, at most declareWriters at a time.
+// each runs work on all inputs, at most declareWriters at a time. Of a store that takes
+// nothing one error tells as much as thousands.
 func each(inputs map[string]node.Input, work func(string, node.Input) error) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	var failed error
+	var first error
+	failed := 0
 	slots := make(chan struct{}, declareWriters)
 	for id, in := range inputs {
 		slots <- struct{}{}
@@ -101,11 +104,15 @@ func each(inputs map[string]node.Input, work func(string, node.Input) error) err
 			defer func() { <-slots }()
 			if err := work(id, in); err != nil {
 				mu.Lock()
-				failed = errors.Join(failed, err)
+				first = cmp.Or(first, err)
+				failed++
 				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
-	return failed
+	if failed > 1 {
+		return fmt.Errorf("%w; and so with %d other nodes", first, failed-1)
+	}
+	return first
 }

@@ -1,7 +1,10 @@
 package deployer_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/centra/plasmacloud/deployer"
@@ -52,6 +55,21 @@ func TestDeclare(t *testing.T) {
 	views, err := w.Nodes(t.Context())
 	if err != nil || len(views) != 3 {
 		t.Errorf("%d nodes, %v", len(views), err)
+	}
+}
+
+// TestDeclareInterrupted: one error, and not one for each of thousands of nodes.
+func TestDeclareInterrupted(t *testing.T) {
+	w := newWorld(t)
+	ids := make([]string, 100)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("node%03d", i)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := w.Declare(ctx, declared(ids...))
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "and so with 99 other nodes") || len(err.Error()) > 500 {
+		t.Errorf("%v", err)
 	}
 }
 
