@@ -46,7 +46,7 @@ var verbs = []verb{
 		"Takes a node out: its reports are refused until it is reset. The node hears of it with its next\nreport and acknowledges, which node show tells.",
 		func(n api.Node) bool { return n.State != node.Decommissioned }},
 	{node.EventReset, "Let a node be provisioned anew, on any machine",
-		"Lets a node be provisioned anew, on any machine: it is Pending again, no machine is bound to it,\nand the installer may write its disk. Do it with the node switched off: one that is up reports\nitself ready again. It also rewrites a record that cannot be read.", nil},
+		"Lets a node be provisioned anew, on any machine: it is Pending again, no machine is bound to it,\nand the installer may write its disk. So another machine takes the place of one that is dead. Do\nit with the node switched off: one that is up reports itself ready again. It also rewrites a\nrecord that cannot be read.", nil},
 	{node.EventResetSecret, "Forget a node's secret, so that it joins anew",
 		"Forgets a node's secret, for one that is lost or known to others: the next report needs a token\nto join anew.", nil},
 }
