@@ -77,7 +77,10 @@ func TestHalfAList(t *testing.T) {
 		}}
 		aborted := false
 		func() {
-			defer func() { aborted = recover() == http.ErrAbortHandler }()
+			defer func() {
+				err, _ := recover().(error)
+				aborted = errors.Is(err, http.ErrAbortHandler)
+			}()
 			request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, api.PathNodes, nil)
 			s.write(w, s.nodes(nil, request))
 		}()
