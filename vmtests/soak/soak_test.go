@@ -66,9 +66,16 @@ func TestGrowthIsSeen(t *testing.T) {
 		all = append(all, usage{memory: 100 << 20, goroutines: float64(100 + 10*i), files: 20})
 	}
 	begin, end := quarter(all, 1), quarter(all, 3)
-	assert.NoError(t, grown("memory", begin.memory, end.memory, 32<<20))
-	assert.NoError(t, grown("files", begin.files, end.files, 50))
-	assert.ErrorContains(t, grown("goroutines", begin.goroutines, end.goroutines, 50), "goroutines grew from 470 to 970")
+	assert.EqualError(t, end.grown(begin), "goroutines grew from 470 to 970")
+	begin = usage{memory: 55 << 20, goroutines: 28, files: 18}
+	assert.NoError(t, usage{memory: 57 << 20, goroutines: 40, files: 20}.grown(begin))
+	for what, end := range map[string]usage{
+		"memory grew":     {memory: 66 << 20, goroutines: 28, files: 18},
+		"goroutines grew": {memory: 55 << 20, goroutines: 60, files: 18},
+		"files grew":      {memory: 55 << 20, goroutines: 28, files: 30},
+	} {
+		assert.ErrorContains(t, end.grown(begin), what)
+	}
 }
 
 func TestUnknownPart(t *testing.T) {
