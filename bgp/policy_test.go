@@ -133,7 +133,7 @@ func (s *site) waitOffers(what string, want map[string]string) {
 			}
 		}
 		if err := json.Unmarshal([]byte(out), &state); status != 0 || err != nil || len(state.Status.VIPs) != len(want) {
-			return fmt.Errorf("%v: %s", err, out)
+			return fmt.Errorf("status %d: %s", status, out)
 		}
 		for _, v := range state.Status.VIPs {
 			to := strings.Join(v.OfferedTo, " ")
