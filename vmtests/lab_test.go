@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/centra/plasmacloud/vmtests/labcluster"
 )
 
 // plasmactlLab runs plasmactl lab with gobgpd v4, and returns its stdout, stderr and status.
@@ -102,6 +105,7 @@ func TestLabRunOfABrokenMachine(t *testing.T) {
 	for _, file := range []string{"a/gobgpd.json", "a/announcer.log", "b/network.txt", "r/table.txt", "r/bird.conf"} {
 		assert.FileExists(t, filepath.Join(artifacts, "lab", file))
 	}
+	assertBGP(t, filepath.Join(artifacts, "lab", "r", "bgp.pcap"), netip.MustParsePrefix("198.51.100.7/32"))
 
 	var suites struct {
 		Tests    int `xml:"tests,attr"`
@@ -112,6 +116,89 @@ func TestLabRunOfABrokenMachine(t *testing.T) {
 	require.NoError(t, xml.Unmarshal(text, &suites))
 	assert.Equal(t, 10, suites.Tests)
 	assert.Equal(t, 2, suites.Failures)
+}
+
+// assertBGP looks whether a capture has messages of BGP (RFC 4271), and one with the prefix.
+func assertBGP(t *testing.T, file string, prefix netip.Prefix) {
+	t.Helper()
+	packets, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Greater(t, len(packets), 24)
+	assert.Equal(t, "\xd4\xc3\xb2\xa1", string(packets[:4]), "of pcap")
+	assert.Contains(t, string(packets), strings.Repeat("\xff", 16)+"\x00", "the marker of a message")
+	assert.Contains(t, string(packets), string(append([]byte{byte(prefix.Bits())}, prefix.Addr().AsSlice()...)))
+}
+
+// Scenarios that pass and that fail, through plasmactl: how often each was played, what it
+// lost, its picture, and what is left of each failure. A cluster that changes under load, by
+// communities, a drain delay and a VIP more, loses nothing.
+func TestLabRunPlays(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cluster, err := os.ReadFile("../nix/examples/three-nodes/cluster.nix")
+	require.NoError(t, err)
+	changed := replaceOnce(t, string(cluster), `"203.0.113.20"`, `{ address = "203.0.113.20"; communities = [ "64496:1" ]; drainDelay = "9s"; } "203.0.113.21"`)
+	stories := map[string]string{
+		"change": "# All changes.\ncluster start\ncluster settled\nclient pulls $VIP\ncluster reload new.nix\nrouter has 203.0.113.21 via all\ncluster settled\nwait 500ms\nclient stops\nclient lost none\n-- new.nix --\n" + changed,
+		"fails":  "cluster start\ncluster settled\ncheck fail node01 /nothing\nwait 1h\n",
+		"again":  "cluster start\ncluster settled\nrouter has 203.0.113.21\n",
+	}
+	args := append(append([]string{"run"}, flakeOf(t, string(cluster))...), "--name", "t-plays", "--runs", "2", "--svg", filepath.Join(dir, "it.svg"),
+		"--junit", filepath.Join(dir, "it.xml"), "--artifacts", filepath.Join(dir, "left"), "-o", "json")
+	for _, name := range []string{"change", "fails", "again"} {
+		file := filepath.Join(dir, name+".txtar")
+		require.NoError(t, os.WriteFile(file, []byte(stories[name]), 0o600))
+		args = append(args, file)
+	}
+	out, errs, status := plasmactlLab(t, args...)
+	require.Equal(t, 1, status, "%s%s", out, errs)
+	var report struct {
+		OK        bool
+		Artifacts []string
+		Scenarios []struct {
+			Name, Error string
+			Run         int
+			Clients     []struct{ Tally labcluster.Tally }
+		}
+		Times []struct {
+			Scenario string
+			Runs     int
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &report))
+	assert.False(t, report.OK)
+	var played []string
+	for _, s := range report.Scenarios {
+		played = append(played, fmt.Sprintf("%s-%d %s", s.Name, s.Run, s.Error))
+		for _, client := range s.Clients {
+			assert.Greater(t, client.Tally.Requests, 10)
+			assert.Zero(t, client.Tally.Lost)
+		}
+	}
+	require.Len(t, played, 4, "what failed is not played again: %s", errs)
+	assert.Equal(t, []string{"change-1 ", "change-2 "}, played[:2])
+	assert.Contains(t, played[2], "fails-1 line 3: check fail node01 /nothing: no check of node01 asks /nothing; they ask: ")
+	assert.Contains(t, played[3], "again-1 line 3: router has 203.0.113.21: no router is ever told of 203.0.113.21")
+	assert.Len(t, report.Scenarios[0].Clients, 2, "behind each router")
+	require.NotEmpty(t, report.Times)
+	for _, times := range report.Times {
+		assert.Equal(t, "change", times.Scenario)
+		assert.Equal(t, 2, times.Runs)
+	}
+	assert.Equal(t, []string{filepath.Join(dir, "left", "fails-1"), filepath.Join(dir, "left", "again-1")}, report.Artifacts)
+	for _, left := range report.Artifacts {
+		for _, router := range []string{"router1", "router2"} {
+			assertBGP(t, filepath.Join(left, router, "bgp.pcap"), netip.MustParsePrefix("203.0.113.20/32"))
+		}
+	}
+	picture, err := os.ReadFile(filepath.Join(dir, "it.svg"))
+	require.NoError(t, err)
+	assert.Contains(t, string(picture), "All changes.")
+	junit, err := os.ReadFile(filepath.Join(dir, "it.xml"))
+	require.NoError(t, err)
+	assert.Contains(t, string(junit), `<testsuites tests="`)
+	assert.Contains(t, string(junit), `name="line 3: check fail node01 /nothing"`)
+	assert.Empty(t, left(t, "t-plays"))
 }
 
 func TestLabRunOfAWrongCluster(t *testing.T) {

@@ -276,8 +276,8 @@ func runLab(cmd *cobra.Command, cfg labrun.Config, result resultFlags, play play
 			}
 		}
 	}
-	if report.Artifacts != "" {
-		fmt.Fprintf(out, "What is left of the failure is in %s.\n", report.Artifacts)
+	for _, dir := range report.Artifacts {
+		fmt.Fprintf(out, "What is left of a failure is in %s.\n", dir)
 	}
 	if err := result.write(cmd, report); err != nil {
 		return err

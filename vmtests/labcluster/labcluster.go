@@ -94,6 +94,9 @@ type Config struct {
 	// one. The rest of the cluster stays as it is.
 	Machines map[string]func(Place) (Control, error)
 
+	// Wired is called when all hosts are joined, before anything runs on them; nil: nobody.
+	Wired func(*Cluster) error
+
 	// Looked is called with what each look of [Cluster.Settle] found; nil: nobody.
 	Looked func([]Check)
 }
@@ -151,6 +154,11 @@ func Start(cfg Config) (*Cluster, error) {
 	}
 	if err := c.wire(); err != nil {
 		return c, err
+	}
+	if cfg.Wired != nil {
+		if err := cfg.Wired(c); err != nil {
+			return c, err
+		}
 	}
 	return c, c.start()
 }

@@ -52,6 +52,13 @@ func (all *captures) save(dir string) error {
 	return err
 }
 
+// close ends the captures.
+func (r *Runner) close(all *captures) {
+	if err := all.close(); err != nil {
+		r.cfg.Say("warning: the captures are not whole: %v", err)
+	}
+}
+
 func (all *captures) close() error {
 	if all == nil {
 		return nil

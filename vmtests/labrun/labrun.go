@@ -112,18 +112,22 @@ func (r *Runner) asEvaluated() *labcluster.Evaluated {
 	return &labcluster.Evaluated{Manifest: r.evaluated.Manifest, Machines: r.evaluated.Machines}
 }
 
-// Start builds the lab of the evaluated cluster, the only one of its name.
-func (r *Runner) Start() (*labcluster.Cluster, error) {
-	return r.start(r.asEvaluated())
-}
-
-func (r *Runner) start(e *labcluster.Evaluated) (*labcluster.Cluster, error) {
-	c, err := labcluster.Start(labcluster.Config{
-		Name: r.cfg.Name, Alone: true, Programs: r.programs, Cluster: e, Routers: r.cfg.Routers, Deployer: true, Clients: true, Looked: r.looked})
+// start builds the lab of a cluster, the only one of its name, and captures what its routers
+// see where artifacts are wanted. Both are to be closed also after an error.
+func (r *Runner) start(e *labcluster.Evaluated) (c *labcluster.Cluster, capture *captures, err error) {
+	cfg := labcluster.Config{Name: r.cfg.Name, Alone: true, Programs: r.programs, Cluster: e, Routers: r.cfg.Routers,
+		Deployer: true, Clients: true, Looked: r.looked}
+	if r.cfg.Artifacts != "" {
+		cfg.Wired = func(c *labcluster.Cluster) (err error) {
+			capture, err = captureRouters(c)
+			return err
+		}
+	}
+	c, err = labcluster.Start(cfg)
 	if errors.Is(err, lab.ErrBusy) {
 		err = fmt.Errorf("%w; end it with `plasmactl lab down --name %s`, or give this one another --name", err, r.cfg.Name)
 	}
-	return c, err
+	return c, capture, err
 }
 
 func (r *Runner) do(format string, args ...any) {
@@ -152,13 +156,14 @@ func (r *Runner) Check(ctx context.Context) (report *Report, err error) {
 	report = r.newReport()
 	begin := time.Now()
 	r.do("starting the lab of %s", count(len(r.evaluated.Manifest.Nodes), "node"))
-	c, err := r.Start()
+	c, capture, err := r.start(r.asEvaluated())
 	defer func() {
 		r.do("taking the lab down")
+		r.close(capture)
 		err = errors.Join(err, c.Close())
 	}()
 	if err != nil {
-		r.keep(c, "lab", nil)
+		r.keep(c, "lab", capture)
 		return nil, err
 	}
 	report.Up = time.Since(begin)
@@ -174,7 +179,7 @@ func (r *Runner) Check(ctx context.Context) (report *Report, err error) {
 		return nil, errInterrupted
 	}
 	if !report.OK() {
-		report.Artifacts = r.keep(c, "lab", nil)
+		report.left(r.keep(c, "lab", capture))
 	}
 	return report, nil
 }
@@ -196,12 +201,8 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 					if err != nil {
 						return nil, err
 					}
-					c, err := r.start(e)
-					cluster = c
-					if err == nil && r.cfg.Artifacts != "" {
-						capture, err = captureRouters(c)
-					}
-					return c, err
+					cluster, capture, err = r.start(e)
+					return cluster, err
 				},
 				Evaluate: r.evaluateAnew,
 				Step:     func(line int, text string) { r.do("%s, line %d: %s", where, line, text) },
@@ -209,7 +210,7 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 				Patience: r.patience(),
 				Scale:    scale,
 				Failed: func(c *labcluster.Cluster) {
-					report.Artifacts = r.keep(c, name, capture)
+					report.left(r.keep(c, name, capture))
 				},
 			})
 			if cluster != nil {
@@ -220,9 +221,7 @@ func (r *Runner) Play(ctx context.Context, report *Report, scenarios []*scenario
 					}
 				}
 			}
-			if err := capture.close(); err != nil {
-				r.cfg.Say("warning: the captures are not whole: %v", err)
-			}
+			r.close(capture)
 			if interrupted(ctx) {
 				return errInterrupted
 			}

@@ -32,7 +32,7 @@ type Report struct {
 	Files     []labcluster.Check `json:"-"` // those of Checks that daemons made of their own configuration
 	Scenarios []*scenario.Result `json:"scenarios,omitempty"`
 	Times     []Times            `json:"times,omitempty"`
-	Artifacts string             `json:"artifacts,omitempty"` // the folder with what a failure left
+	Artifacts []string           `json:"artifacts,omitempty"` // the folders with what failures left
 }
 
 // Times are how long one step took in all runs.
@@ -56,6 +56,13 @@ func (r *Runner) newReport() *Report {
 func (r *Report) routers(c *labcluster.Cluster) {
 	for name, router := range c.Routers {
 		r.Routers[name] = router.Kind
+	}
+}
+
+// left notes the folder with what a failure left; "" is none.
+func (r *Report) left(dir string) {
+	if dir != "" {
+		r.Artifacts = append(r.Artifacts, dir)
 	}
 }
 

@@ -45,7 +45,7 @@ func (r *Runner) Stand(ctx context.Context, enter string, ready func(*Report, *S
 	report := r.newReport()
 	begin := time.Now()
 	r.do("starting the lab of %s", count(len(r.evaluated.Manifest.Nodes), "node"))
-	c, err := r.Start()
+	c, _, err := r.start(r.asEvaluated()) // no artifacts are wanted
 	defer func() { err = errors.Join(err, c.Close()) }()
 	if err != nil {
 		return err

@@ -53,9 +53,14 @@ func (p *play) routerCommand(ctx context.Context, args []string) (waits bool, er
 				return true, err
 			}
 		}
+		told := func(router string) bool {
+			return slices.ContainsFunc(p.c.Wanted(router, nil), func(route lab.Route) bool { return route.Prefix == prefix })
+		}
+		if at == "" && !slices.ContainsFunc(p.c.RouterNames(), told) {
+			return true, fmt.Errorf("no router is ever told of %s", vip)
+		}
 		return true, p.everyRouter(ctx, at, func(r *labcluster.Router) error {
-			declared := p.c.Wanted(r.Host.Name, nil)
-			if !slices.ContainsFunc(declared, func(route lab.Route) bool { return route.Prefix == prefix }) {
+			if !told(r.Host.Name) {
 				if at != "" {
 					return fmt.Errorf("is never told of %s", vip)
 				}
