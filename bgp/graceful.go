@@ -52,6 +52,9 @@ type lowering struct {
 // withdraws ours. Routers compare MEDs between paths that they have from one AS (RFC
 // 4271, section 9.1.2.2).
 func (g GracefulShutdown) lowered(p speaker.Path, internalPeer bool) speaker.Path {
+	if internalPeer {
+		p.ASPath = nil // see desired
+	}
 	if g.ByMED {
 		highest := uint32(math.MaxUint32)
 		p.MED = &highest
@@ -62,7 +65,7 @@ func (g GracefulShutdown) lowered(p speaker.Path, internalPeer bool) speaker.Pat
 	}
 	if internalPeer {
 		least := uint32(0)
-		p.LocalPref, p.ASPath = &least, nil // of the AS path see desired
+		p.LocalPref = &least
 	}
 	return p
 }
