@@ -12,7 +12,6 @@ import time
 
 UNITS = {
     "speaker": "gobgpd.service",
-    "gobgpd": "gobgpd.service",
     "announcer": "plasmacloud-announcer.service",
     "phone-home": "plasmacloud-phone-home.service",
     "deployer": "plasmacloud-deployer.service",
@@ -34,7 +33,6 @@ REFUSED = {
     "router start *": "there is one router",
     "router sessions *": "the engine in the lab counts sessions",
     "speaker sessions *": "the engine in the lab counts sessions",
-    "gobgpd sessions *": "the engine in the lab counts sessions",
     "announcer asks *": "the machines' web server does not count",
     "announcer logs *": "the log of a machine is the driver's",
     "check fail * *": "the machines' web server fails as a whole",
@@ -269,7 +267,7 @@ def node_power(site: Site, _, verb: str, ids: str) -> None:
         machine.crash() if verb == "off" else machine.start()
 
 
-@command(*(f"{d} {v} *" for d in ["speaker", "gobgpd", "announcer", "phone-home"] for v in ["start", "restart", "ended", "reload", *SIGNALS] if v != "reload" or d == "announcer"))
+@command(*(f"{d} {v} *" for d in ["speaker", "announcer", "phone-home"] for v in ["start", "restart", "ended", "reload", *SIGNALS] if v != "reload" or d == "announcer"))
 def daemon(site: Site, which: str, verb: str, node: str) -> None:
     machine, unit = site.nodes[node], UNITS[which]
 

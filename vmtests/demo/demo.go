@@ -28,6 +28,7 @@ import (
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/nixeval"
 	"github.com/centra/plasmacloud/vmtests/lab"
+	"github.com/centra/plasmacloud/vmtests/labcluster"
 )
 
 // Config is what a demo needs.
@@ -226,7 +227,7 @@ func (d *demo) startSpeakers(ctx context.Context) error {
 
 func (d *demo) startDeployer(ctx context.Context) error {
 	manifest, config := filepath.Join(d.dir, "manifest.json"), filepath.Join(d.dir, "deployer.json")
-	text, err := anyMachine(d.manifest.JSON())
+	text, err := labcluster.AnyMachine(d.manifest.JSON())
 	if err != nil {
 		return err
 	}

@@ -79,26 +79,6 @@ func logged(p *lab.Process, msg, field string) (string, error) {
 	return "", fmt.Errorf("%s has not logged %q", p.Name, msg)
 }
 
-// anyMachine is the manifest without what it says of the nodes' machines: in the
-// demo this machine is each of them.
-func anyMachine(manifest []byte) ([]byte, error) {
-	var whole map[string]any
-	if err := json.Unmarshal(manifest, &whole); err != nil {
-		return nil, err
-	}
-	data, _ := whole["data"].(map[string]any)
-	nodes, ok := data["nodes"].(map[string]any)
-	if !ok {
-		return nil, errors.New("the manifest has no nodes")
-	}
-	for _, n := range nodes {
-		if n, ok := n.(map[string]any); ok {
-			n["identity"] = map[string]any{"macs": []string{}, "serial": nil}
-		}
-	}
-	return json.Marshal(whole)
-}
-
 // announcerConfig writes the node's announcer.json with what has to differ on
 // this machine: where the addresses are held, how long they drain, and where the
 // backends are. The node's own address, which metrics may be served on, is not here.

@@ -99,7 +99,7 @@ func (d *Deployer) Start() error {
 
 // WriteManifest writes the manifest that nodes are compared with.
 func (d *Deployer) WriteManifest() error {
-	text, err := anyMachine(d.cluster.cfg.Cluster.Manifest.JSON())
+	text, err := AnyMachine(d.cluster.cfg.Cluster.Manifest.JSON())
 	if err != nil {
 		return err
 	}
@@ -129,9 +129,9 @@ func (d *Deployer) Log() string {
 	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }
 
-// anyMachine is the manifest without what it says of the nodes' machines: here
+// AnyMachine is a manifest without what it says of the nodes' machines: here
 // this machine is each of them.
-func anyMachine(manifest []byte) ([]byte, error) {
+func AnyMachine(manifest []byte) ([]byte, error) {
 	var whole map[string]any
 	if err := json.Unmarshal(manifest, &whole); err != nil {
 		return nil, err

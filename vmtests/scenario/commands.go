@@ -40,7 +40,7 @@ var commands map[string]command
 func init() { // some of them name the others
 	commands = map[string]command{
 		"cluster": (*play).clusterCommand, "router": (*play).routerCommand, "host": (*play).hostCommand, "node": (*play).nodeCommand,
-		"speaker": (*play).speakerCommand, "gobgpd": (*play).speakerCommand, "announcer": (*play).announcerCommand,
+		"speaker": (*play).speakerCommand, "announcer": (*play).announcerCommand,
 		"check": (*play).checkCommand, "vip": (*play).vipCommand, "link": (*play).linkCommand,
 		"client": (*play).clientCommand, "deployer": (*play).deployerCommand, "phone-home": (*play).phoneHomeCommand,
 		"wait": (*play).waitCommand, "never": (*play).neverCommand,
