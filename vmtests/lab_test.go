@@ -259,6 +259,34 @@ func TestLabOfWhatWasEvaluated(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(out), &report))
 	assert.True(t, report.OK)
 	assert.Empty(t, left(t, "t-evaluated"))
+
+	// A lab stands for this user too; killed, it goes away from outside, and leaves alone
+	// who looks at its files.
+	home := readableDir(t)
+	require.NoError(t, os.Chmod(home, 0o777))
+	t.Cleanup(func() {
+		_, _, _ = runAs(t, exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(bin, "plasmactl"), "lab", "down", "--name", "t-user"), nobody)
+	})
+	cmd := exec.CommandContext(t.Context(), "sh", "-ec", `
+		lab() { verb=$1; shift; "$PLASMACTL" lab $verb --name t-user "$@"; }
+		lab up --evaluated "$EVALUATED" --gobgpd "$GOBGPD"
+		lab status
+		lab exec node01 -- ip -o address show dev eth0
+		lab capture node01:mgmt --for 1500ms --write it.pcap
+		grep -c "POST /api/v1/phone-home" it.pcap
+		dir=/tmp/plasmacloud-lab-t-user-0
+		tail -f $dir/node01/announcer.log > tail.log & looks=$!
+		kill -9 $(cat $dir/lab.pid)
+		lab down
+		kill $looks
+		wait $looks || echo "ended by $?"`)
+	cmd.Env = append(os.Environ(), "HOME="+home, "TMPDIR=/tmp", "PLASMACTL="+filepath.Join(bin, "plasmactl"), "EVALUATED="+file, "GOBGPD="+filepath.Join(bin, "v4", "gobgpd"))
+	cmd.Dir = home
+	out, errs, status = runAs(t, cmd, nobody)
+	require.Zero(t, status, "%s%s", out, errs)
+	assert.Contains(t, out, "10.0.0.11/24")
+	assert.Contains(t, out, "lab t-user is down\nended by 143\n", "by the test's own signal")
+	assert.Empty(t, left(t, "t-user"))
 }
 
 // readableDir is a folder for the test that other users can look into.

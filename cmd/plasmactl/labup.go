@@ -354,7 +354,7 @@ func entering(state *labrun.State) []string {
 	if os.Geteuid() == 0 {
 		return nil
 	}
-	return strings.Fields(state.Enter)
+	return append(strings.Fields(state.Enter), "--wd=.") // or it begins in the root folder
 }
 
 func labCaptureCommand() *cobra.Command {
