@@ -46,7 +46,7 @@ type Announcer struct {
 	mu     sync.Mutex // guards cfg, users, down, orders, status and steps
 	cfg    *Config
 	users  map[health.Check][]*VIP // by check of cfg
-	down   []health.Check          // that went down since hurry looked
+	down   map[health.Check]bool   // that went down since hurry looked
 	orders DrainOrders
 	status Status
 	steps  []Step // of the pass under way
@@ -81,6 +81,7 @@ func New(o Options) *Announcer {
 		asks:   make(chan func()),
 		events: newEvents(), offers: newOffers(),
 		drains: drains{}, delays: newDelays(), reported: newReports(), sent: sentPaths{}, past: histories{},
+		down:  map[health.Check]bool{},
 		haste: haste{hurried: map[netip.Prefix]bool{}, fell: map[netip.Addr]bool{}},
 	}
 	a.monitor = health.NewMonitor(health.Config{OnChange: a.noteHealth, Probe: o.Probe, Logger: o.Logger.With("part", "health")})

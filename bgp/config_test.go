@@ -152,6 +152,7 @@ func TestConfigMistakes(t *testing.T) {
 		{`"fall": 3`, `"fall": 3, "retries": 3`, `vips[0].checks[0].retries: is not known here; known are body, body_regex, ca_file, fall, fast_interval, headers, host, interval, redirects, rise, status, timeout, type, url`},
 		{`"checks": [] }`, `"checks": {} }`, `vips[1].checks: is an object; want a list in brackets`},
 		{`"checks": [] }`, `"checks": [3] }`, `vips[1].checks[0]: is the number 3; want an object in braces`},
+		{`"asn": 65001,`, `"asn": 65001 }` + "\n\n", `line 7: not valid JSON: something follows`},
 		{`] } ] }`, `] } ] } {}`, `something follows after the end of the JSON object`},
 		{`] } ] }`, `] } ]`, `not valid JSON: ends too early; is it cut off?`},
 		{`"node_id": "node01",`, `"node_id": "node01"`, `line 3: not valid JSON`},
@@ -209,7 +210,6 @@ func TestLoadConfigNamesTheFile(t *testing.T) {
 	}
 }
 
-// Whatever is in the file: no panic, and what is accepted can be announced.
 // asMaps is tree as encoding/json makes it.
 func asMaps(tree any) any {
 	switch tree := tree.(type) {
@@ -227,6 +227,7 @@ func asMaps(tree any) any {
 	return tree
 }
 
+// Whatever is in the file: no panic, and what is accepted can be announced.
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(fullConfig))
 	f.Add([]byte(checksConfig))

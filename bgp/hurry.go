@@ -62,7 +62,7 @@ func (h *haste) hasHurried() bool {
 // hasFallen has hurry look at the VIPs of a check that went down.
 func (a *Announcer) hasFallen(c health.Check) {
 	a.mu.Lock()
-	a.down = append(a.down, c)
+	a.down[c] = true
 	a.mu.Unlock()
 	a.urge()
 }
@@ -96,7 +96,7 @@ func (a *Announcer) hurry(ctx context.Context) {
 	defer h.Unlock()
 	a.mu.Lock()
 	cfg, last, orders, down, users := a.cfg, a.status, a.orders, a.down, a.users
-	a.down = nil
+	a.down = map[health.Check]bool{}
 	a.mu.Unlock()
 	if !h.known || cfg.GracefulShutdown.applies(CauseHealth) {
 		return
@@ -104,12 +104,12 @@ func (a *Announcer) hurry(ctx context.Context) {
 	wishes := newWishList(0)
 	var prefixes []netip.Prefix
 	var untold []netip.Addr
-	var later []health.Check
-	for _, c := range down {
+	later := map[health.Check]bool{} // once the speaker has taken what it gets
+	for c := range down {
 		for _, v := range users[c] {
 			prefix := speaker.HostPrefix(v.Address)
 			if isIn(h.sending, prefix) {
-				later = append(later, c) // until the speaker has taken it
+				later[c] = true
 				continue
 			}
 			again := wishes.has(v.Address)
@@ -133,11 +133,9 @@ func (a *Announcer) hurry(ctx context.Context) {
 			}
 		}
 	}
-	if len(later) > 0 {
-		a.mu.Lock()
-		a.down = append(a.down, later...)
-		a.mu.Unlock()
-	}
+	a.mu.Lock()
+	maps.Copy(a.down, later)
+	a.mu.Unlock()
 	defer a.offers.act()()
 	if len(prefixes) == 0 || a.speaker.Withdraw(ctx, prefixes) != nil {
 		return
@@ -207,6 +205,9 @@ func (a *Announcer) announceUp(ctx context.Context, paths []speaker.Path, wishes
 		}
 		a.haveSent(err == nil)
 		if err != nil {
+			if len(refused.ByPrefix) > 0 {
+				err = errors.Join(refused, err)
+			}
 			return taken, err
 		}
 		for _, p := range now {

@@ -229,3 +229,25 @@ func TestHurryIsDamped(t *testing.T) {
 		})
 	}
 }
+
+// Many VIPs of one check that wait for the speaker are one thing to look at again.
+func TestHurryWaitsForManyVIPs(t *testing.T) {
+	cfg := testConfig(100)
+	for i := range cfg.VIPs {
+		cfg.VIPs[i].Checks = cfg.VIPs[0].Checks
+	}
+	w := newWorld(time.Second, t.Errorf)
+	a := New(Options{Config: cfg, Speaker: worldSpeaker{w}, Holder: worldHolder{w}})
+	sending := map[netip.Prefix]bool{}
+	for _, v := range cfg.VIPs {
+		sending[speaker.HostPrefix(v.Address)] = true
+	}
+	a.haste.known, a.haste.sending = true, []map[netip.Prefix]bool{sending, {}}
+	for range 3 {
+		a.hasFallen(cfg.VIPs[0].Checks[0])
+		a.hurry(t.Context())
+	}
+	if len(a.down) != 1 {
+		t.Errorf("%d checks to look at again", len(a.down))
+	}
+}

@@ -42,16 +42,16 @@ func parseJSON(data []byte) (any, error) {
 // invalid says what keeps data from being JSON.
 func invalid(data []byte) error {
 	err := json.Unmarshal(data, new(json.RawMessage))
+	offset := int64(len(data))
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		offset = syntax.Offset
+	}
 	switch text := err.Error(); {
 	case text == "unexpected end of JSON input":
 		err = errors.New("ends too early; is it cut off?")
 	case strings.HasSuffix(text, "after top-level value"):
 		err = errors.New("something follows after the end of the JSON object; remove it")
-	}
-	offset := int64(len(data))
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
-		offset = syntax.Offset
 	}
 	return fmt.Errorf("line %d: not valid JSON: %w", 1+bytes.Count(data[:offset], []byte("\n")), err)
 }

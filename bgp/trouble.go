@@ -54,7 +54,9 @@ func (t *troubles) refused(err error) {
 		t.others = "could not be announced: " + cut(err.Error(), maxTrouble)
 	}
 	if some := (*speaker.PathErrors)(nil); errors.As(err, &some) {
-		t.others = ""
+		if more := (interface{ Unwrap() []error })(nil); !errors.As(err, &more) {
+			t.others = ""
+		}
 		for prefix, why := range some.ByPrefix {
 			t.each[prefix.Addr()] = "the speaker refuses it: " + cut(why.Error(), maxTrouble)
 		}
