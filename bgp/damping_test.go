@@ -116,6 +116,30 @@ func TestDamping(t *testing.T) {
 	})
 }
 
+// A fall that is withdrawn in a hurry just after a pass has asked the checks costs once.
+func TestDampingCountsAFallOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFlapper(t, func(v *VIP) { v.Damping = DefaultDamping })
+		f.set(health.Up)
+		a := f.announcer
+		asked := a.health
+		a.health = func(c health.Check) health.State {
+			up := asked(c)
+			a.health, f.status = asked, health.Down
+			a.hasFallen(c)
+			a.hurry(t.Context())
+			return up
+		}
+		a.rested = nil
+		if v := f.after(time.Second); v.Announced || v.Damping.Penalty < 900 || v.Damping.Penalty > 1000 {
+			t.Errorf("%+v", v)
+		}
+		if !a.haste.known || f.status != health.Down {
+			t.Error("no check fell")
+		}
+	})
+}
+
 // An operator's drain is no fault of the VIP, and what is suppressed stays so in a plan.
 func TestDampingCountsChecksAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

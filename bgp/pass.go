@@ -31,6 +31,7 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	began := time.Now()
 	cfg := a.config()
 	now, speakerErr, addrsErr := a.read(ctx)
+	a.past.note(a.haste.fallen()) // before the checks are asked: a fall since is the next pass's, which finds it judged
 	in := a.inputs(cfg, now)
 	if !stopping && addrsErr == nil && speakerErr == nil && !a.haste.hasHurried() && in.same(a.rested) {
 		a.stillIdle(now, began)
@@ -39,7 +40,6 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	}
 	defer a.offers.act()()
 	a.rested, a.troubles = nil, newTroubles()
-	a.past.note(a.haste.fallen())
 	wishes := desired(cfg, in.orders, in.state, a.past, began, now.internalPeer(cfg.ASN), stopping)
 	before, released := a.haste.gone, a.released
 	hurried := a.haste.decide(now, wishes)

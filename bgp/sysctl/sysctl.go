@@ -130,7 +130,7 @@ func parse(data []byte) (all []kept, err error) {
 
 // of is where all has the network namespace; -1: nowhere.
 func of(all []kept, ns string) int {
-	return slices.IndexFunc(all, func(k kept) bool { return k.NetNS == ns })
+	return slices.IndexFunc(all, func(k kept) bool { return filepath.Clean(k.NetNS) == filepath.Clean(ns) })
 }
 
 // save replaces the file, and removes one that has nothing to keep.

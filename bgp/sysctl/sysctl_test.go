@@ -54,7 +54,7 @@ func TestSetAndRestore(t *testing.T) {
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file: %v", err)
 	}
-	expect("set again", Set(file, ns), [2]string{"1", "2"})
+	expect("set again", Set(file, filepath.Dir(ns)+"//"+filepath.Base(ns)), [2]string{"1", "2"})
 	assign(t, ns, "net/ipv4/conf/all/arp_ignore", "8")
 	expect("stricter by hand", Set(file, ns), [2]string{"8", "2"})
 	expect("restored but for what is not ours", Restore(file, ns), [2]string{"8", "1"})
