@@ -136,8 +136,11 @@ func (a *Announcer) hurry(ctx context.Context) {
 	a.mu.Lock()
 	maps.Copy(a.down, later)
 	a.mu.Unlock()
+	if len(prefixes) == 0 {
+		return
+	}
 	defer a.offers.act()()
-	if len(prefixes) == 0 || a.speaker.Withdraw(ctx, prefixes) != nil {
+	if a.speaker.Withdraw(ctx, prefixes) != nil {
 		return
 	}
 	for _, p := range prefixes {

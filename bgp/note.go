@@ -59,9 +59,6 @@ func (a *Announcer) did(step string, vips []netip.Addr, of func(netip.Addr) *wis
 		about = append(about, "addresses", some(vips))
 	}
 	a.log.Info(deed.msg, append(about, attrs...)...)
-	if step == "announce" {
-		a.offers.announced(vips)
-	}
 	counts := map[Cause]int{}
 	for _, g := range grounds {
 		counts[g.cause] += len(g.vips)

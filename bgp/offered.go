@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -20,6 +21,7 @@ const (
 	lookSettle = time.Second    // after what happened last, but not later than that
 	lookShare  = 100            // one in so much time, at most, goes into looks,
 	lookPause  = 10 * lookEvery // but this long after one the next may come
+	vainShare  = 10             // the same of looks that came to nothing
 )
 
 // offers is what peers were offered when that was looked at last. A speaker that has a
@@ -32,9 +34,9 @@ type offers struct {
 	acts         uint64    // all of them so far
 	happened     time.Time // when they, or sessions, did change something last
 	began, ended time.Time // of the last look
+	rested       time.Time // not before that is the next
 
-	found found               // by the last look
-	fresh map[netip.Addr]bool // announced since
+	found found // by the last look
 
 	// Used by looks alone.
 	none   map[netip.Addr]offer // of which it is told that they are offered to nobody
@@ -43,7 +45,7 @@ type offers struct {
 
 // found is what a look found: most VIPs are offered to the same peers.
 type found struct {
-	known  bool
+	asked  map[netip.Addr]bool // about these, but for what was sent since
 	usual  []netip.Addr
 	except map[netip.Addr]offer
 }
@@ -55,7 +57,7 @@ type offer struct {
 }
 
 func newOffers() *offers {
-	return &offers{news: make(chan struct{}, 1), ended: time.Now(), fresh: map[netip.Addr]bool{}, none: map[netip.Addr]offer{}}
+	return &offers{news: make(chan struct{}, 1), ended: time.Now(), none: map[netip.Addr]offer{}}
 }
 
 // act begins what may change something, and returns what ends it.
@@ -71,23 +73,26 @@ func (o *offers) act() (end func()) {
 	}
 }
 
-// announced notes VIPs that were not looked at yet.
-func (o *offers) announced(vips []netip.Addr) {
+// sent forgets what peers were offered of paths that the speaker was given, and has taken
+// for all that err says.
+func (o *offers) sent(prefixes []netip.Prefix, err error) {
+	var refused *speaker.PathErrors
+	some := errors.As(err, &refused)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.found.known {
-		for _, addr := range vips {
-			o.fresh[addr] = true
+	for _, p := range prefixes {
+		if !some || refused.ByPrefix[p] == nil {
+			delete(o.found.asked, p.Addr())
 		}
 	}
 }
 
-// passed takes the news of a pass.
-func (o *offers) passed(before, now Status) {
+// passed takes the news of a pass; unknown is whether it found paths that no look was about.
+func (o *offers) passed(before, now Status, unknown bool) {
 	same := before.TableRead == now.TableRead && slices.EqualFunc(before.Peers, now.Peers, func(p, q speaker.Peer) bool {
 		return p.Address == q.Address && p.Established == q.Established
 	})
-	if same && len(now.Steps) == 0 {
+	if same && len(now.Steps) == 0 && !unknown {
 		return
 	}
 	o.mu.Lock()
@@ -107,8 +112,8 @@ func (o *offers) wait() time.Duration {
 	if settled := o.happened.Add(lookSettle); o.happened.After(o.began) && settled.Before(next) {
 		next = settled
 	}
-	if rested := o.ended.Add(min(lookShare*o.ended.Sub(o.began), lookPause)); !o.began.IsZero() && next.Before(rested) {
-		next = rested
+	if next.Before(o.rested) {
+		next = o.rested
 	}
 	return max(0, time.Until(next))
 }
@@ -144,18 +149,21 @@ func (a *Announcer) look(ctx context.Context) {
 	var now found
 	var none map[netip.Addr]offer
 	var err error
+	s := a.lastStatus()
 	if !busy {
-		now, none, err = a.lookAt(ctx, a.lastStatus())
+		now, none, err = a.lookAt(ctx, s)
 	}
 	o.mu.Lock()
 	o.ended = time.Now()
+	took := o.ended.Sub(o.began)
 	if busy || o.acts != acts {
-		o.happened = o.ended // so that the next look comes soon
+		o.happened = o.ended // so that the next look does not wait for news
+		o.rested = o.ended.Add(min(vainShare*took, lookEvery))
 		o.mu.Unlock()
 		return
 	}
+	o.rested = o.ended.Add(min(lookShare*took, lookPause))
 	o.found = now
-	clear(o.fresh)
 	o.mu.Unlock()
 	if ctx.Err() != nil {
 		return
@@ -166,8 +174,8 @@ func (a *Announcer) look(ctx context.Context) {
 	} else if err == nil {
 		o.failed = ""
 	}
-	if now.known {
-		a.noteOffers(none)
+	if now.asked != nil {
+		a.noteOffers(s, none)
 	}
 }
 
@@ -194,12 +202,13 @@ func (a *Announcer) lookAt(ctx context.Context, s Status) (f found, none map[net
 			f.usual = to
 		}
 	}
-	f.known, f.except, none = true, map[netip.Addr]offer{}, map[netip.Addr]offer{}
+	f.asked, f.except, none = map[netip.Addr]bool{}, map[netip.Addr]offer{}, map[netip.Addr]offer{}
 	var missing []netip.Prefix
 	for _, v := range s.VIPs {
 		if !v.Announced {
 			continue
 		}
+		f.asked[v.Address] = true
 		prefix := speaker.HostPrefix(v.Address)
 		to := got.To[prefix]
 		if len(to) == 0 || first(to) != first(f.usual) {
@@ -227,8 +236,9 @@ func (a *Announcer) lookAt(ctx context.Context, s Status) (f found, none map[net
 	return f, none, nil
 }
 
-// noteOffers tells which VIPs are offered to nobody now, and which are offered again.
-func (a *Announcer) noteOffers(none map[netip.Addr]offer) {
+// noteOffers tells which VIPs are offered to nobody now, and which are offered again, of
+// those that s has.
+func (a *Announcer) noteOffers(s Status, none map[netip.Addr]offer) {
 	before := a.offers.none
 	a.offers.none = none
 	news := map[string][]netip.Addr{}
@@ -244,7 +254,6 @@ func (a *Announcer) noteOffers(none map[netip.Addr]offer) {
 			"count", len(vips), "prefixes", some(hostPrefixes(vips)), "why", why)
 	}
 	var again []netip.Addr
-	s := a.lastStatus()
 	for addr := range before {
 		if v := s.vip(addr); v.Announced && v.Want == Announce && none[addr].why == "" {
 			again = append(again, addr)
@@ -262,8 +271,19 @@ func (a *Announcer) noteOffers(none map[netip.Addr]offer) {
 
 // fill says of the VIPs of s to whom they are offered.
 func (o *offers) fill(s *Status) {
+	s.NotOffered, _ = o.over(s, func(v *VIPStatus, to []netip.Addr, why string) {
+		v.Looked, v.Offered = true, to
+		if v.Want == Announce && len(to) == 0 && v.Trouble == "" && why != "" {
+			v.Trouble = "offered to nobody: " + why
+		}
+	})
+}
+
+// over calls tell for the VIPs of s of which it is known to whom they are offered. It
+// returns how many are wanted and offered to nobody, and whether no look was about some.
+func (o *offers) over(s *Status, tell func(v *VIPStatus, to []netip.Addr, why string)) (nobody int, unknown bool) {
 	if !s.TableRead {
-		return
+		return 0, false
 	}
 	established := s.established()
 	here := func(to []netip.Addr) []netip.Addr { // those that have a session still
@@ -290,37 +310,18 @@ func (o *offers) fill(s *Status) {
 			to, why = nil, "the speaker has no peers"
 		case len(established) == 0:
 			to, why = nil, "no router has a session with the speaker"
-		case !o.found.known || o.fresh[v.Address], len(to) == 0 && !(other && len(one.to) == 0):
-			continue // not looked at yet, or not since sessions changed
+		case !o.found.asked[v.Address]:
+			unknown = true
+			continue
+		case len(to) == 0 && !(other && len(one.to) == 0):
+			continue // not since sessions changed
 		}
-		v.Looked, v.Offered = true, to
 		if v.Want == Announce && len(to) == 0 {
-			s.NotOffered++
-			if v.Trouble == "" && why != "" {
-				v.Trouble = "offered to nobody: " + why
-			}
+			nobody++
 		}
+		tell(v, to, why)
 	}
-}
-
-// nobody is how many VIPs of s are wanted, announced and offered to nobody.
-func (o *offers) nobody(s Status) (n int) {
-	if len(s.established()) == 0 {
-		for i := range s.VIPs {
-			if v := &s.VIPs[i]; v.Announced && v.Want == Announce {
-				n++
-			}
-		}
-		return n
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, one := range o.found.except {
-		if one.why != "" {
-			n++
-		}
-	}
-	return n
+	return nobody, unknown
 }
 
 // established are the peers with a session.

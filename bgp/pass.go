@@ -225,7 +225,9 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes *
 		return false, nil
 	}
 	dropped := a.sent.dropped(paths, now.table.Own)
+	sent := prefixesOf(paths, nil)
 	paths, err = a.announceUp(ctx, paths, wishes)
+	a.offers.sent(sent, err)
 	a.sent.sent(paths)
 	a.troubles.add(addrsOf(dropped), droppedWhy)
 	a.troubles.refused(err)
@@ -294,11 +296,12 @@ func (a *Announcer) set(s Status) {
 	a.mu.Lock()
 	s.Steps, a.steps = a.steps, nil
 	before := a.status
-	s.NotOffered = a.offers.nobody(s)
+	nobody, unknown := a.offers.over(&s, func(*VIPStatus, []netip.Addr, string) {})
+	s.NotOffered = nobody
 	a.status = s
 	a.mu.Unlock()
 	a.haste.published()
-	a.offers.passed(before, s)
+	a.offers.passed(before, s, unknown)
 	for _, f := range a.onPass {
 		f(s)
 	}

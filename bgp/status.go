@@ -96,7 +96,6 @@ func (a *Announcer) Status() Status {
 	defer a.mu.Unlock()
 	s := a.status
 	s.VIPs, s.Steps, s.Peers = slices.Clone(s.VIPs), slices.Clone(s.Steps), slices.Clone(s.Peers)
-	s.NotOffered = 0
 	a.offers.fill(&s)
 	return s
 }
