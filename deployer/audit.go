@@ -49,11 +49,13 @@ func (r *Registry) ordered(ctx context.Context, id string, in node.Input, made [
 // idle stores an entry that is about no change. An operator who tries the same again and
 // again, or very much, pushes out nothing of what others did.
 func (r *Registry) idle(ctx context.Context, e store.Event) {
-	if !r.idleOrders.take(r.cfg.Now(), e.By, string(e.Event)+" "+e.Node+" "+e.Code) {
+	what := string(e.Event) + " " + e.Node + " " + e.Code
+	if !r.idleOrders.take(r.cfg.Now(), e.By, what) {
 		return
 	}
 	r.logAudit(ctx, e)
 	if err := r.write(r.cfg.Store.AppendAudit(context.WithoutCancel(ctx), e)); err != nil {
+		r.idleOrders.forget(e.By, what)
 		r.cfg.Logger.ErrorContext(ctx, "entry of the audit log not stored", "error", err)
 	}
 }

@@ -49,6 +49,13 @@ func (n *notable) take(now time.Time, origin, what string) bool {
 	return true
 }
 
+// forget has what was taken be taken again, since it is not noted.
+func (n *notable) forget(origin, what string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.known[origin], what)
+}
+
 // refused notes a refusal. It is refused all the same where that cannot be written.
 func (r *Registry) refused(ctx context.Context, id string, no *node.RefusedError) {
 	now := r.cfg.Now()

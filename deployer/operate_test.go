@@ -64,6 +64,20 @@ func TestAuditIsNotFlooded(t *testing.T) {
 	}
 }
 
+// TestAuditIsWrittenLater: what could not be written counts as not written, and is once it
+// is tried again.
+func TestAuditIsWrittenLater(t *testing.T) {
+	w := newWorld(t)
+	w.declare(declared("node01")...)
+	for _, broken := range []bool{true, false, false} {
+		w.store.noAppends.Store(broken)
+		w.Refused(t.Context(), deployer.Operator{Name: "vic"}, node.EventReset, "node01", "operator_role")
+	}
+	if got := w.audited()["vic refused"]; got != 1 {
+		t.Errorf("%d entries", got)
+	}
+}
+
 // TestOrderWithoutName: nobody orders without a name for the history and the audit log.
 func TestOrderWithoutName(t *testing.T) {
 	w := newWorld(t)

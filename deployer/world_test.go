@@ -75,6 +75,13 @@ func (s *countingStore) Append(ctx context.Context, events ...store.Event) error
 	return s.Store.Append(ctx, events...)
 }
 
+func (s *countingStore) AppendAudit(ctx context.Context, entries ...store.Event) error {
+	if s.noAppends.Load() {
+		return errBroken
+	}
+	return s.Store.AppendAudit(ctx, entries...)
+}
+
 func (s *countingStore) Seen(ctx context.Context, heard map[string]time.Time) error {
 	s.seen.Add(1)
 	if s.broken.Load() {
