@@ -2,7 +2,6 @@ package deployer
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -63,17 +62,8 @@ func (r *Registry) DeclareVIPs(vips []VIPDeclaration) error {
 	return nil
 }
 
-// VIPs returns the declared VIPs, and those that nodes announce beside them, by
-// address.
-func (r *Registry) VIPs(ctx context.Context) ([]VIP, error) {
-	views, err := r.Nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return r.VIPsOf(views), nil
-}
-
-// VIPsOf is VIPs of what Nodes returned.
+// VIPsOf returns the declared VIPs, and those that nodes announce beside them, by
+// address, of what Nodes returned.
 func (r *Registry) VIPsOf(views []View) []VIP {
 	declared := r.vips.declaredNow()
 	all := make(map[string]*gathered, len(declared))

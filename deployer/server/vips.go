@@ -32,8 +32,12 @@ func (s *server) listVIPs(_ http.ResponseWriter, r *http.Request) answer {
 
 // vipsAfter answers with up to limit VIPs behind the VIP after, or less where they are large.
 func (s *server) vipsAfter(r *http.Request, after string, limit int) answer {
-	if _, ok := node.CanonicalVIP(after); after != "" && !ok {
-		return refused(*badQuery("after", "want next of the page before, which is a VIP"))
+	if after != "" {
+		canonical, ok := node.CanonicalVIP(after)
+		if !ok {
+			return refused(*badQuery("after", "want next of the page before, which is a VIP"))
+		}
+		after = canonical
 	}
 	return s.listed(r, after, limit, func(f *fleetState) any {
 		return f.vipsAfter(after, cmp.Or(limit, api.MaxList), pageBytes)

@@ -71,4 +71,12 @@ func TestVIPs(t *testing.T) {
 		`{"node_id":"node02","declared":true,"reachability":"online"}]}` {
 		t.Errorf("%s", last)
 	}
+	// A page comes behind a VIP however that is written.
+	for i, v := range list.VIPs[:len(list.VIPs)-1] {
+		var page api.VIPList
+		w := do(t, h, "GET", api.PathVIPs+"?limit=1&after="+strings.TrimSuffix(v.VIP, "/32"), "", "")
+		if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil || len(page.VIPs) != 1 || page.VIPs[0].VIP != list.VIPs[i+1].VIP {
+			t.Fatalf("behind %s: %s, %v", v.VIP, w.Body, err)
+		}
+	}
 }
