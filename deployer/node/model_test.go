@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ type model struct {
 	deadline time.Time
 	failure  string // of the last error
 	secret   string
+	writing  string // the boot in which its machine may write its disk
 
 	data, held, approved, reinstall bool
 
@@ -77,7 +79,7 @@ func (m *model) enter(state State, now time.Time) {
 // forget is what is so once no machine is the node.
 func (m *model) forget(now time.Time) {
 	m.enter(Pending, now)
-	m.machine, m.boot, m.phase, m.heard, m.secret = nil, "", "", time.Time{}, ""
+	m.machine, m.boot, m.phase, m.heard, m.secret, m.writing = nil, "", "", time.Time{}, "", ""
 	m.data, m.approved, m.reinstall = false, false, false
 }
 
@@ -130,7 +132,7 @@ func (m *model) says(r modelReport, now time.Time) (code string, writes bool) {
 	waits := m.waits()
 	if r.phase == PhaseInstalling && !waits {
 		switch {
-		case m.held && !repeated:
+		case m.held && m.writing != r.boot:
 			return CodeHeld, false
 		case m.data && !m.reinstall:
 			return CodeAlreadyProvisioned, false
@@ -156,7 +158,10 @@ func (m *model) says(r modelReport, now time.Time) (code string, writes bool) {
 		m.enter(Provisioning, now)
 	}
 	m.data = m.data || r.phase == PhaseInstalled || r.phase == PhaseReady
-	m.machine, m.boot, m.phase, m.heard, m.secret = r.machine, r.boot, r.phase, now, r.secret
+	m.machine, m.boot, m.phase, m.heard, m.secret, m.writing = r.machine, r.boot, r.phase, now, r.secret, ""
+	if writes {
+		m.writing = r.boot
+	}
 	return "", writes
 }
 
@@ -205,14 +210,25 @@ func (m *model) order(event Event, now time.Time) (refused bool) {
 // TestAgainstModel drives a node and its model through the same events, and compares them
 // after each.
 func TestAgainstModel(t *testing.T) {
+	for _, approval := range []Approval{ApproveNone, ApproveUndeclared, ApproveAll} {
+		for _, declared := range []bool{false, true} {
+			for _, tokens := range []bool{false, true} {
+				t.Run(fmt.Sprintf("approval %s, declared %v, tokens %v", approval, declared, tokens), func(t *testing.T) {
+					t.Parallel()
+					againstModel(t, approval, declared, tokens)
+				})
+			}
+		}
+	}
+}
+
+func againstModel(t *testing.T, approval Approval, declared, tokens bool) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{rules: rules, state: Pending, systems: map[*modelMachine]bool{}}
-		m.rules.Approval = rapid.SampledFrom([]Approval{ApproveNone, ApproveUndeclared, ApproveAll}).Draw(t, "approval")
-		m.declared = rapid.Bool().Draw(t, "declared")
-		secrets := rapid.Bool().Draw(t, "with tokens")
+		m := &model{rules: rules, declared: declared, state: Pending, systems: map[*modelMachine]bool{}}
+		m.rules.Approval = approval
 		machines := modelMachines()
 		n, now := New("node01", start), start
-		n.Declared = m.declared
+		n.Declared = declared
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 10, 31, 35, 40, 1800}).Draw(t, "seconds")) * time.Second)
 			event := rapid.SampledFrom(slices.Concat(Verbs, modelPhases, modelPhases, modelPhases, []Event{EventTick})).Draw(t, "event")
@@ -226,11 +242,14 @@ func TestAgainstModel(t *testing.T) {
 				continue
 			}
 			r := modelReport{machine: rapid.SampledFrom(machines).Draw(t, "machine"), phase: Phase(event)}
-			if rapid.IntRange(0, 3).Draw(t, "reboots") == 0 {
+			if m.machine != nil && rapid.IntRange(0, 3).Draw(t, "another") > 0 {
+				r.machine = m.machine
+			}
+			if rapid.IntRange(0, 5).Draw(t, "reboots") == 0 {
 				r.machine.boots++
 			}
 			r.boot = r.machine.name + " " + string(rune('a'+r.machine.boots))
-			if secrets {
+			if tokens {
 				r.secret = rapid.SampledFrom([]string{r.machine.name, r.machine.name, "A"}).Draw(t, "secret") // of the disk of A
 				r.token = rapid.SampledFrom([]JoinToken{{}, {Name: "general"}, {Name: "alone", Node: "node01"}}).Draw(t, "token")
 			}

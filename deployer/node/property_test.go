@@ -57,6 +57,7 @@ func TestInvariants(t *testing.T) {
 		n, now := New("node01", start), start
 		rules := rules
 		rules.Approval = rapid.SampledFrom([]Approval{"", ApproveNone, ApproveUndeclared, ApproveAll}).Draw(t, "approval")
+		writing := false // its machine was let write its disk, and has said nothing else since
 		for range rapid.IntRange(1, 80).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 10, 31, 600, 1800}).Draw(t, "seconds")) * time.Second)
 			in := drawInput(t)
@@ -66,6 +67,14 @@ func TestInvariants(t *testing.T) {
 				t.Fatalf("%s changed the node that it was given", in.Event)
 			}
 			checkStep(t, rules, n, next, in, now, made, err)
+			underWay := writing && n.BootID == in.Report.BootID && n.sameMachine(in.Report)
+			writes := err == nil && in.Event == EventInstalling && next.State != Decommissioned && !rules.Waiting(next)
+			if writes && next.Held != nil && !underWay {
+				t.Fatal("installed a held node")
+			}
+			if err == nil && (Phase(in.Event).Valid() || in.Event == EventReset) {
+				writing = writes
+			}
 			n = next
 		}
 	})
@@ -169,10 +178,6 @@ func checkOperator(t *rapid.T, rules Rules, old, next Node, in Input, has func(E
 	verb := slices.Contains(Verbs, in.Event)
 	if (old.Held == nil) != (next.Held == nil) && in.Event != EventHold && in.Event != EventRelease {
 		t.Fatalf("%s changed the hold", in.Event)
-	}
-	underWay := old.Phase == PhaseInstalling && old.BootID == in.Report.BootID && !has(EventReplaced)
-	if next.Held != nil && in.Event == EventInstalling && !underWay && next.State == Provisioning {
-		t.Fatal("installed a held node")
 	}
 	if in.Event == EventHold && (next.Held == nil || next.Reinstall != nil) {
 		t.Fatal("not held")

@@ -62,7 +62,8 @@ func (c *change) report(r Report) error {
 // not.
 func (c *change) install(r Report, next Next) (Next, error) {
 	n := &c.node
-	underWay := n.Phase == PhaseInstalling && n.BootID == r.BootID // too late for a hold
+	// Too late for a hold. Who waited said it too, and may not write before it asks again.
+	underWay := n.State != Pending && n.Phase == PhaseInstalling && n.BootID == r.BootID && r.BootID != ""
 	switch {
 	case n.Held != nil && !underWay:
 		return next, refuse(CodeHeld, *n, r)

@@ -84,3 +84,33 @@ func TestTakeover(t *testing.T) {
 		})
 	}
 }
+
+// TestHoldAfterWaiting: a machine that asked to be installed while it waited for an
+// approval is not one whose installation is under way.
+func TestHoldAfterWaiting(t *testing.T) {
+	rules := rules
+	rules.Approval = ApproveAll
+	hold, approve, release := Input{Event: EventHold, By: "alice"}, Input{Event: EventApprove, By: "alice"}, Input{Event: EventRelease, By: "alice"}
+	for name, test := range map[string]struct {
+		steps []Input
+		held  bool // the last one is refused
+	}{
+		"held, then approved":     {[]Input{says(PhaseInstalling), hold, approve, says(PhaseInstalling)}, true},
+		"approved, then held":     {[]Input{says(PhaseInstalling), approve, hold, says(PhaseInstalling)}, true},
+		"and released":            {[]Input{says(PhaseInstalling), hold, approve, release, says(PhaseInstalling)}, false},
+		"held under way":          {[]Input{says(PhaseInstalling), approve, says(PhaseInstalling), hold, says(PhaseInstalling)}, false},
+		"held past its deadline":  {[]Input{says(PhaseInstalling), approve, says(PhaseInstalling), {Event: EventTick}, hold, says(PhaseInstalling)}, false},
+		"held after it was reset": {[]Input{says(PhaseInstalling), approve, says(PhaseInstalling), hold, {Event: EventReset}, says(PhaseInstalling), approve, says(PhaseInstalling)}, true},
+	} {
+		n, now := New("node01", start), start
+		for i, step := range test.steps {
+			now = now.Add(time.Hour)
+			next, _, err := rules.Apply(n, step, now)
+			var refused *RefusedError
+			if want := test.held && i == len(test.steps)-1; errors.As(err, &refused) != want || want && refused.Code != CodeHeld {
+				t.Errorf("%s: step %d, %s: %v", name, i, step.Event, err)
+			}
+			n = next
+		}
+	}
+}
