@@ -90,11 +90,17 @@ func (b *boundedHolder) Renew(ctx context.Context) (again time.Duration, err err
 }
 
 // each calls f for a part of addrs after the other, up to the first that hangs. Each call
-// reads what is there, so parts grow as long as the kernel is quick.
+// reads what is there, so parts grow as long as the kernel is quick, for either family by
+// itself: removing an IPv6 address takes it far longer.
 func (b *boundedHolder) each(ctx context.Context, do string, addrs []netip.Addr, f func(context.Context, []netip.Addr) error) error {
+	addrs = slices.Clone(addrs)
+	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
 	var errs []error
 	for size := addressesAtOnce; len(addrs) > 0; {
 		part := addrs[:min(size, len(addrs))]
+		if i := slices.IndexFunc(part, func(a netip.Addr) bool { return a.Is4() != part[0].Is4() }); i > 0 {
+			part = part[:i]
+		}
 		began := time.Now()
 		err := b.do(ctx, func(ctx context.Context) error { return f(ctx, part) })
 		if errors.Is(err, errHost) {
@@ -108,10 +114,11 @@ func (b *boundedHolder) each(ctx context.Context, do string, addrs []netip.Addr,
 		} else if err != nil {
 			errs = append(errs, &partError{part, err})
 		}
-		if size *= 2; time.Since(began) > hostPatience/10 {
+		addrs = addrs[len(part):]
+		other := len(addrs) > 0 && addrs[0].Is4() != part[0].Is4()
+		if size *= 2; other || time.Since(began) > hostPatience/10 {
 			size = addressesAtOnce
 		}
-		addrs = addrs[len(part):]
 	}
 	return errors.Join(errs...)
 }

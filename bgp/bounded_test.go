@@ -116,6 +116,42 @@ func TestReleaseInFewParts(t *testing.T) {
 	})
 }
 
+// slowIPv6Holder needs 3 ms to release an IPv6 address, and no time for others.
+type slowIPv6Holder struct{ worldHolder }
+
+func (h slowIPv6Holder) Release(ctx context.Context, how vip.How, addrs []netip.Addr) error {
+	for _, addr := range addrs {
+		if addr.Is6() {
+			time.Sleep(3 * time.Millisecond)
+		}
+		if err := h.worldHolder.Release(ctx, how, []netip.Addr{addr}); err != nil || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// That IPv4 addresses are quick does not make the parts of IPv6 addresses large.
+func TestReleaseOfBothFamilies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(time.Second, t.Fatalf)
+		var addrs []netip.Addr
+		six := netip.MustParseAddr("2001:db8::1")
+		for _, v := range testConfig(7000).VIPs {
+			addrs = append(addrs, v.Address)
+		}
+		for range 8000 {
+			addrs, six = append(addrs, six), six.Next()
+		}
+		for _, addr := range addrs {
+			w.own[addr] = vip.Route
+		}
+		if err := newBoundedHolder(slowIPv6Holder{worldHolder{w}}).Release(t.Context(), vip.Anyhow, addrs); err != nil || len(w.own) != 0 {
+			t.Errorf("%.200v; %d are left", err, len(w.own))
+		}
+	})
+}
+
 // hangingSpeaker does not answer, whatever its deadline, once hangs is closed.
 type hangingSpeaker struct {
 	worldSpeaker
