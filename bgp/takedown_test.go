@@ -90,8 +90,8 @@ func TestReleaseAtTwoPlaces(t *testing.T) {
 		s.extra = object{"hold": object{"netns": ns.Path}}
 		s.configure(object{"address": v4a}, object{"address": v6a, "hold": "route"})
 		s.start()
+		s.waitLog("bound", 2)
 		s.waitRoutes(v4a, v6a)
-		s.waitLog("speaker ready", 1)
 		s.crash()
 	}
 	if s.count("an announcer left something at another place; stop this one and call release") != 1 {

@@ -40,7 +40,7 @@ const (
 )
 
 // Wait is how long a test waits for something that should happen soon.
-const Wait = 20 * time.Second
+const Wait = time.Minute
 
 var built struct {
 	mu       sync.Mutex
