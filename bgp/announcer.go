@@ -94,10 +94,6 @@ func New(o Options) *Announcer {
 // announcer with the same speaker or interface.
 func Open(cfg *Config, logger *slog.Logger) (*Announcer, error) { return open(cfg, logger, false) }
 
-// OpenLeft is Open to take down what an announcer left: an interface or a network namespace
-// that is gone holds nothing.
-func OpenLeft(cfg *Config, logger *slog.Logger) (*Announcer, error) { return open(cfg, logger, true) }
-
 func open(cfg *Config, logger *slog.Logger, mayBeGone bool) (*Announcer, error) {
 	locks, err := lock(cfg)
 	if err != nil {

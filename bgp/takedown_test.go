@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,6 +126,60 @@ func TestReleaseAtTwoPlaces(t *testing.T) {
 		if n := held(); n != 0 {
 			t.Errorf("%d VIPs are left elsewhere", n)
 		}
+	}
+}
+
+// Two speakers announce what one network namespace holds, since a crashed announcer's next
+// one was told another speaker. The host lets go of it once both were told, and not before.
+func TestReleaseOfTwoSpeakers(t *testing.T) {
+	t.Parallel()
+	s, first := newSite(t, gobgpdtest.Config{}), newSite(t, gobgpdtest.Config{})
+	for _, speaker := range []*site{first, s} {
+		s.extra = object{"speaker": object{"address": speaker.daemon.API, "timeout": "500ms"}}
+		s.configure(object{"address": v4a}, object{"address": v6a, "hold": "route"})
+		s.start()
+		speaker.waitRoutes(v4a, v6a)
+		s.waitLog("speaker ready", 1)
+		s.crash()
+	}
+	release := func() error {
+		t.Helper()
+		cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "release", "--config", s.file, "--last", s.file+".last")
+		cmd.Stderr = t.Output()
+		return cmd.Run()
+	}
+	first.daemon.Signal(syscall.SIGSTOP)
+	err := release()
+	first.daemon.Signal(syscall.SIGCONT)
+	if err == nil {
+		t.Error("a speaker hangs, and that is no error")
+	}
+	s.waitRoutes()
+	s.waitHeld(v4a, v6a)
+	first.waitRoutes(v4a, v6a)
+	if last, err := os.ReadFile(s.file + ".last"); err != nil || !strings.Contains(string(last), first.daemon.API) {
+		t.Errorf("noted is %s, %v", last, err)
+	}
+
+	removed, withdrawn := s.removals(), make(chan time.Time, 10)
+	watchWithdrawals(t, first.router.API, func(string) { withdrawn <- time.Now() })
+	if err := release(); err != nil {
+		t.Error(err)
+	}
+	first.waitRoutes()
+	s.waitHeld()
+	for range 2 {
+		select {
+		case at := <-withdrawn:
+			if after := removed.wait(v4a).Sub(at); after < drainDelay*3/4 {
+				t.Errorf("the address left the host %s after a route, want about %s", after, drainDelay)
+			}
+		case <-time.After(gobgpdtest.Wait):
+			t.Fatal("no withdrawal seen")
+		}
+	}
+	if last, err := os.ReadFile(s.file + ".last"); err != nil || len(last) > 0 {
+		t.Errorf("noted is %s, %v", last, err)
 	}
 }
 

@@ -63,6 +63,11 @@ func parse(data []byte) (places []*bgp.Config, err error) {
 // Keep notes in file that an announcer runs with cfg. It returns what is noted of other
 // places, where announcers have left something. A file that cannot be read is written anew.
 func Keep(file string, cfg *bgp.Config) (others []*bgp.Config, err error) {
+	unlock, err := control.Lock(file)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	others, err = elsewhere(file, cfg)
 	others = others[max(0, len(others)+1-maxPlaces):]
 	return others, errors.Join(err, write(file, append(slices.Clone(others), cfg)))
@@ -73,6 +78,11 @@ func Forget(file string, cfg *bgp.Config) error {
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	unlock, err := control.Lock(file)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	others, err := elsewhere(file, cfg)
 	if err != nil {
 		return err

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/centra/plasmacloud/bgp"
+	"github.com/centra/plasmacloud/bgp/internal/netnstest"
 )
 
 func config(t *testing.T, speaker, ns string) *bgp.Config {
@@ -89,6 +92,42 @@ func TestPlaces(t *testing.T) {
 		t.Errorf("a broken file, and nothing said: %q", text(others))
 	}
 	expect("after a broken file", nil, "1/")
+}
+
+// An announcer that starts and a release of another place do not undo each other's notes.
+func TestKeepAtOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "last.json")
+	var all sync.WaitGroup
+	for i := range maxPlaces - 1 {
+		cfg, gone := config(t, fmt.Sprintf("127.0.0.1:%d", i+1), ""), config(t, "127.0.0.1:9", "")
+		all.Go(func() {
+			if _, err := Keep(file, cfg); err != nil {
+				t.Error(err)
+			}
+			if err := Forget(file, gone); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if got, err := Load(file); err != nil || len(got) != maxPlaces-1 {
+		t.Errorf("%q, %v", text(got), err)
+	}
+}
+
+// Whoever puts things back after a release does so before an announcer may start.
+func TestDoneComesFirst(t *testing.T) {
+	cfg := config(t, "unix://"+t.TempDir()+"/none", netnstest.New(t).Path)
+	calls := 0
+	errs := All([]*bgp.Config{cfg}, slog.New(slog.DiscardHandler), func(of *bgp.Config, _ *slog.Logger, heldNoMore bool) {
+		calls++
+		if of != cfg || !heldNoMore || !bgp.Runs(cfg) {
+			t.Errorf("%s: an announcer may start: %v; nothing is held: %v", of.Speaker.Address, !bgp.Runs(cfg), heldNoMore)
+		}
+	})
+	if calls != 1 || errors.Join(errs...) != nil || bgp.Runs(cfg) {
+		t.Errorf("%d calls, %v", calls, errs)
+	}
 }
 
 // Whatever is in the file, what is taken from it can be kept, and is the same then.

@@ -41,6 +41,11 @@ type kept struct {
 // in file what was there before; what an announcer has kept that was killed stays as it
 // is, also of another namespace. So a restart finds everything set, and changes nothing.
 func Set(file, ns string) error {
+	unlock, err := control.Lock(file)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return in(ns, func() error {
 		all, err := load(file)
 		if err != nil {
@@ -73,6 +78,14 @@ func Set(file, ns string) error {
 // Restore puts back what Set has changed in the network namespace, where it still is what
 // Set made it, and forgets it. Without a file there is nothing to do.
 func Restore(file, ns string) error {
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	unlock, err := control.Lock(file)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	all, err := load(file)
 	i := of(all, ns)
 	if err != nil || i < 0 {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/centra/plasmacloud/bgp/internal/netnstest"
@@ -101,6 +102,35 @@ func TestSetAndRestore(t *testing.T) {
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file: %v", err)
 	}
+}
+
+// An announcer of one namespace and a release in another do not undo each other's notes.
+func TestAtOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sysctls.json")
+	var spaces []string
+	for range 4 {
+		spaces = append(spaces, netnstest.New(t).Path)
+	}
+	each := func(f func(file, ns string) error, want [2]string) {
+		t.Helper()
+		var all sync.WaitGroup
+		for _, ns := range spaces {
+			all.Go(func() {
+				if err := f(file, ns); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		for _, ns := range spaces {
+			if got := values(t, ns); got != want {
+				t.Errorf("%s has %v, want %v", ns, got, want)
+			}
+		}
+	}
+	was := values(t, spaces[0])
+	each(Set, [2]string{"1", "2"})
+	each(Restore, was)
 }
 
 // What the file has is decided on as a whole, and only what is ours is ever written back.

@@ -31,7 +31,9 @@ run again. One that runs is not disturbed: then this is an error.
 Of the configuration it needs the speaker and where VIPs are held. Where the file has a
 mistake by now, or is gone, it goes by what the last announcer has kept of its own. Where
 announcers have kept that they left something at another place, with another speaker or
-network namespace, it is taken down there too, after that.
+network namespace, it is taken down there too, after that. Where speakers share a network
+namespace, the host lets go of VIPs there once every one of them has been told, and keeps
+them if one was not. With --last '' only the speaker of the configuration counts.
 
 With --after it waits first, and does nothing, which is no error, if an announcer runs or
 one starts meanwhile. For ExecStopPost= of the announcer's unit, in a unit of its own.`,
@@ -57,17 +59,16 @@ one starts meanwhile. For ExecStopPost= of the announcer's unit, in a unit of it
 					return nil
 				}
 			}
-			var errs []error
-			for _, cfg := range places {
-				logger := logger.With("node", cfg.NodeID, "speaker", cfg.Speaker.Address)
-				switch err := release.At(cfg, logger); {
-				case err == nil:
+			errs := release.All(places, logger, func(cfg *bgp.Config, logger *slog.Logger, heldNoMore bool) {
+				if heldNoMore {
 					restoreSysctls(sysctls, cfg, logger)
-					forgetLast(last, cfg, logger)
-				case after > 0 && errors.Is(err, bgp.ErrRuns):
+				}
+				forgetLast(last, cfg, logger)
+			})
+			for i, err := range errs {
+				if after > 0 && errors.Is(err, bgp.ErrRuns) {
 					logger.Info("nothing is released: an announcer runs")
-				default:
-					errs = append(errs, err)
+					errs[i] = nil
 				}
 			}
 			return errors.Join(errs...)
