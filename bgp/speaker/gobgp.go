@@ -36,8 +36,8 @@ const (
 	pollInterval = 500 * time.Millisecond
 	// patience times the timeout is how long a list may take, with progress.
 	patience = 10
-	// secondChance is how long the next question for a sign of life may take after one
-	// that was not answered.
+	// secondChance is how long the first question for a sign of life may take after Watch
+	// had no answer to one.
 	secondChance = 100 * time.Millisecond
 )
 
@@ -58,7 +58,7 @@ type GoBGP struct {
 	generations []generation
 	speaks      atomic.Int32 // index into generations: what the daemon spoke last
 	answered    atomic.Int32 // number of the generation that answered last
-	silent      atomic.Bool  // the last sign of life did not come
+	silent      atomic.Bool  // Watch had no answer, and nobody asked since
 	last        lastTable
 }
 
@@ -120,11 +120,11 @@ func (g *GoBGP) ask(request func(generation) error) error {
 // Generation is that of the daemon, by its last answer: 3 or 4; 0 before the first.
 func (g *GoBGP) Generation() int { return int(g.answered.Load()) }
 
-// Ready implements Speaker. Once Watch has found that the daemon hangs it does not wait
-// for as long again.
+// Ready implements Speaker. When Watch has just found that the daemon hangs it does not
+// wait for as long again. The question after that has its time: the daemon may be slow.
 func (g *GoBGP) Ready(ctx context.Context) error {
 	timeout := g.cfg.Timeout
-	if g.silent.Load() {
+	if g.silent.Swap(false) {
 		timeout = min(timeout, secondChance)
 	}
 	return g.ready(ctx, timeout)
@@ -138,7 +138,6 @@ func (g *GoBGP) ready(ctx context.Context, timeout time.Duration) error {
 		asn, err = api.asn(reqCtx)
 		return err
 	})
-	g.silent.Store(isLate(err))
 	if isLate(err) {
 		err = tooLong(timeout)
 	}
@@ -374,6 +373,7 @@ func (g *GoBGP) Watch(ctx context.Context, changed func()) error {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
+				g.silent.Store(errors.Is(err, ErrNoAnswer))
 				return err
 			}
 		}
