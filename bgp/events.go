@@ -50,6 +50,7 @@ const (
 	EventNotOffered   EventKind = "not_offered" // to any peer, though announced
 	EventOffered      EventKind = "offered"     // again
 	EventChanged      EventKind = "changed"     // the speaker gives its path other attributes
+	EventDropped      EventKind = "dropped"     // or drops it
 
 	EventNotAllTold     EventKind = "not_all_told" // routers without a session, of a withdraw
 	EventPrependLeftOut EventKind = "prepend_left_out"

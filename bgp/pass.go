@@ -224,7 +224,10 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes *
 	if len(paths) == 0 {
 		return false, nil
 	}
-	dropped := a.sent.dropped(paths, now.table.Own)
+	dropped, news := a.sent.dropped(paths, now.table.Own)
+	if len(news) > 0 { // the error of the pass is logged
+		a.events.add(Event{Kind: EventDropped, Reason: droppedWhy}, addrsOf(news))
+	}
 	sent := prefixesOf(paths, nil)
 	paths, err = a.announceUp(ctx, paths, wishes)
 	a.offers.sent(sent, err)

@@ -138,6 +138,10 @@ func TestPolicyIsNotFought(t *testing.T) {
 		{changed, nil, 1, 0, 0}, // the daemon restarted
 		{changed, nil, 1, 0, 0}, // or again, so soon
 		{changed, nil, 1, 0, 1}, // no: it drops the path
+		{changed, nil, 1, 0, 0}, // as was told
+		{wanted, nil, 1, 0, 0},
+		{wanted, nil, 1, 0, 0},
+		{wanted, nil, 1, 0, 1},
 	} {
 		own := map[netip.Prefix]speaker.Path{}
 		if step.live != nil {
@@ -145,7 +149,7 @@ func TestPolicyIsNotFought(t *testing.T) {
 		}
 		s.observe(own)
 		left, _, rewritten := s.filter([]speaker.Path{step.path}, own)
-		dropped := s.dropped(left, own)
+		_, dropped := s.dropped(left, own)
 		s.sent(left)
 		if len(left) != step.sent || len(rewritten) != step.rewritten || len(dropped) != step.dropped {
 			t.Errorf("step %d: sent %d, rewritten %d, dropped %d", i, len(left), len(rewritten), len(dropped))

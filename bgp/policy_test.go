@@ -95,7 +95,7 @@ route-disposition = "reject-route"
 	if !strings.Contains(failed, "announce of 203.0.113.11/32: the speaker took it, and nothing changed; does an import policy drop it?") {
 		t.Errorf("the error is %q", failed)
 	}
-	if out, _ := s.plasmactl("vip", "events"); !strings.Contains(out, v4c+"       not_offered") || !strings.Contains(out, v4a+"       changed") {
+	if out, _ := s.plasmactl("vip", "events"); !strings.Contains(out, v4c+"       not_offered") || !strings.Contains(out, v4a+"       changed") || strings.Count(out, "  dropped  ") != 1 {
 		t.Errorf("events are\n%s", out)
 	}
 	s.signal(syscall.SIGTERM)

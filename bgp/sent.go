@@ -15,7 +15,7 @@ type sentPath struct {
 	path     speaker.Path
 	tries    int           // how often it was sent without being seen
 	seen     *speaker.Path // what the daemon's table had for it in a later pass
-	reported bool          // that seen is not path
+	reported bool          // that seen is not path, or that there is none
 }
 
 // sentPaths follows what this announcer sent. It serves to report, and to keep
@@ -25,11 +25,11 @@ type sentPaths map[netip.Prefix]*sentPath
 
 func (s sentPaths) sent(paths []speaker.Path) {
 	for _, p := range paths {
-		tries := 1
+		now := &sentPath{path: p, tries: 1}
 		if before := s[p.Prefix]; before != nil && before.seen == nil && before.path.Equal(p) {
-			tries += before.tries
+			now.tries, now.reported = before.tries+1, before.reported
 		}
-		s[p.Prefix] = &sentPath{path: p, tries: tries}
+		s[p.Prefix] = now
 	}
 }
 
@@ -49,7 +49,7 @@ func (s sentPaths) observe(own map[netip.Prefix]speaker.Path) {
 		if live, ok := own[prefix]; ok && live.Equal(sent.path) {
 			delete(s, prefix) // nothing more to say of it
 		} else if ok {
-			sent.seen = &live
+			sent.seen, sent.reported = &live, false
 		}
 	}
 }
@@ -78,17 +78,20 @@ func (s sentPaths) asMade(p speaker.Path, own map[netip.Prefix]speaker.Path) boo
 	return there && sent != nil && sent.seen != nil && sent.path.Equal(p) && sent.seen.Equal(live)
 }
 
-// dropped are the paths that were sent before and never showed up. Once is no
-// proof: the daemon may have been restarted in between.
-func (s sentPaths) dropped(paths []speaker.Path, own map[netip.Prefix]speaker.Path) []netip.Prefix {
-	var prefixes []netip.Prefix
+// dropped are the paths that were sent before and never showed up, of which news were not
+// known yet. Once is no proof: the daemon may have been restarted in between.
+func (s sentPaths) dropped(paths []speaker.Path, own map[netip.Prefix]speaker.Path) (prefixes, news []netip.Prefix) {
 	for _, p := range paths {
 		_, there := own[p.Prefix]
 		if sent := s[p.Prefix]; !there && sent != nil && sent.seen == nil && sent.tries > 1 && sent.path.Equal(p) {
 			prefixes = append(prefixes, p.Prefix)
+			if !sent.reported {
+				sent.reported = true
+				news = append(news, p.Prefix)
+			}
 		}
 	}
-	return prefixes
+	return prefixes, news
 }
 
 // noEffect is the error of a request that the daemon took and that changed nothing.
