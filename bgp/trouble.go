@@ -13,6 +13,7 @@ import (
 // be, as a pass finds it.
 type troubles struct {
 	each   map[netip.Addr]string
+	host   string // of those that are announced, and not in each
 	others string // of those that are not announced, and not in each
 }
 
@@ -65,6 +66,9 @@ func (t *troubles) refused(err error) {
 
 // explain says what is wrong with all the others.
 func (t *troubles) explain(speakerErr, addrsErr error) {
+	if addrsErr != nil {
+		t.host = "may not be held: " + cut(addrsErr.Error(), maxTrouble)
+	}
 	switch {
 	case speakerErr != nil:
 		t.others = "waits for the speaker: " + cut(speakerErr.Error(), maxTrouble)
@@ -80,10 +84,16 @@ func (t troubles) of(addr netip.Addr, w *wish, announced bool) string {
 	if w.want != Announce {
 		return ""
 	}
-	if why, is := t.each[addr]; is || announced {
+	switch why, is := t.each[addr]; {
+	case is:
 		return why
+	case announced && w.hold != vip.None:
+		return t.host
+	case announced:
+		return ""
+	default:
+		return t.others
 	}
-	return t.others
 }
 
 // noteChanged tells of paths to which the speaker gives other attributes than it was told.

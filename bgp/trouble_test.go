@@ -57,7 +57,7 @@ func TestTrouble(t *testing.T) {
 	want(bind, refused, "", "")
 	w.listFails = true
 	const unknown = "waits for the host: list what the host holds: dump interrupted"
-	want(unknown, unknown, "", "")
+	want(unknown, unknown, "may not be held: list what the host holds: dump interrupted", "")
 	w.listFails, w.away = false, speaker.ErrGone
 	const away = "waits for the speaker: speaker is not running"
 	want(bind, away, away, "")
