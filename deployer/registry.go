@@ -218,7 +218,7 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 		if token, err = r.offered(ctx, old, &report); err != nil {
 			return node.Node{}, err
 		}
-		if err := old.Authenticate(report); err != nil {
+		if err := r.rules().Authenticate(old, report); err != nil {
 			return node.Node{}, err
 		}
 		if err := r.admit(id); err != nil {
@@ -232,7 +232,7 @@ func (r *Registry) phoneHome(ctx context.Context, id string, report node.Report)
 		if _, err := r.offered(ctx, old, &report); err != nil {
 			return node.Node{}, err
 		}
-		if err := old.Authenticate(report); err != nil {
+		if err := r.rules().Authenticate(old, report); err != nil {
 			return node.Node{}, err
 		}
 		return node.Node{}, node.UnknownNode(id)

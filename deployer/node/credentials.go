@@ -36,38 +36,39 @@ func HashSecret(secret string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Authenticate says whether r may speak as n; why not is a *RefusedError.
+// Authenticate says whether by may speak as n; why not is a *RefusedError.
 //
 // The secret that n joined with always may. Else a token lets it join, anew with
 // another secret as long as it was neither installed nor Active: an ISO that is
 // booted again has forgotten its secret. Who was has it on its disk. Without it the
 // general token does not do, which a machine that was broken into has too: it takes
-// a token for this node alone, or a reset.
-func (n Node) Authenticate(r Report) error {
-	c := r.Credentials
+// a token for this node alone, or a reset. What n said while it waits does not count.
+func (r Rules) Authenticate(n Node, by Report) error {
+	c := by.Credentials
 	if c == nil || n.Knows(c.SecretHash) {
 		return nil
 	}
+	n.Provisioned = r.settled(n)
 	role := n.Role
 	if !n.Declared {
-		role = r.Role
+		role = by.Role
 	}
 	switch token := c.Token; {
 	case n.SecretHash != "" && n.Provisioned && token.Node != n.ID:
 		if c.SecretHash == "" {
-			return refuse(CodeNodeSecretRequired, n, r)
+			return refuse(CodeNodeSecretRequired, n, by)
 		}
-		return refuse(CodeNodeSecretWrong, n, r)
+		return refuse(CodeNodeSecretWrong, n, by)
 	case c.Refusal != nil:
 		return c.Refusal
 	case token.Name == "" && n.SecretHash == "":
-		return refuse(CodeJoinTokenRequired, n, r)
+		return refuse(CodeJoinTokenRequired, n, by)
 	case token.Name == "" && c.SecretHash != "":
-		return refuse(CodeNodeSecretWrong, n, r)
+		return refuse(CodeNodeSecretWrong, n, by)
 	case token.Node != "" && token.Node != n.ID, token.Role != "" && token.Role != role:
-		return refuse(CodeJoinTokenScope, n, r)
+		return refuse(CodeJoinTokenScope, n, by)
 	case c.SecretHash == "":
-		return refuse(CodeNodeSecretRequired, n, r)
+		return refuse(CodeNodeSecretRequired, n, by)
 	}
 	return nil
 }
@@ -75,6 +76,11 @@ func (n Node) Authenticate(r Report) error {
 // Knows says whether n joined with the secret of that hash.
 func (n Node) Knows(secretHash string) bool {
 	return n.SecretHash != "" && subtle.ConstantTimeCompare([]byte(n.SecretHash), []byte(secretHash)) == 1
+}
+
+// proves says whether r brings the secret that n joined with.
+func (n Node) proves(r Report) bool {
+	return r.Credentials != nil && n.Knows(r.Credentials.SecretHash)
 }
 
 // joined notes with which token a node joined whose report is accepted. A machine that

@@ -64,7 +64,7 @@ func TestAuthenticate(t *testing.T) {
 		"undeclared, another role":         {Node{ID: "node01", State: Pending}, own, masters, nil, CodeJoinTokenScope},
 	} {
 		r := Report{Phase: PhaseReady, Role: "worker", Credentials: &Credentials{SecretHash: test.secret, Token: test.token, Refusal: test.no}}
-		err := test.node.Authenticate(r)
+		err := rules.Authenticate(test.node, r)
 		var refused *RefusedError
 		errors.As(err, &refused)
 		switch {
@@ -75,7 +75,7 @@ func TestAuthenticate(t *testing.T) {
 		case refused != nil && test.node.Provisioned && test.node.SecretHash != "" && !strings.Contains(refused.Detail, "reset-secret node01"):
 			t.Errorf("%s: %s; it does not name the way out", name, refused.Detail)
 		}
-		if err := test.node.Authenticate(Report{Phase: PhaseReady}); err != nil {
+		if err := rules.Authenticate(test.node, Report{Phase: PhaseReady}); err != nil {
 			t.Errorf("%s: a deployer without tokens: %v", name, err)
 		}
 	}

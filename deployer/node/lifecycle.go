@@ -55,7 +55,7 @@ type Next struct {
 // the state:
 //   - A report of a machine that is not the one bound is refused or becomes
 //     EventReplaced first, which takes an operator's EventReset where that one was
-//     installed, Active or approved.
+//     installed, Active or approved. What was said while it waited does not count.
 //   - `installing` is refused in every state once the machine was installed or Active
 //     (Node.Provisioned), since a Failed node may hold data too, and where an operator
 //     holds the node. With an operator's EventReinstall it leads to Provisioning.

@@ -68,14 +68,15 @@ func hasMarks(id string, macs []string, serial string) bool {
 }
 
 // sameMachine says whether r comes from the machine that n is bound to, or from one that
-// cannot be told from it, or n is bound to none.
+// cannot be told from it, or n is bound to none. One whose marks n does not know is known
+// by its secret as well: it may have learnt to tell them.
 func (n Node) sameMachine(r Report) bool {
 	bound, marked := hasMarks(n.MachineID, n.MACs, n.Serial), hasMarks(r.MachineID, r.MACs, r.Serial)
 	sameID := n.MachineID != "" && n.MachineID == r.MachineID
 	sameSerial := n.Serial != "" && strings.EqualFold(n.Serial, r.Serial)
 	switch {
-	case !bound: // a machine without marks, once one has spoken, is known by its boot alone
-		return n.Phase == "" || !marked || n.BootID != "" && n.BootID == r.BootID
+	case !bound:
+		return n.Phase == "" || !marked || n.proves(r) || n.BootID != "" && n.BootID == r.BootID
 	case n.MachineID != "" && r.MachineID != "" && !sameID:
 		return false
 	case n.Serial != "" && r.Serial != "" && !sameSerial:

@@ -58,10 +58,13 @@ type modelReport struct {
 	token   JoinToken // "general" is any node's, "alone" is for this one
 }
 
-func (m *model) waits() bool {
-	asked := m.rules.Approval == ApproveAll || m.rules.Approval == ApproveUndeclared && !m.declared
-	return asked && m.state == Pending && !m.approved
+func (m *model) asks() bool {
+	return m.rules.Approval == ApproveAll || m.rules.Approval == ApproveUndeclared && !m.declared
 }
+
+func (m *model) waits() bool { return m.asks() && m.state == Pending && !m.approved }
+
+func (m *modelMachine) marked() bool { return m.id != "" || m.serial != "" || len(m.macs) > 0 }
 
 func (m *model) enter(state State, now time.Time) {
 	if state == m.state {
@@ -96,7 +99,7 @@ func (m *model) report(r modelReport, now time.Time) (code string, writes bool) 
 	if writes && m.systems[r.machine] { // the operator has given up whatever is installed as this node
 		clear(m.systems)
 	}
-	if r.phase == PhaseInstalled || r.phase == PhaseReady {
+	if m.data && !m.waits() { // what a stranger says is no system
 		m.systems[r.machine] = true
 	}
 	return "", writes
@@ -104,9 +107,10 @@ func (m *model) report(r modelReport, now time.Time) (code string, writes bool) 
 
 func (m *model) says(r modelReport, now time.Time) (code string, writes bool) {
 	known := m.secret != "" && r.secret == m.secret
+	settled := m.data && !m.waits()
 	if r.secret != "" && !known {
 		switch {
-		case m.secret != "" && m.data && r.token.Node == "":
+		case m.secret != "" && settled && r.token.Node == "":
 			return CodeNodeSecretWrong, false
 		case r.token.Name == "" && m.secret == "":
 			return CodeJoinTokenRequired, false
@@ -117,14 +121,13 @@ func (m *model) says(r modelReport, now time.Time) (code string, writes bool) {
 	if m.state == Decommissioned {
 		return CodeDecommissioned, false
 	}
-	if m.machine != nil && m.machine != r.machine {
+	if m.machine != nil && m.machine != r.machine && (m.machine.marked() || !known) {
 		online := now.Sub(m.heard) <= m.rules.OfflineAfter
-		asked := m.rules.Approval == ApproveAll || m.rules.Approval == ApproveUndeclared && !m.declared
 		switch {
-		case online, m.approved, asked && m.state != Pending, m.data && !known:
+		case online, m.approved, settled && (m.asks() || !known):
 			return CodeMachineConflict, false
 		}
-		data := m.data
+		data := m.data && known
 		m.forget(now)
 		m.data = data
 	}
@@ -174,6 +177,9 @@ func (m *model) order(event Event, now time.Time) (refused bool) {
 			return true
 		}
 		m.approved = true
+		if m.data {
+			m.systems[m.machine] = true
+		}
 	case EventHold:
 		if !m.held {
 			m.held, m.reinstall = true, false
@@ -231,6 +237,9 @@ func againstModel(t *testing.T, approval Approval, declared, tokens bool) {
 		n.Declared = declared
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 10, 31, 35, 40, 1800}).Draw(t, "seconds")) * time.Second)
+			if rapid.IntRange(0, 19).Draw(t, "another approval") == 0 {
+				m.rules.Approval = rapid.SampledFrom([]Approval{ApproveNone, ApproveUndeclared, ApproveAll}).Draw(t, "approval")
+			}
 			event := rapid.SampledFrom(slices.Concat(Verbs, modelPhases, modelPhases, modelPhases, []Event{EventTick})).Draw(t, "event")
 			if !Phase(event).Valid() {
 				next, _, err := m.rules.Apply(n, Input{Event: event, Reason: "because", By: "alice"}, now)

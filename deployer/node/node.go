@@ -71,7 +71,7 @@ type Node struct {
 	Since       time.Time    `json:"since"`                 // when State was entered
 	Deadline    time.Time    `json:"deadline,omitzero"`     // of Provisioning only
 	Attempt     int          `json:"attempt"`               // provisioning attempts since it was last Active
-	Provisioned bool         `json:"provisioned,omitempty"` // this machine said installed or ready once: never install over it unasked, nor let another take its place
+	Provisioned bool         `json:"provisioned,omitempty"` // this machine said installed or ready once: never install over it unasked, nor, unless it waits, let another take its place
 	LastError   *Error       `json:"last_error,omitempty"`  // stays until the node is Active
 	History     []Transition `json:"history,omitempty"`     // oldest first, at most MaxHistory
 

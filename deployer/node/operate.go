@@ -53,6 +53,10 @@ func (r Rules) approved(n Node) bool {
 // Waiting says whether a machine has reported as n and waits for an approval.
 func (r Rules) Waiting(n Node) bool { return n.Phase != "" && !r.approved(n) }
 
+// settled says whether the machine of n was installed or Active. Of one that waits for an
+// approval that is what a stranger says, and binds the node to nobody.
+func (r Rules) settled(n Node) bool { return n.Provisioned && !r.Waiting(n) }
+
 // MachineName is the machine that n is bound to, in words: what an approval is for.
 func (n Node) MachineName() string { return n.machineName() }
 

@@ -61,6 +61,9 @@ func TestInvariants(t *testing.T) {
 		for range rapid.IntRange(1, 80).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 10, 31, 600, 1800}).Draw(t, "seconds")) * time.Second)
 			in := drawInput(t)
+			if rapid.IntRange(0, 19).Draw(t, "another approval") == 0 {
+				rules.Approval = rapid.SampledFrom([]Approval{ApproveNone, ApproveUndeclared, ApproveAll}).Draw(t, "approval")
+			}
 			before := clone(t, n)
 			next, made, err := rules.Apply(n, in, now)
 			if !reflect.DeepEqual(clone(t, n), before) {
@@ -125,14 +128,15 @@ func checkStep(t *rapid.T, rules Rules, old, next Node, in Input, now time.Time,
 		t.Fatal("accepted from another machine than the declared one")
 	}
 	word := old.Reinstall != nil && in.Event == EventInstalling // of an operator
-	if old.Provisioned && !next.Provisioned && !has(EventReset) && !word {
+	gaveWay := has(EventReplaced) && rules.Waiting(old)
+	if old.Provisioned && !next.Provisioned && !has(EventReset) && !word && !gaveWay {
 		t.Fatalf("%s forgot that the machine %s was provisioned", in.Event, old.machineName())
 	}
 	if c := in.Report.Credentials; c != nil && next.SecretHash != old.SecretHash {
 		if c.Token.Name == "" || next.SecretHash != c.SecretHash {
 			t.Fatalf("the secret became %q without a token", next.SecretHash)
 		}
-		if old.SecretHash != "" && old.Provisioned && c.Token.Node == "" {
+		if old.SecretHash != "" && old.Provisioned && !rules.Waiting(old) && c.Token.Node == "" {
 			t.Fatal("the general token took the secret of a node that was installed")
 		}
 	}

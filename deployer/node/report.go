@@ -12,7 +12,7 @@ import (
 func (c *change) report(r Report) error {
 	n := &c.node
 	before := *n
-	if err := n.Authenticate(r); err != nil {
+	if err := c.Authenticate(*n, r); err != nil {
 		return err
 	}
 	event := Event(r.Phase)
@@ -116,7 +116,7 @@ func (c *change) bind(r Report) error {
 	if stays := c.stays(*n, r); stays || c.Reachability(*n, c.now) != Offline {
 		return machineConflict(*n, r, stays)
 	}
-	provisioned := n.Provisioned // its disk moved along
+	provisioned := n.Provisioned && n.proves(r) // its disk moved along
 	reason := fmt.Sprintf("machine %s takes the place of %s, which is offline since %s",
 		r.machineName(), n.machineName(), n.LastSeen.Format("2006-01-02T15:04:05Z07:00"))
 	if err := c.operate(Input{Event: EventReplaced, Reason: reason}, Lifecycle[n.State][EventReplaced]); err != nil {
@@ -128,13 +128,11 @@ func (c *change) bind(r Report) error {
 }
 
 // stays says whether n keeps its machine, offline or not, until an operator resets it:
-// one that may hold data, and one that was let in where that takes an approval. Who
-// brings the secret of a node brings its disk.
+// one that was approved, and one that may hold data. Who brings the secret of a node
+// brings its disk, and may where nobody has to be asked.
 func (r Rules) stays(n Node, by Report) bool {
 	asked := !r.approved(Node{State: Pending, Declared: n.Declared})
-	letIn := n.Approved != nil || asked && n.State != Pending
-	hasDisk := by.Credentials != nil && n.Knows(by.Credentials.SecretHash)
-	return letIn || n.Provisioned && !hasDisk
+	return n.Approved != nil || r.settled(n) && (asked || !n.proves(by))
 }
 
 // advance moves the state. What a node repeats in the same boot is a heartbeat

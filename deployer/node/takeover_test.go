@@ -8,7 +8,7 @@ import (
 )
 
 // TestTakeover: which machine may take the place of one that is offline. What was
-// installed, or let in by an operator, gives way to an operator's word alone.
+// installed, or approved by an operator, gives way to an operator's word alone.
 func TestTakeover(t *testing.T) {
 	const long = 35 * time.Second // offline
 	approve, reset := Input{Event: EventApprove, By: "alice"}, Input{Event: EventReset, By: "alice"}
@@ -23,6 +23,7 @@ func TestTakeover(t *testing.T) {
 		return in
 	}
 	held := Input{Event: EventHold, Reason: "new disks", By: "alice"}
+	declare, undeclare := Input{Event: EventDeclared, Declaration: declaration()}, Input{Event: EventUndeclared}
 	none := ""
 	for name, test := range map[string]struct {
 		approval Approval
@@ -44,14 +45,27 @@ func TestTakeover(t *testing.T) {
 		"it was approved":                      {ApproveAll, []Input{of(machineA, PhaseBooted), approve, of(machineB, PhaseBooted)}, false, CodeMachineConflict, "plasmactl node reset node01", machineA, false},
 		"it was approved, and is Active":       {ApproveAll, []Input{of(machineA, PhaseBooted), approve, of(machineA, PhaseReady), of(machineB, PhaseBooted)}, false, CodeMachineConflict, "plasmactl node reset node01", machineA, true},
 		"it waited":                            {ApproveAll, []Input{of(machineA, PhaseBooted), of(machineB, PhaseBooted)}, false, "", "", machineB, false},
-		"it waited, and has a system":          {ApproveAll, []Input{of(machineA, PhaseReady), of(machineB, PhaseBooted)}, false, CodeMachineConflict, "plasmactl node reset node01", machineA, true},
+		"it waited, and said ready":            {ApproveAll, []Input{of(machineA, PhaseReady), of(machineB, PhaseBooted)}, false, "", "", machineB, false},
+		"that, online":                         {ApproveAll, []Input{of(machineA, PhaseReady), of(machineB, PhaseBooted)}, true, CodeMachineConflict, "once it is offline", machineA, true},
+		"that, approved":                       {ApproveAll, []Input{of(machineA, PhaseReady), approve, of(machineB, PhaseBooted)}, false, CodeMachineConflict, "plasmactl node reset node01", machineA, true},
+		"that, with the general token":         {ApproveAll, []Input{proves(of(machineA, PhaseReady), "own", "row2"), proves(of(machineB, PhaseBooted), "new", "row2")}, false, "", "", machineB, false},
+		"that, the same ISO anew":              {ApproveAll, []Input{proves(of(machineA, PhaseReady), "own", "row2"), proves(of(machineA, PhaseBooted), "new", "row2")}, true, "", "", machineA, true},
+		"that, the disk in another machine":    {ApproveAll, []Input{proves(of(machineA, PhaseReady), "own", "row2"), proves(of(machineB, PhaseReady), "own", "")}, false, "", "", machineB, true},
+		"that, back after another":             {ApproveAll, []Input{of(machineA, PhaseReady), of(machineB, PhaseBooted), approve, of(machineB, PhaseInstalled), of(machineA, PhaseInstalling)}, false, CodeMachineConflict, "plasmactl node reset node01", machineB, true},
+		"it failed, and approval came later":   {ApproveUndeclared, []Input{declare, of(machineA, PhaseFailed), undeclare, of(machineB, PhaseBooted)}, false, "", "", machineB, false},
+		"it was Active, and approval later":    {ApproveUndeclared, []Input{declare, of(machineA, PhaseReady), undeclare, of(machineB, PhaseBooted)}, false, CodeMachineConflict, "plasmactl node reset node01", machineA, true},
+		"that, its disk in another machine":    {ApproveUndeclared, []Input{declare, proves(of(machineA, PhaseReady), "own", "row2"), undeclare, proves(of(machineB, PhaseReady), "own", "")}, false, CodeMachineConflict, "plasmactl node reset node01", machineA, true},
+		"its marks are learnt":                 {"", []Input{proves(of(none, PhaseReady), "own", "row2"), proves(of(machineA, PhaseReady), "own", "")}, true, "", "", machineA, true},
+		"its marks are learnt, approved":       {ApproveAll, []Input{proves(of(none, PhaseReady), "own", "row2"), approve, proves(of(machineA, PhaseReady), "own", "")}, true, "", "", machineA, true},
+		"its marks are learnt, ISO":            {"", []Input{proves(of(none, PhaseReady), "own", "row2"), proves(of(machineA, PhaseInstalling), "own", "")}, true, CodeAlreadyProvisioned, "", none, true},
+		"marks with another secret":            {"", []Input{proves(of(none, PhaseBooted), "own", "row2"), proves(of(machineA, PhaseBooted), "new", "row2")}, true, CodeMachineConflict, "without a usable id", none, false},
 		"held":                                 {"", []Input{of(machineA, PhaseBooted), held, of(machineB, PhaseInstalling)}, false, CodeHeld, "new disks", machineA, false},
 		"a third after one without marks":      {"", []Input{of(machineA, PhaseBooted), of(none, PhaseBooted), of(machineB, PhaseBooted)}, true, CodeMachineConflict, "without a usable id", none, false},
 		"after one without marks, offline":     {"", []Input{of(none, PhaseBooted), of(machineB, PhaseBooted)}, false, "", "", machineB, false},
 		"after one without marks, Active":      {"", []Input{of(none, PhaseReady), of(machineB, PhaseInstalling)}, false, CodeMachineConflict, "plasmactl node reset node01", none, true},
 		"without marks, in the place of data":  {"", []Input{of(machineA, PhaseReady), of(none, PhaseInstalling)}, false, CodeMachineConflict, "plasmactl node reset node01", machineA, true},
 		"the disk in another machine":          {"", []Input{proves(of(machineA, PhaseReady), "own", "row2"), proves(of(machineB, PhaseReady), "own", "")}, false, "", "", machineB, true},
-		"that, online":                         {"", []Input{proves(of(machineA, PhaseReady), "own", "row2"), proves(of(machineB, PhaseReady), "own", "")}, true, CodeMachineConflict, "switch that one off", machineA, true},
+		"the disk in another machine, online":  {"", []Input{proves(of(machineA, PhaseReady), "own", "row2"), proves(of(machineB, PhaseReady), "own", "")}, true, CodeMachineConflict, "switch that one off", machineA, true},
 		"the disk in another machine, ISO":     {"", []Input{proves(of(machineA, PhaseReady), "own", "row2"), proves(of(machineB, PhaseInstalling), "own", "")}, false, CodeAlreadyProvisioned, "", machineA, true},
 		"the disk of an approved machine":      {ApproveAll, []Input{proves(of(machineA, PhaseBooted), "own", "row2"), approve, proves(of(machineB, PhaseReady), "own", "")}, false, CodeMachineConflict, "plasmactl node reset node01", machineA, false},
 		"another with the general token":       {"", []Input{proves(of(machineA, PhaseReady), "own", "row2"), proves(of(machineB, PhaseBooted), "new", "row2")}, false, CodeNodeSecretWrong, "plasmactl node reset node01", machineA, true},
