@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -14,12 +16,24 @@ import (
 // cut from the fleet as it was at one time, which is read from the store for all who ask.
 // There is one, and whoever is slow to read his answer keeps none of it but a part.
 type fleet struct {
-	mu   sync.Mutex
-	last *fleetState
-	idle *time.Timer
+	mu      sync.Mutex // never held over a read
+	last    *fleetState
+	idle    *time.Timer
+	reading *fleetReading // nil: none is under way
 }
 
-const fleetIdle = 15 * time.Second // then nobody wants it any more
+// fleetReading is one reading of the store, for all who wait for it. The others may be
+// looked at once it is done.
+type fleetReading struct {
+	done  chan struct{}
+	state *fleetState
+	err   error
+}
+
+const (
+	fleetIdle = 15 * time.Second // then nobody wants it any more
+	fleetRead = 30 * time.Second // of a reading, whoever leaves meanwhile
+)
 
 // fleetState is all nodes at one time, and what follows from them, which is made once it
 // is asked for. It does not change.
@@ -35,40 +49,81 @@ type fleetState struct {
 	marks    func() *marks
 }
 
-// fleetState is the one that was read last where that will do, else a new one.
-func (s *server) fleetState(enough func(*fleetState) bool) (*fleetState, error) {
+// fleetState is the one that was read last where that will do, else a new one. It waits
+// for that no longer than ctx. All who wait for a reading that fails share the failure, so
+// that nobody waits for one reading after the other while the store is away.
+func (s *server) fleetState(ctx context.Context, enough func(*fleetState) bool) (*fleetState, error) {
+	for {
+		state, reading := s.lastFleet(enough)
+		if state != nil {
+			return state, nil
+		}
+		select {
+		case <-reading.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		switch {
+		case reading.err != nil:
+			return nil, reading.err
+		case enough(reading.state): // or it began too early
+			return reading.state, nil
+		}
+	}
+}
+
+// lastFleet is the fleet that was read last where that will do, else the reading that is
+// under way, which it begins where there is none.
+func (s *server) lastFleet(enough func(*fleetState) bool) (*fleetState, *fleetReading) {
 	f := &s.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.last == nil || !enough(f.last) {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // whoever leaves meanwhile
-		defer cancel()
-		next, err := s.readFleet(ctx)
-		if err != nil {
-			return nil, err
-		}
-		f.last = next
+	if f.last != nil && enough(f.last) {
+		f.idle.Reset(fleetIdle)
+		return f.last, nil
 	}
+	if f.reading == nil {
+		f.reading = &fleetReading{done: make(chan struct{})}
+		go s.read(f.reading)
+	}
+	return nil, f.reading
+}
+
+func (s *server) read(reading *fleetReading) {
+	defer close(reading.done)
+	ctx, cancel := context.WithTimeout(context.Background(), fleetRead)
+	defer cancel()
+	reading.state, reading.err = s.readFleet(ctx)
+	f := &s.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reading = nil
+	if reading.err != nil {
+		return
+	}
+	f.last = reading.state
 	if f.idle == nil {
 		f.idle = time.AfterFunc(fleetIdle, func() {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.last = nil
 		})
-	} else {
-		f.idle.Reset(fleetIdle)
 	}
-	return f.last, nil
+	f.idle.Reset(fleetIdle)
 }
 
 // since is enough for who asked then, and has to find what was answered before.
 func since(asked time.Time) func(*fleetState) bool {
-	return func(f *fleetState) bool { return f.began.After(asked) }
+	return func(f *fleetState) bool { return !f.began.Before(asked) }
 }
 
-func (s *server) readFleet(ctx context.Context) (*fleetState, error) {
-	f := &fleetState{began: time.Now()}
-	var err error
+func (s *server) readFleet(ctx context.Context) (f *fleetState, err error) {
+	defer func() { // no request's own guard is here
+		if v := recover(); v != nil {
+			err = fmt.Errorf("reading the fleet panicked: %v\n%s", v, debug.Stack())
+		}
+	}()
+	f = &fleetState{began: time.Now()}
 	if f.views, err = s.registry.Nodes(ctx); err != nil {
 		return nil, err
 	}

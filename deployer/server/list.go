@@ -33,8 +33,8 @@ func (s *server) listed(r *http.Request, after string, limit int, cut func(*flee
 		return busy()
 	}
 	asked := time.Now()
-	state, err := s.fleetState(func(f *fleetState) bool {
-		return f.began.After(asked) || after != "" && asked.Sub(f.began) < pageAge
+	state, err := s.fleetState(r.Context(), func(f *fleetState) bool {
+		return !f.began.Before(asked) || after != "" && asked.Sub(f.began) < pageAge
 	})
 	if err != nil {
 		leave()
@@ -51,16 +51,18 @@ func (s *server) whole(r *http.Request, name string, cut func(f *fleetState, aft
 		return busy()
 	}
 	enough := since(time.Now())
-	if _, err := s.fleetState(enough); err != nil {
+	if _, err := s.fleetState(r.Context(), enough); err != nil {
 		leave()
 		return s.fail(r, err)
 	}
 	write := func(w http.ResponseWriter) {
 		text := []byte(`{"` + name + `":[`)
 		for after := ""; r.Method != http.MethodHead; {
-			state, err := s.fleetState(enough)
+			state, err := s.fleetState(r.Context(), enough)
 			if err != nil {
-				s.logFailure(r, err)
+				if r.Context().Err() == nil {
+					s.logFailure(r, err)
+				}
 				panic(http.ErrAbortHandler) // half a list must not look like a list
 			}
 			lines, next, end := cut(state, after)

@@ -10,7 +10,7 @@ import (
 
 // status has no turnstile, as the list of nodes.
 func (s *server) status(_ http.ResponseWriter, r *http.Request) answer {
-	state, err := s.fleetState(since(time.Now()))
+	state, err := s.fleetState(r.Context(), since(time.Now()))
 	if err != nil {
 		return s.fail(r, err)
 	}

@@ -252,8 +252,8 @@ func localPath(next string) string {
 // long before it where reading takes long.
 func (s *server) withFleet(r *http.Request, h func(*page.Fleet) answer) answer {
 	asked := time.Now()
-	state, err := s.fleetState(func(f *fleetState) bool {
-		return f.began.After(asked) || asked.Sub(f.began) < min(10*f.took, fleetIdle)
+	state, err := s.fleetState(r.Context(), func(f *fleetState) bool {
+		return !f.began.Before(asked) || asked.Sub(f.began) < min(10*f.took, fleetIdle)
 	})
 	if err != nil {
 		return s.unusable(r, err)

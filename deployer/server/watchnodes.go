@@ -108,7 +108,7 @@ func (s *server) followNodes(r *http.Request, has digest, send func(nodes []api.
 	defer poll.Stop()
 	var before *marks
 	for {
-		state, err := s.fleetState(func(f *fleetState) bool {
+		state, err := s.fleetState(r.Context(), func(f *fleetState) bool {
 			return time.Since(f.began) < max(watchAge, 10*f.took)
 		})
 		if err != nil {
