@@ -129,32 +129,38 @@ func (s *server) turnstile(r *http.Request, work func() answer) answer {
 	return work()
 }
 
-// enter waits for a place among slots, and says whether it got one.
-func (s *server) enter(r *http.Request, slots chan struct{}) bool {
-	select {
-	case slots <- struct{}{}:
-		return true
-	default:
+// enter waits for a place in each of slots, and says whether it got them all.
+func (s *server) enter(r *http.Request, slots ...chan struct{}) bool {
+	var timer *time.Timer
+	for i, c := range slots {
+		select {
+		case c <- struct{}{}:
+			continue
+		default:
+		}
+		if timer == nil {
+			timer = time.NewTimer(s.cfg.MaxWait)
+			defer timer.Stop()
+		}
+		select {
+		case c <- struct{}{}:
+			continue
+		case <-timer.C:
+		case <-r.Context().Done():
+		}
+		for _, got := range slots[:i] {
+			<-got
+		}
+		return false
 	}
-	timer := time.NewTimer(s.cfg.MaxWait)
-	defer timer.Stop()
-	select {
-	case slots <- struct{}{}:
-		return true
-	case <-timer.C:
-	case <-r.Context().Done():
-	}
-	return false
+	return true
 }
 
 // await waits for one of the places, of which each address has a share.
 func (s *server) await(r *http.Request, p places) (leave func(), ok bool) {
 	from := network(r.RemoteAddr)
-	if !p.share.take(from) {
-		return nil, false
-	}
-	if !s.enter(r, p.all) {
-		p.share.release(from)
+	if !s.enter(r, p.share.join(from), p.all) {
+		p.share.part(from)
 		return nil, false
 	}
 	return func() { p.leave(from) }, true

@@ -14,29 +14,55 @@ type share struct {
 	most int
 
 	mu   sync.Mutex
-	open map[netip.Prefix]int
+	open map[netip.Prefix]*shared
+}
+
+// shared is what one address takes.
+type shared struct {
+	slots chan struct{}
+	users int // who have a slot, or wait for one
 }
 
 func shareOf(all int) *share {
-	return &share{most: all - all/4, open: map[netip.Prefix]int{}}
+	return &share{most: all - all/4, open: map[netip.Prefix]*shared{}}
 }
 
-func (s *share) take(from netip.Prefix) bool {
+// join is the slots of an address, for one who calls part once.
+func (s *share) join(from netip.Prefix) chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open[from] >= s.most {
+	of := s.open[from]
+	if of == nil {
+		of = &shared{slots: make(chan struct{}, s.most)}
+		s.open[from] = of
+	}
+	of.users++
+	return of.slots
+}
+
+func (s *share) part(from netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[from].users--; s.open[from].users == 0 {
+		delete(s.open, from)
+	}
+}
+
+// take takes a slot where there is one at once.
+func (s *share) take(from netip.Prefix) bool {
+	select {
+	case s.join(from) <- struct{}{}:
+		return true
+	default:
+		s.part(from)
 		return false
 	}
-	s.open[from]++
-	return true
 }
 
 func (s *share) release(from netip.Prefix) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open[from]--; s.open[from] == 0 {
-		delete(s.open, from)
-	}
+	<-s.join(from)
+	s.part(from) // of this join
+	s.part(from) // and of who took it
 }
 
 // places are a bound of which each address has a share.

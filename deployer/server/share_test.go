@@ -123,3 +123,34 @@ func TestPlaces(t *testing.T) {
 		t.Errorf("%d places and %v are not given back", len(p.all), p.share.open)
 	}
 }
+
+// TestAwaitShare: who is over the share of an address waits for it, and gives back what
+// it got where it waits in vain.
+func TestAwaitShare(t *testing.T) {
+	t.Parallel()
+	p, s := newPlaces(4), &server{cfg: Config{MaxWait: 50 * time.Millisecond}}
+	r := &http.Request{RemoteAddr: "192.0.2.1:1"}
+	var leave []func()
+	for range 3 {
+		left, ok := s.await(r, p)
+		if !ok {
+			t.Fatal("no place in the share")
+		}
+		leave = append(leave, left)
+	}
+	if _, ok := s.await(r, p); ok {
+		t.Error("a place beyond the share")
+	}
+	s.cfg.MaxWait = 10 * time.Second
+	time.AfterFunc(50*time.Millisecond, leave[0])
+	left, ok := s.await(r, p)
+	if !ok {
+		t.Fatal("it did not wait for its share")
+	}
+	for _, left := range append(leave[1:], left) {
+		left()
+	}
+	if len(p.all) != 0 || len(p.share.open) != 0 {
+		t.Errorf("%d places and %v are not given back", len(p.all), p.share.open)
+	}
+}
