@@ -252,6 +252,11 @@ func (n *Node) answer(w http.ResponseWriter, r *http.Request) {
 	s := &n.service
 	s.mu.Lock()
 	name := askedAt(r) + r.URL.RequestURI()
+	if _, known := s.answers[name]; !known { // a check of localhost may come to ::1
+		if rest, is := strings.CutPrefix(name, "[::1]:"); is {
+			name = "127.0.0.1:" + rest
+		}
+	}
 	failed := s.failed[""] || s.failed[name]
 	a, known := s.answers[name]
 	if known { // a client asks at a VIP, which no check does

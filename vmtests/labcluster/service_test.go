@@ -53,16 +53,16 @@ func TestService(t *testing.T) {
 		return response.StatusCode
 	}
 	well := map[string]int{"127.0.0.1:8080/healthz": 301, "127.0.0.1:8081/healthz": 200, "127.0.0.1:80/": 204, "192.0.2.9:80/": 200,
-		"127.0.0.1:8082/both": 200, "203.0.113.1:80/": 200}
+		"[::1]:80/": 204 /* as localhost has it */, "127.0.0.1:8082/both": 200, "203.0.113.1:80/": 200}
 	for _, failing := range []struct {
 		which string
 		bad   map[string]int // in place of well
 	}{
 		{"127.0.0.1:8080/healthz", map[string]int{"127.0.0.1:8080/healthz": 503}},
 		{"/healthz", map[string]int{"127.0.0.1:8080/healthz": 503, "127.0.0.1:8081/healthz": 503}},
-		{"/", map[string]int{"127.0.0.1:80/": 503, "192.0.2.9:80/": 503}},
+		{"/", map[string]int{"127.0.0.1:80/": 503, "[::1]:80/": 503, "192.0.2.9:80/": 503}},
 		{"localhost:8082", map[string]int{"127.0.0.1:8082/both": 0}},
-		{"", map[string]int{"127.0.0.1:8080/healthz": 503, "127.0.0.1:8081/healthz": 503, "127.0.0.1:80/": 503, "192.0.2.9:80/": 503,
+		{"", map[string]int{"127.0.0.1:8080/healthz": 503, "127.0.0.1:8081/healthz": 503, "127.0.0.1:80/": 503, "[::1]:80/": 503, "192.0.2.9:80/": 503,
 			"127.0.0.1:8082/both": 0, "203.0.113.1:80/": 503}},
 	} {
 		for url, status := range well {
