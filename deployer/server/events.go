@@ -19,11 +19,7 @@ import (
 // A watcher has no queue: the store is it. Each has a cursor, reads a page behind it,
 // writes that, and only then reads the next. One that is slow to read is cut off by
 // WriteTimeout and goes on from its cursor when it comes again.
-const (
-	streamPage = 100
-	streamPoll = 500 * time.Millisecond
-	streamLife = 15 * time.Minute // then it comes again, and shows its token again
-)
+const streamPage = 100
 
 // events answers with a list, or a stream to those who accept that.
 func (s *server) events(_ http.ResponseWriter, r *http.Request) answer {
@@ -164,30 +160,14 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, page store.Page)
 // for a heartbeat, until send says that the peer is gone or too slow, or it has lasted
 // long enough. What it answers with is the problem that ended it, if any.
 func (s *server) follow(r *http.Request, page store.Page, send func(events []api.Event, cursor string) bool) answer {
-	end := time.NewTimer(streamLife)
-	defer end.Stop()
-	silence := time.NewTicker(s.cfg.Heartbeat)
-	defer silence.Stop()
-	poll := time.NewTicker(streamPoll)
-	defer poll.Stop()
+	pace := s.newPace(r.Context())
+	defer pace.stop()
 	for first := true; ; first = false {
 		if (first || len(page.Events) > 0) && !send(wireEvents(page), page.Next) {
 			return answer{}
 		}
-		if !page.More {
-			select {
-			case <-poll.C:
-			case <-silence.C:
-				if !send(nil, page.Next) {
-					return answer{}
-				}
-			case <-end.C:
-				return answer{}
-			case <-r.Context().Done():
-				return answer{}
-			case <-s.cfg.Stop:
-				return answer{}
-			}
+		if !page.More && !pace.wait(func() bool { return send(nil, page.Next) }) {
+			return answer{}
 		}
 		next, err := s.feed.after(page.Next, func(ctx context.Context) (store.Page, error) {
 			return s.registry.Events(ctx, page.Next, streamPage)

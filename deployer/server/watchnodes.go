@@ -100,12 +100,8 @@ func (m *marks) changed(before *marks, has digest) []int {
 // belongs together: a state stays in memory until it is sent. What it answers with is the
 // problem that ended it, if any.
 func (s *server) followNodes(r *http.Request, has digest, send func(nodes []api.Node, cursor string, deadline time.Time) bool) answer {
-	end := time.NewTimer(streamLife)
-	defer end.Stop()
-	silence := time.NewTicker(s.cfg.Heartbeat)
-	defer silence.Stop()
-	poll := time.NewTicker(streamPoll)
-	defer poll.Stop()
+	pace := s.newPace(r.Context())
+	defer pace.stop()
 	var before *marks
 	for {
 		state, err := s.fleetState(r.Context(), func(f *fleetState) bool {
@@ -121,17 +117,7 @@ func (s *server) followNodes(r *http.Request, has digest, send func(nodes []api.
 			return answer{}
 		}
 		before = marks
-		select {
-		case <-poll.C:
-		case <-silence.C:
-			if !send(nil, cursor, time.Now().Add(s.cfg.WriteTimeout)) {
-				return answer{}
-			}
-		case <-end.C:
-			return answer{}
-		case <-r.Context().Done():
-			return answer{}
-		case <-s.cfg.Stop:
+		if !pace.wait(func() bool { return send(nil, cursor, time.Now().Add(s.cfg.WriteTimeout)) }) {
 			return answer{}
 		}
 	}
