@@ -169,7 +169,7 @@ func (s *server) follow(r *http.Request, page store.Page, send func(events []api
 		if !page.More && !pace.wait(func() bool { return send(nil, page.Next) }) {
 			return answer{}
 		}
-		next, err := s.feed.after(page.Next, func(ctx context.Context) (store.Page, error) {
+		next, err := s.feed.after(r.Context(), page.Next, func(ctx context.Context) (store.Page, error) {
 			return s.registry.Events(ctx, page.Next, streamPage)
 		})
 		if err != nil {
@@ -182,23 +182,23 @@ func (s *server) follow(r *http.Request, page store.Page, send func(events []api
 // feed lets the watchers that are at the same place, which is most of them, share what
 // is read from the store.
 type feed struct {
-	mu     sync.Mutex
-	cursor string
-	at     time.Time
-	page   store.Page
-	err    error
+	mu      sync.Mutex // never held over a read
+	cursor  string
+	reading *reading[store.Page] // of what is after cursor
 }
 
-func (f *feed) after(cursor string, read func(context.Context) (store.Page, error)) (store.Page, error) {
+const feedRead = 10 * time.Second // of a reading
+
+// after is what is after cursor: as it was read for others a moment ago, or as it is
+// being read for them, else as read finds it. It waits for that no longer than ctx.
+func (f *feed) after(ctx context.Context, cursor string, read func(context.Context) (store.Page, error)) (store.Page, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.cursor != cursor || time.Since(f.at) >= streamPoll/2 {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // whoever leaves meanwhile
-		defer cancel()
-		f.page, f.err = read(ctx)
-		f.cursor, f.at = cursor, time.Now()
+	if f.reading == nil || f.cursor != cursor || f.reading.over() && time.Since(f.reading.began) >= streamPoll/2 {
+		f.cursor, f.reading = cursor, beginReading(feedRead, read)
 	}
-	return f.page, f.err
+	reading := f.reading
+	f.mu.Unlock()
+	return reading.wait(ctx)
 }
 
 func wireEvents(page store.Page) []api.Event {

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -19,20 +17,12 @@ type fleet struct {
 	mu      sync.Mutex // never held over a read
 	last    *fleetState
 	idle    *time.Timer
-	reading *fleetReading // nil: none is under way
-}
-
-// fleetReading is one reading of the store, for all who wait for it. The others may be
-// looked at once it is done.
-type fleetReading struct {
-	done  chan struct{}
-	state *fleetState
-	err   error
+	reading *reading[*fleetState]
 }
 
 const (
 	fleetIdle = 15 * time.Second // then nobody wants it any more
-	fleetRead = 30 * time.Second // of a reading, whoever leaves meanwhile
+	fleetRead = 30 * time.Second // of a reading
 )
 
 // fleetState is all nodes at one time, and what follows from them, which is made once it
@@ -58,23 +48,19 @@ func (s *server) fleetState(ctx context.Context, enough func(*fleetState) bool) 
 		if state != nil {
 			return state, nil
 		}
-		select {
-		case <-reading.done:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		state, err := reading.wait(ctx)
+		if err != nil {
+			return nil, err
 		}
-		switch {
-		case reading.err != nil:
-			return nil, reading.err
-		case enough(reading.state): // or it began too early
-			return reading.state, nil
+		if enough(state) { // or it began too early
+			return state, nil
 		}
 	}
 }
 
 // lastFleet is the fleet that was read last where that will do, else the reading that is
 // under way, which it begins where there is none.
-func (s *server) lastFleet(enough func(*fleetState) bool) (*fleetState, *fleetReading) {
+func (s *server) lastFleet(enough func(*fleetState) bool) (*fleetState, *reading[*fleetState]) {
 	f := &s.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -82,26 +68,17 @@ func (s *server) lastFleet(enough func(*fleetState) bool) (*fleetState, *fleetRe
 		f.idle.Reset(fleetIdle)
 		return f.last, nil
 	}
-	if f.reading == nil {
-		f.reading = &fleetReading{done: make(chan struct{})}
-		go s.read(f.reading)
+	if f.reading == nil || f.reading.over() {
+		f.reading = beginReading(fleetRead, s.readFleet)
 	}
 	return nil, f.reading
 }
 
-func (s *server) read(reading *fleetReading) {
-	defer close(reading.done)
-	ctx, cancel := context.WithTimeout(context.Background(), fleetRead)
-	defer cancel()
-	reading.state, reading.err = s.readFleet(ctx)
-	f := &s.fleet
+// keep has state be what was read last.
+func (f *fleet) keep(state *fleetState) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.reading = nil
-	if reading.err != nil {
-		return
-	}
-	f.last = reading.state
+	f.last = state
 	if f.idle == nil {
 		f.idle = time.AfterFunc(fleetIdle, func() {
 			f.mu.Lock()
@@ -117,13 +94,9 @@ func since(asked time.Time) func(*fleetState) bool {
 	return func(f *fleetState) bool { return !f.began.Before(asked) }
 }
 
-func (s *server) readFleet(ctx context.Context) (f *fleetState, err error) {
-	defer func() { // no request's own guard is here
-		if v := recover(); v != nil {
-			err = fmt.Errorf("reading the fleet panicked: %v\n%s", v, debug.Stack())
-		}
-	}()
-	f = &fleetState{began: time.Now()}
+func (s *server) readFleet(ctx context.Context) (*fleetState, error) {
+	f := &fleetState{began: time.Now()}
+	var err error
 	if f.views, err = s.registry.Nodes(ctx); err != nil {
 		return nil, err
 	}
@@ -141,5 +114,6 @@ func (s *server) readFleet(ctx context.Context) (f *fleetState, err error) {
 		made.Unreadable, made.Usable, made.Heartbeat = s.registry.Unreadable(), s.registry.StoreUsable(), s.registry.HeartbeatInterval()
 		return made
 	})
+	s.fleet.keep(f)
 	return f, nil
 }

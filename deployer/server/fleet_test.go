@@ -123,7 +123,7 @@ func TestListWhileOthersRead(t *testing.T) {
 	}
 	s.fleet.mu.Lock()
 	defer s.fleet.mu.Unlock()
-	if s.fleet.reading == nil {
+	if s.fleet.reading.over() {
 		t.Error("the list waited for a reading of others")
 	}
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"io"
 	"mime"
@@ -10,10 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/api"
 	"github.com/centra/plasmacloud/deployer/node"
 	"github.com/centra/plasmacloud/deployer/server/page"
@@ -136,8 +133,8 @@ func (s *server) looks(h func(page.Frame, *http.Request) answer) handler {
 			}
 			frame.Operator, frame.Orders = who.Name, askerOf(r).role.May(tokens.Operator)
 		}
-		// A page that cannot say what happened is not live.
-		frame.Cursor, _, _ = s.ui.log.newest(r.Context(), s.registry)
+		newest, _ := s.ui.log.newest(r.Context(), s.registry)
+		frame.Cursor = newest.cursor // "" is a page that cannot say what happened, and is not live
 		if !s.enter(r, s.ui.slots) {
 			a := s.message(s.frame(), http.StatusServiceUnavailable, "The deployer is busy", "Too many pages are asked for. Try again in two seconds.")
 			a.retryAfter = "2"
@@ -273,20 +270,20 @@ func (s *server) unusable(r *http.Request, err error) answer {
 
 func (s *server) fleetPage(f page.Frame, r *http.Request) answer {
 	return s.withFleet(r, func(fleet *page.Fleet) answer {
-		_, events, err := s.ui.log.newest(r.Context(), s.registry)
+		newest, err := s.ui.log.newest(r.Context(), s.registry)
 		if err != nil {
 			return s.unusable(r, err)
 		}
-		return show(page.FleetPage(f, fleet, events))
+		return show(page.FleetPage(f, fleet, newest.events))
 	})
 }
 
 func (s *server) eventsPage(f page.Frame, r *http.Request) answer {
-	_, events, err := s.ui.log.newest(r.Context(), s.registry)
+	newest, err := s.ui.log.newest(r.Context(), s.registry)
 	if err != nil {
 		return s.unusable(r, err)
 	}
-	return show(page.EventsPage(f, events, r.URL.Query()))
+	return show(page.EventsPage(f, newest.events, r.URL.Query()))
 }
 
 func (s *server) nodePage(f page.Frame, r *http.Request, id string) answer {
@@ -298,38 +295,4 @@ func (s *server) nodePage(f page.Frame, r *http.Request, id string) answer {
 		return s.unusable(r, err)
 	}
 	return show(page.NodePage(f, v))
-}
-
-// eventLog keeps the newest events, so that each page reads only what came since the
-// last one.
-type eventLog struct {
-	mu     sync.Mutex
-	cursor string
-	events []store.Event // oldest first, at most page.KeptEvents
-}
-
-// newest are the events, and the cursor behind the last one. They are shared and do
-// not change.
-func (l *eventLog) newest(ctx context.Context, r *deployer.Registry) (cursor string, events []store.Event, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for {
-		got, err := r.Events(ctx, l.cursor, 1000)
-		if errors.Is(err, store.ErrCursorGone) && l.cursor != "" {
-			l.cursor, l.events = "", nil
-			continue
-		}
-		if err != nil {
-			return "", nil, err
-		}
-		l.cursor = got.Next
-		if len(got.Events) > 0 {
-			all := make([]store.Event, 0, len(l.events)+len(got.Events))
-			all = append(append(all, l.events...), got.Events...)
-			l.events = all[max(0, len(all)-page.KeptEvents):]
-		}
-		if !got.More {
-			return l.cursor, l.events, nil
-		}
-	}
 }
