@@ -56,15 +56,18 @@ func (n *notable) forget(origin, what string) {
 	delete(n.known[origin], what)
 }
 
-// refused notes a refusal. It is refused all the same where that cannot be written.
+// refused notes a refusal. Where that cannot be written it is refused all the same, and the
+// next one like it is noted.
 func (r *Registry) refused(ctx context.Context, id string, no *node.RefusedError) {
 	now := r.cfg.Now()
 	r.refusals.add(ctx, now, id, no)
-	if !r.notable.take(now, "", id+" "+no.Code) { // anybody may say to be any node
+	what := id + " " + no.Code
+	if !r.notable.take(now, "", what) { // anybody may say to be any node
 		return
 	}
 	e := store.Event{At: now.UTC().Truncate(time.Millisecond), Node: id, Event: store.EventRefused, Code: no.Code, Reason: no.Detail}
 	if err := r.write(r.cfg.Store.Append(ctx, e)); err != nil {
+		r.notable.forget("", what)
 		r.cfg.Logger.DebugContext(ctx, "refusal is no event, it could not be written", "node", id, "error", err)
 	}
 }

@@ -67,3 +67,21 @@ func TestEvents(t *testing.T) {
 	}
 	next(" manifest   ")
 }
+
+// TestRefusalIsTriedAgain: a refusal that could not be written does not count as told.
+func TestRefusalIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.store.noAppends.Store(true)
+	for i := range 60 { // nor does it take from the others' budget
+		w.refused(fmt.Sprintf("stray%d", i), report(node.PhaseBooted), node.CodeUnknownNode)
+	}
+	w.store.noAppends.Store(false)
+	for range 2 {
+		w.refused("stray0", report(node.PhaseBooted), node.CodeUnknownNode)
+	}
+	page, err := w.Events(t.Context(), "", 1000)
+	if err != nil || len(page.Events) != 1 || page.Events[0].Node != "stray0" || page.Events[0].Code != node.CodeUnknownNode {
+		t.Errorf("%+v, %v", page.Events, err)
+	}
+}
