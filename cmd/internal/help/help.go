@@ -20,7 +20,7 @@ func Flags(flags *pflag.FlagSet) string {
 		if like.Value.Type() == "bool" {
 			like.Value = plain{like.Value}
 		}
-		if like.DefValue == "[]" {
+		if like.DefValue == "[]" && like.Value.Type() == "stringToString" { // of lists pflag knows that they are empty
 			like.DefValue = ""
 		}
 		shown.AddFlag(&like)

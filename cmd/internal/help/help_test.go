@@ -28,8 +28,10 @@ func TestFlags(t *testing.T) {
 	flags.BoolP("yes", "y", false, "a boolean")
 	flags.Bool("no", true, "another")
 	flags.StringToString("map", nil, "`KEY=VALUE` without a default")
+	flags.StringArrayP("list", "l", nil, "a `WORD`, repeatable")
 	flags.String("text", "x", "a `TEXT` with an explanation that goes on and on until the line is full")
-	assert.Equal(t, `      --map KEY=VALUE   KEY=VALUE without a default
+	assert.Equal(t, `  -l, --list WORD       a WORD, repeatable
+      --map KEY=VALUE   KEY=VALUE without a default
       --no              another (default true)
       --text TEXT       a TEXT with an explanation that goes on and on
                         until the line is full (default "x")
