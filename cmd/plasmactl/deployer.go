@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -60,7 +61,7 @@ func (d *deployerFlags) client() (*api.Client, error) {
 	}
 	token, err := secretfile.Token(d.tokenFile)
 	if err != nil {
-		return nil, daemon.ConfigError(fmt.Errorf("token: %w", err))
+		return nil, daemon.ConfigError(fmt.Errorf("--token-file or $%s: %w", tokenFileVariable, err))
 	}
 	return c.WithToken(token), nil
 }
@@ -84,8 +85,12 @@ func (d *deployerFlags) completeNodes(cmd *cobra.Command) ([]string, cobra.Shell
 // unreached adds the mend to an error that no deployer answered.
 func unreached(err error) error {
 	var answer *api.Error
-	if errors.As(err, &answer) {
+	var stranger x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &answer):
 		return err
+	case errors.As(err, &stranger):
+		return fmt.Errorf("the deployer is not believed: %w", err)
 	}
 	return fmt.Errorf("no answer from a deployer: %w; name the right one with --deployer-url or $%s", err, deployerURLVariable)
 }

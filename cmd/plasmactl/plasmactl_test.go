@@ -132,7 +132,8 @@ func TestMistakes(t *testing.T) {
 		"no deployer":        {[]string{"node", "list", "--deployer-url", "http://127.0.0.1:9"}, 1, []string{"127.0.0.1:9", "refused", "--deployer-url"}},
 		"nobody to follow":   {[]string{"events", "--follow", "--deployer-url", "http://127.0.0.1:9"}, 1, []string{"127.0.0.1:9", "refused", "--deployer-url"}},
 		"deployer URL":       {[]string{"node", "list", "--deployer-url", "deployer:8080"}, 64, []string{"--deployer-url", "http://deployer:8080"}},
-		"no token file":      {[]string{"node", "list", "--token-file", "/nowhere"}, 78, []string{"token: open /nowhere"}},
+		"no token file":      {[]string{"node", "list", "--token-file", "/nowhere"}, 78, []string{"--token-file or $PLASMACLOUD_TOKEN_FILE: open /nowhere"}},
+		"no such state":      {[]string{"node", "list", "--state", "up"}, 64, []string{`--state "up": want Pending, Provisioning, Active, Failed, Decommissioned`}},
 		"no CA file":         {[]string{"node", "list", "--ca-file", "/nowhere"}, 78, []string{"CA: open /nowhere"}},
 		"node missing":       {[]string{"node", "show"}, 64, []string{"plasmactl node show NODE", "plasmactl node show --help"}},
 	}

@@ -25,11 +25,15 @@ func (s *selection) register(cmd *cobra.Command) {
 	flags.StringVar(&s.role, "role", "", "only nodes with this `ROLE`")
 	flags.StringVar(&s.state, "state", "", "only nodes in this `STATE`: Pending, Provisioning, Active, Failed or Decommissioned")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"control-plane", "worker"}, cobra.ShellCompDirectiveNoFileComp))
-	var states []string
+	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(states(), cobra.ShellCompDirectiveNoFileComp))
+}
+
+func states() []string {
+	var all []string
 	for _, state := range node.States {
-		states = append(states, string(state))
+		all = append(all, string(state))
 	}
-	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(states, cobra.ShellCompDirectiveNoFileComp))
+	return all
 }
 
 func (s *selection) empty() bool { return len(s.labels) == 0 && s.role == "" && s.state == "" }
@@ -46,7 +50,7 @@ func (s *selection) check() error {
 	}
 	at := slices.IndexFunc(node.States, func(known node.State) bool { return strings.EqualFold(string(known), s.state) })
 	if at < 0 {
-		return daemon.UsageError(fmt.Errorf("--state %q: want one of %v", s.state, node.States))
+		return daemon.UsageError(fmt.Errorf("--state %q: want %s", s.state, strings.Join(states(), ", ")))
 	}
 	s.state = string(node.States[at])
 	return nil

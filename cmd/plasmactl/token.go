@@ -36,7 +36,8 @@ func createTokenCommand(deployer *deployerFlags, format *outputFormat) *cobra.Co
 		Short: "Make a join token, and print it",
 		Long: `Makes a join token and prints it, the token alone on stdout: the deployer keeps a hash, so
 nobody can print it again. NAME has letters, digits, dash and underscore, at most 63.`,
-		Example: `  plasmactl token create row2 --expires 24h --uses 40 --role worker > row2.token
+		Example: `  umask 077   # a machine refuses a token that all may read
+  plasmactl token create row2 --expires 24h --uses 40 --role worker > row2.token
   plasmactl token create node03 --node node03 --uses 1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -113,7 +113,7 @@ func (o *nodeOrder) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if len(nodes) == 0 {
-		fmt.Fprintln(cmd.ErrOrStderr(), "no such node")
+		fmt.Fprintf(cmd.ErrOrStderr(), "there is no node to %s among those that are selected\n", o.event)
 		return o.print(cmd.OutOrStdout(), nil)
 	}
 	if asks {

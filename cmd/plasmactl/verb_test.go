@@ -130,6 +130,9 @@ func TestNodeVerbs(t *testing.T) {
 
 	out = f.run("node", "approve", "--all", "--yes")
 	assert.Equal(t, 3, strings.Count(out, "\n"), out)
+	_, stderr, _, err := plasmactl(t, append([]string{"node", "approve", "--all", "--yes"}, f.flags...)...)
+	require.NoError(t, err, "once more")
+	assert.Equal(t, "there is no node to approve among those that are selected\n", stderr)
 	f.says("stranger1", node.PhaseReady)
 	assert.Regexp(t, `(?m)^stranger1 .* Active`, f.run("node", "list"))
 

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -235,8 +236,12 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 
 func send(client *http.Client, request *http.Request) (*http.Response, error) {
 	response, err := client.Do(request)
-	if errors.Is(err, http.ErrSchemeMismatch) {
+	var stranger x509.UnknownAuthorityError
+	switch {
+	case errors.Is(err, http.ErrSchemeMismatch):
 		err = fmt.Errorf("%w; a deployer that has no tls is at http://%s", err, request.URL.Host)
+	case errors.As(err, &stranger):
+		err = fmt.Errorf("%w; name the CA of the deployer's certificate with --ca-file", err)
 	}
 	return response, err
 }

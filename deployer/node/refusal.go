@@ -58,14 +58,13 @@ func refuse(code string, n Node, r Report) *RefusedError {
 			n.ID, n.Held.who(), n.Held.At.Format(time.RFC3339), n.Held.why(), n.ID)
 	case CodeApprovalRequired:
 		e.Title = "The machine waits for an operator's approval"
-		e.Detail = fmt.Sprintf("machine %s waits to be node %s since %s: plasmactl node approve %s. It may ask again until then.",
-			n.machineName(), n.ID, n.Since.Format(time.RFC3339), n.ID)
+		e.Detail = fmt.Sprintf("machine %s waits to be node %s: plasmactl node approve %s. It may ask again until then.", n.machineName(), n.ID, n.ID)
 	case CodeDecommissioned:
 		e.Title = "The node is decommissioned"
 		e.Detail = fmt.Sprintf("node %s was taken out at %s. Let it join again with plasmactl node reset %s.", n.ID, n.Since.Format("2006-01-02T15:04:05Z07:00"), n.ID)
 	case CodeJoinTokenRequired:
 		e.Title = "A join token is needed"
-		e.Detail = fmt.Sprintf("node %s has not joined yet. Make one with plasmactl token create, and give it to the node: plasmacloud-phone-home --join-token-file FILE.", n.ID)
+		e.Detail = fmt.Sprintf("node %s has not joined, or has to join anew. Make one with plasmactl token create, and give it to the node: plasmacloud-phone-home --join-token-file FILE.", n.ID)
 	case CodeJoinTokenScope:
 		e.Title = "The join token is for other nodes"
 		e.Detail = fmt.Sprintf("the token %s is not for node %s. Give the node one that is, such as one of plasmactl token create.",

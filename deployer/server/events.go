@@ -95,18 +95,24 @@ func badLimit() *api.Problem { return badQuery("limit", fmt.Sprintf("want 1 to %
 func badQuery(key, detail string) *api.Problem {
 	return &api.Problem{
 		Status: http.StatusBadRequest, Code: api.CodeBadRequest, Title: "The query breaks a rule",
-		Field: clean(key), Detail: detail,
+		Field: clean(key), Detail: clean(key) + ": " + detail,
 	}
 }
 
 func (s *server) noEvents(r *http.Request, err error) answer {
+	return s.noPage(r, err, "events", "read "+api.PathNodes+" to know what is now, and begin anew without after")
+}
+
+// noPage is why there is no page of what is kept for a while, with the mend of a cursor
+// that is too old.
+func (s *server) noPage(r *http.Request, err error, what, mend string) answer {
 	switch {
 	case errors.Is(err, store.ErrBadCursor):
 		return refused(*badQuery("after", "not a cursor; take it from an event, or from next of a list"))
 	case errors.Is(err, store.ErrCursorGone):
 		return refused(api.Problem{
 			Status: http.StatusGone, Code: api.CodeCursorGone, Title: "The cursor is too old",
-			Detail: "some of the events after it are not kept any more; read " + api.PathNodes + " to know what is now, and begin anew without after",
+			Detail: "some of the " + what + " after it are not kept any more; " + mend,
 		})
 	default:
 		return s.fail(r, err)

@@ -97,7 +97,7 @@ func TestTLS(t *testing.T) {
 	cert, key := ca.Issue("deployer")
 	address, _, _ := serveTLS(t, TLSFiles{Cert: cert, Key: key})
 	wantError(t, "with the CA", ask(t, address, api.TLSFiles{CA: ca.File}), "")
-	wantError(t, "with the system's CAs", ask(t, address, api.TLSFiles{}), "certificate signed by unknown authority")
+	wantError(t, "with the system's CAs", ask(t, address, api.TLSFiles{}), "certificate signed by unknown authority; name the CA of the deployer's certificate with --ca-file")
 	wantError(t, "with another CA", ask(t, address, api.TLSFiles{CA: certtest.New(t).File}), "certificate signed by unknown authority")
 
 	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}}

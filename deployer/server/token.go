@@ -112,7 +112,7 @@ func (s *server) auditLog(r *http.Request, after string, limit int) answer {
 	return s.admin(r, "", func(deployer.Operator) answer {
 		page, err := s.registry.Audit(r.Context(), after, cmp.Or(limit, api.MaxList))
 		if err != nil {
-			return s.noEvents(r, err)
+			return s.noPage(r, err, "entries", "begin anew without after")
 		}
 		log := api.AuditLog{Entries: make([]api.AuditEntry, len(page.Events)), Next: page.Next, More: page.More}
 		for i, e := range page.Events {

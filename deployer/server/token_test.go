@@ -213,6 +213,9 @@ func TestAudit(t *testing.T) {
 			t.Errorf("%s%s: %q, want %q", step.operator, step.query, code, step.want)
 		}
 	}
+	if w, _ := g.ask(http.MethodGet, api.PathAudit+"?after=ABCDEFGH.1", "", bearerOf("a"), "", here); strings.Contains(w.Body.String(), api.PathNodes) {
+		t.Errorf("the mend of an old cursor is that of events: %s", w.Body)
+	}
 	if w, code := g.ask(http.MethodPut, api.PathTokens, "", bearerOf("a"), "", here); code != api.CodeMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD, POST" {
 		t.Errorf("PUT: %q, allowed %q", code, w.Header().Get("Allow"))
 	}
