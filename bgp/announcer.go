@@ -37,11 +37,13 @@ type Announcer struct {
 	log     *slog.Logger
 	wake    chan struct{}
 	fell    chan struct{} // there is something in down
+	turned  chan struct{} // the speaker came or went
 	locks   locks         // of Open; none of New
 
 	asks chan func() // for Run, between two passes
 
 	unrenewed atomic.Uint64
+	lost      atomic.Pointer[error] // why the speaker was lost since the last pass
 
 	mu     sync.Mutex // guards cfg, users, down, orders, status and steps
 	cfg    *Config
@@ -78,6 +80,7 @@ func New(o Options) *Announcer {
 		log:    o.Logger.With("part", "announcer"),
 		wake:   make(chan struct{}, 1),
 		fell:   make(chan struct{}, 1),
+		turned: make(chan struct{}, 1),
 		asks:   make(chan func()),
 		events: newEvents(), offers: newOffers(),
 		drains: drains{}, delays: newDelays(), reported: newReports(), sent: sentPaths{}, past: histories{},
@@ -244,7 +247,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 	defer watchers.Wait()
 	defer cancel()
 	defer a.monitor.Close()
-	watchers.Go(func() { a.watch(work, a.speaker.Watch) })
+	watchers.Go(func() { a.watch(work, a.watchSpeaker) })
 	watchers.Go(func() { a.watch(work, a.holder.Watch) })
 	watchers.Go(func() { a.renew(work) })
 	watchers.Go(func() { a.hurryOn(work) })
@@ -315,7 +318,8 @@ func (a *Announcer) interval() time.Duration {
 	return interval
 }
 
-// sleep returns after wait, or earlier for a trigger or the end of ctx, but not before gap.
+// sleep returns after wait, or earlier for a trigger or the end of ctx, but not before gap,
+// unless the speaker comes or goes: its routers have no routes until it is filled.
 func (a *Announcer) sleep(ctx context.Context, stopping bool, gap, wait time.Duration) {
 	done := ctx.Done()
 	if stopping {
@@ -325,6 +329,8 @@ func (a *Announcer) sleep(ctx context.Context, stopping bool, gap, wait time.Dur
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-a.turned:
+		return
 	case <-done:
 		return
 	}
@@ -336,6 +342,7 @@ func (a *Announcer) sleep(ctx context.Context, stopping bool, gap, wait time.Dur
 			continue
 		case <-timer.C:
 		case <-a.wake:
+		case <-a.turned:
 		case <-done:
 		}
 		return
@@ -353,6 +360,28 @@ func (a *Announcer) gaveUp(r result) error {
 	err := fmt.Errorf("stopped with %s and %s left as they are, since routers may still send traffic", paths, held)
 	if r.err != nil {
 		err = fmt.Errorf("%w: %w", err, r.err)
+	}
+	return err
+}
+
+// watchSpeaker is the speaker's Watch, of which the start and the end are news by themselves.
+func (a *Announcer) watchSpeaker(ctx context.Context, changed func()) error {
+	turn := func() {
+		select {
+		case a.turned <- struct{}{}:
+		default:
+		}
+	}
+	var came atomic.Bool
+	err := a.speaker.Watch(ctx, func() {
+		if !came.Swap(true) {
+			turn()
+		}
+		changed()
+	})
+	if came.Load() {
+		a.lost.Store(&err)
+		turn()
 	}
 	return err
 }

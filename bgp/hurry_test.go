@@ -22,10 +22,11 @@ type slowSpeaker struct {
 	worldSpeaker
 	turn *sync.Mutex
 	slow *atomic.Value
+	dies chan error
 }
 
 func newSlowSpeaker(w *world) slowSpeaker {
-	s := slowSpeaker{worldSpeaker{w}, new(sync.Mutex), new(atomic.Value)}
+	s := slowSpeaker{worldSpeaker{w}, new(sync.Mutex), new(atomic.Value), make(chan error)}
 	s.slow.Store("")
 	return s
 }
@@ -65,6 +66,16 @@ func (s slowSpeaker) Advertised(ctx context.Context, prefixes []netip.Prefix) (s
 func (s slowSpeaker) Filtered(ctx context.Context, prefixes []netip.Prefix) (map[netip.Prefix]bool, error) {
 	defer s.take("Filtered").Unlock()
 	return s.worldSpeaker.Filtered(ctx, prefixes)
+}
+
+func (s slowSpeaker) Watch(ctx context.Context, changed func()) error {
+	changed()
+	select {
+	case err := <-s.dies:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 type turnHolder struct {
@@ -250,4 +261,45 @@ func TestHurryWaitsForManyVIPs(t *testing.T) {
 	if len(a.down) != 1 {
 		t.Errorf("%d checks to look at again", len(a.down))
 	}
+}
+
+// A speaker that was started again is filled at once, whatever the pass before took, and
+// nobody is blamed for what it lost.
+func TestSpeakerRestartsBetweenPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHurryTest(t)
+		restart := func() {
+			h.turn.Lock()
+			h.restartSpeaker()
+			h.setSession(true)
+			h.turn.Unlock()
+			h.after(t, 0)
+			h.dies <- speaker.ErrGone
+		}
+		h.slow.Store("List")
+		h.bad[2].Store(false) // so that a pass starts, which takes an hour
+		time.Sleep(time.Minute)
+		h.slow.Store("")
+		h.after(t, time.Hour, 0, 1, 2)
+		restart() // while nothing else would start a pass for as long
+		h.after(t, time.Second, 0, 1, 2)
+		h.slow.Store("held")
+		h.bad[2].Store(true)
+		h.after(t, time.Minute, 0, 1)
+		restart()
+		h.slow.Store("")
+		h.after(t, time.Hour, 0, 1)
+		var kinds []EventKind
+		events, _ := all(t, h.a.Events(), "", netip.Addr{}, 1000)
+		for _, e := range events {
+			switch e.Kind {
+			case EventGone, EventDropped, EventSpeakerNotReady, EventSpeakerReady:
+				kinds = append(kinds, e.Kind)
+			}
+		}
+		want := []EventKind{EventSpeakerReady, EventSpeakerNotReady, EventSpeakerReady, EventSpeakerNotReady, EventSpeakerReady}
+		if !slices.Equal(kinds, want) {
+			t.Errorf("the events are %v", kinds)
+		}
+	})
 }

@@ -31,9 +31,13 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 	began := time.Now()
 	cfg := a.config()
 	now, speakerErr, addrsErr := a.read(ctx)
+	if now.lost != nil { // it may be back already, with an empty table
+		clear(a.sent)
+		a.reportSpeaker(now.lost)
+	}
 	a.past.note(a.haste.fallen()) // before the checks are asked: a fall since is the next pass's, which finds it judged
 	in := a.inputs(cfg, now)
-	if !stopping && addrsErr == nil && speakerErr == nil && !a.haste.hasHurried() && in.same(a.rested) {
+	if !stopping && now.lost == nil && addrsErr == nil && speakerErr == nil && !a.haste.hasHurried() && in.same(a.rested) {
 		a.stillIdle(now, began)
 		a.log.Debug("pass", "took", time.Since(began), "vips", len(cfg.VIPs))
 		return result{now: now}
@@ -56,7 +60,9 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		todo.announce = nil
 	}
 	a.released = map[netip.Addr]bool{}
-	a.noteGone("the path is out of the speaker's table", lostPaths(todo.announce, last, now, before, hurried))
+	if now.lost == nil {
+		a.noteGone("the path is out of the speaker's table", lostPaths(todo.announce, last, now, before, hurried))
+	}
 	todo.withdraw = slices.DeleteFunc(todo.withdraw, func(p netip.Prefix) bool { return hurried[p] }) // read before it was gone
 	for _, addrs := range todo.bind {
 		a.noteGone("the host does not hold it", lostHolds(addrs, last, now, released))
@@ -141,6 +147,9 @@ func (a *Announcer) noteUnheld(cfg *Config, now live) {
 func (a *Announcer) read(ctx context.Context) (now live, speakerErr, addrsErr error) {
 	now.addrs, addrsErr = a.holder.List(ctx)
 	now.addrsKnown = addrsErr == nil
+	if lost := a.lost.Swap(nil); lost != nil {
+		now.lost = *lost
+	}
 	speakerErr = a.speaker.Ready(ctx)
 	if speakerErr == nil || errors.Is(speakerErr, speaker.ErrWrongASN) {
 		table, err := a.speaker.List(ctx)

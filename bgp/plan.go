@@ -16,6 +16,7 @@ type live struct {
 	tableKnown bool // and the peers
 	addrs      vip.Held
 	addrsKnown bool
+	lost       error // why the speaker was lost since the pass before; nil: it was not
 }
 
 // internalPeer reports whether a peer of the speaker is of our own AS.
