@@ -86,12 +86,17 @@ func TestOpenErrors(t *testing.T) {
 	if err := os.WriteFile(text, []byte(strings.Repeat("not a database\n", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	note := filepath.Join(dir, "note.txt")
+	if err := os.WriteFile(note, []byte("not a database\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	newer := filepath.Join(dir, "newer.db")
 	edit(t, newer, "meta", "schema_version", "99")
 
 	for _, test := range []struct{ path, want string }{
 		{held, "another deployer has " + held + " open"},
 		{text, text + " is not a deployer's store"},
+		{note, note + " is not a deployer's store"},
 		{filepath.Join(dir, "none", "state.db"), "the directory " + filepath.Join(dir, "none") + " does not exist"},
 		{newer, "schema version 99, and this deployer reads 2"},
 		{dir, dir},

@@ -110,6 +110,9 @@ func check(data []byte) error {
 		m, ok = readMeta(data, size)
 	}
 	if !ok {
+		if len(data) < 2*os.Getpagesize() { // too short for bbolt to find out what it is
+			return berrors.ErrInvalid
+		}
 		return nil
 	}
 	if other, found := readMeta(data, int(m.pageSize)); found && other.tx > m.tx {
