@@ -105,7 +105,7 @@ func listCommand(deployer *deployerFlags, format *outputFormat) *cobra.Command {
 				return seen.String(), printNodes(w, nodes, time.Now())
 			}
 			if live {
-				return watch(cmd.Context(), cmd.OutOrStdout(), c, draw)
+				return watch(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), c, draw)
 			}
 			_, err = draw(cmd.Context(), cmd.OutOrStdout())
 			return err

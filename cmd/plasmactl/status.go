@@ -51,7 +51,7 @@ come first. What a VIP does on one node, "plasmactl node show" tells.`,
 				}
 			}
 			if live {
-				return watch(cmd.Context(), cmd.OutOrStdout(), c, draw)
+				return watch(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), c, draw)
 			}
 			_, err = draw(cmd.Context(), cmd.OutOrStdout())
 			return err

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ type guardedCluster struct {
 	client   *api.Client
 	flags    []string // of an admin
 	registry *deployer.Registry
+	away     atomic.Bool // another program is at its address
 }
 
 const adminToken = "admin-0123456789abcdef0123456789abcdef"
@@ -60,11 +62,20 @@ func newCluster4(t *testing.T) *guardedCluster {
 	require.NoError(t, os.WriteFile(token, []byte(adminToken+"\n"), 0o600))
 	file, err := tokens.Open(tokens.Operators, operators)
 	require.NoError(t, err)
-	web := httptest.NewServer(server.New(server.Config{Registry: registry, Logger: log, Version: "v1", Operators: file}))
+	f := &guardedCluster{t: t, registry: registry}
+	whole := server.New(server.Config{Registry: registry, Logger: log, Version: "v1", Operators: file})
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f.away.Load() {
+			http.NotFound(w, r)
+			return
+		}
+		whole.ServeHTTP(w, r)
+	}))
 	t.Cleanup(web.Close)
-	client, err := api.NewClient(web.URL, 10*time.Second, http.DefaultTransport)
+	f.client, err = api.NewClient(web.URL, 10*time.Second, http.DefaultTransport)
 	require.NoError(t, err)
-	return &guardedCluster{t, web.URL, client, []string{"--deployer-url", web.URL, "--token-file", token}, registry}
+	f.url, f.flags = web.URL, []string{"--deployer-url", web.URL, "--token-file", token}
+	return f
 }
 
 func (f *guardedCluster) says(id string, phase node.Phase) {
@@ -307,11 +318,12 @@ func TestTerminal(t *testing.T) {
 func TestWatch(t *testing.T) {
 	f := newCluster4(t)
 	tty, person, _ := terminal(t, 120, 4)
-	var plain lockedBuffer
+	var plain, troubles lockedBuffer
 	ctx, stop := context.WithCancel(t.Context())
 	root := rootCommand()
 	root.SetArgs(append([]string{"node", "list", "--watch"}, f.flags...))
 	root.SetOut(&plain)
+	root.SetErr(&troubles)
 	elsewhere := make(chan error, 1)
 	go func() { elsewhere <- root.ExecuteContext(ctx) }()
 	ended := f.at(ctx, tty, "node", "list", "--watch")
@@ -324,14 +336,20 @@ func TestWatch(t *testing.T) {
 	f.says("node01", node.PhaseReady)
 	sees(person, "Active")
 	sees(&plain, "Active")
+	f.away.Store(true) // but for those who follow the events
+	_, err := f.registry.Operate(t.Context(), "node02", node.EventHold, deployer.Operator{Name: "bob"}, "")
+	require.NoError(t, err)
+	sees(person, "not_a_deployer")
+	sees(&troubles, "not_a_deployer")
 	stop()
 	require.NoError(t, <-ended)
 	require.NoError(t, <-elsewhere)
 	assert.Contains(t, person.String(), "\x1b[H")
 	assert.NotContains(t, plain.String(), "\x1b")
 	assert.Equal(t, 2, strings.Count(plain.String(), "REMARK"), plain.String())
+	assert.NotContains(t, plain.String(), "not_a_deployer", "that is no output")
 
-	_, _, _, err := plasmactl(t, "status", "--watch", "--deployer-url", "http://127.0.0.1:9")
+	_, _, _, err = plasmactl(t, "status", "--watch", "--deployer-url", "http://127.0.0.1:9")
 	assert.ErrorContains(t, err, "no answer from a deployer")
 }
 

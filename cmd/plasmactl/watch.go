@@ -28,8 +28,8 @@ type view struct {
 // watch draws again and again until ctx ends, which is no error: on a terminal over what
 // was there, elsewhere one below the other, and only when what draw returns is another:
 // that says what there is to see, without what changes by the second. That draw fails is
-// an error at the beginning; later on it is shown.
-func watch(ctx context.Context, w io.Writer, c *api.Client, draw func(ctx context.Context, w io.Writer) (seen string, err error)) error {
+// an error at the beginning; later on it is shown, on errs where w is no terminal.
+func watch(ctx context.Context, w, errs io.Writer, c *api.Client, draw func(ctx context.Context, w io.Writer) (seen string, err error)) error {
 	events := make(chan struct{}, 1)
 	go follow(ctx, c, events)
 	var last string
@@ -48,7 +48,9 @@ func watch(ctx context.Context, w io.Writer, c *api.Client, draw func(ctx contex
 		}
 		if first || seen != last || v.screen.width > 0 {
 			last = seen
-			if err := show(w, v, first); err != nil {
+			if err != nil && v.screen.width == 0 { // what is on w may be JSON
+				fmt.Fprintln(errs, seen)
+			} else if err := show(w, v, first); err != nil {
 				return err
 			}
 		}

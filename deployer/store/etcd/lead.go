@@ -44,7 +44,7 @@ func (s *Store) Lead(ctx context.Context, name string, compact time.Duration) {
 			s.term(ctx, lease, compact)
 			s.leading.Store(false)
 			s.cfg.Logger.InfoContext(ctx, "no longer leading", "name", name)
-		case holder != other:
+		case holder != "" && holder != other: // "" is nobody yet
 			other = holder
 			s.cfg.Logger.InfoContext(ctx, "another deployer leads", "name", other)
 		}
