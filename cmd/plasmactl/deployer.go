@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -85,12 +84,12 @@ func (d *deployerFlags) completeNodes(cmd *cobra.Command) ([]string, cobra.Shell
 // unreached adds the mend to an error that no deployer answered.
 func unreached(err error) error {
 	var answer *api.Error
-	var stranger x509.UnknownAuthorityError
+	var distrust *api.TrustError
 	switch {
 	case errors.As(err, &answer):
 		return err
-	case errors.As(err, &stranger):
-		return fmt.Errorf("the deployer is not believed: %w", err)
+	case errors.As(err, &distrust):
+		return fmt.Errorf("no TLS with the deployer: %w", err)
 	}
 	return fmt.Errorf("no answer from a deployer: %w; name the right one with --deployer-url or $%s", err, deployerURLVariable)
 }

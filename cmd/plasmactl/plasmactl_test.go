@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -112,6 +114,9 @@ func TestEvalFallsBackToTheStandIn(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	broken := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(broken, "flake.nix"), []byte("{ outputs = "), 0o600))
+	stranger := httptest.NewTLSServer(http.NotFoundHandler())
+	stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
+	defer stranger.Close()
 	cases := map[string]struct {
 		args   []string
 		status int
@@ -132,6 +137,7 @@ func TestMistakes(t *testing.T) {
 		"no deployer":        {[]string{"node", "list", "--deployer-url", "http://127.0.0.1:9"}, 1, []string{"127.0.0.1:9", "refused", "--deployer-url"}},
 		"nobody to follow":   {[]string{"events", "--follow", "--deployer-url", "http://127.0.0.1:9"}, 1, []string{"127.0.0.1:9", "refused", "--deployer-url"}},
 		"deployer URL":       {[]string{"node", "list", "--deployer-url", "deployer:8080"}, 64, []string{"--deployer-url", "http://deployer:8080"}},
+		"a CA not known":     {[]string{"node", "list", "--deployer-url", stranger.URL}, 1, []string{"no TLS with the deployer", "unknown authority; name the CA of the deployer's certificate with --ca-file"}},
 		"no token file":      {[]string{"node", "list", "--token-file", "/nowhere"}, 78, []string{"--token-file or $PLASMACLOUD_TOKEN_FILE: open /nowhere"}},
 		"no such state":      {[]string{"node", "list", "--state", "up"}, 64, []string{`--state "up": want Pending, Provisioning, Active, Failed, Decommissioned`}},
 		"no CA file":         {[]string{"node", "list", "--ca-file", "/nowhere"}, 78, []string{"CA: open /nowhere"}},

@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -236,14 +235,10 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 
 func send(client *http.Client, request *http.Request) (*http.Response, error) {
 	response, err := client.Do(request)
-	var stranger x509.UnknownAuthorityError
-	switch {
-	case errors.Is(err, http.ErrSchemeMismatch):
+	if errors.Is(err, http.ErrSchemeMismatch) {
 		err = fmt.Errorf("%w; a deployer that has no tls is at http://%s", err, request.URL.Host)
-	case errors.As(err, &stranger):
-		err = fmt.Errorf("%w; name the CA of the deployer's certificate with --ca-file", err)
 	}
-	return response, err
+	return response, believed(err)
 }
 
 // problem turns an answer that is not what was asked for into an *Error. One that

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -75,6 +76,28 @@ func (f TLSFiles) Config() (*tls.Config, error) {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.pair() }
 	}
 	return config, nil
+}
+
+// TrustError is a handshake in which one side did not believe the other.
+type TrustError struct {
+	Err  error
+	mend string
+}
+
+func (e *TrustError) Error() string { return e.Err.Error() + "; " + e.mend }
+func (e *TrustError) Unwrap() error { return e.Err }
+
+// believed is err, as a *TrustError where it is one.
+func believed(err error) error {
+	var stranger x509.UnknownAuthorityError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &stranger):
+		return &TrustError{err, "name the CA of the deployer's certificate with --ca-file"}
+	case errors.As(err, &op) && op.Op == "remote error": // crypto/tls has no type for what the other side says
+		return &TrustError{err, "a deployer with tls.client_ca wants a certificate of that CA: --cert-file and --key-file"}
+	}
+	return err
 }
 
 func (f TLSFiles) pair() (*tls.Certificate, error) {

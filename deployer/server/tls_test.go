@@ -121,7 +121,7 @@ func TestClientCA(t *testing.T) {
 	ca, clients, strangers := certtest.New(t), certtest.New(t), certtest.New(t)
 	cert, key := ca.Issue("deployer")
 	address, _, _ := serveTLS(t, TLSFiles{Cert: cert, Key: key, ClientCA: clients.File})
-	wantError(t, "no certificate", ask(t, address, api.TLSFiles{CA: ca.File}), "certificate required")
+	wantError(t, "no certificate", ask(t, address, api.TLSFiles{CA: ca.File}), "certificate required; a deployer with tls.client_ca wants a certificate of that CA: --cert-file and --key-file")
 	own, ownKey := clients.Issue("node01")
 	wantError(t, "its own", ask(t, address, api.TLSFiles{CA: ca.File, Cert: own, Key: ownKey}), "")
 	own, ownKey = strangers.Issue("node01")
