@@ -18,9 +18,9 @@ type Declared struct {
 	Undeclared int // known, and in the manifest no longer: kept and shown
 }
 
-// declareWriters is how many writes Declare has under way, so that they share
-// the store's transactions.
-const declareWriters = 256
+// writersAtOnce is how many writes of many nodes are under way, so that they share the
+// store's transactions.
+const writersAtOnce = 256
 
 // Declare makes the manifest's nodes the declared ones. Nobody is deleted. A
 // declaration that is wrong, or there twice, is an error before anything is written.
@@ -90,14 +90,14 @@ func (r *Registry) Declare(ctx context.Context, declarations []node.Declaration)
 	return done, errors.Join(err, r.declared(ctx, now, done))
 }
 
-// each runs work on all inputs, at most declareWriters at a time. Of a store that takes
+// each runs work on all inputs, at most writersAtOnce at a time. Of a store that takes
 // nothing one error tells as much as thousands.
 func each(inputs map[string]node.Input, work func(string, node.Input) error) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var first error
 	failed := 0
-	slots := make(chan struct{}, declareWriters)
+	slots := make(chan struct{}, writersAtOnce)
 	for id, in := range inputs {
 		slots <- struct{}{}
 		wg.Go(func() {

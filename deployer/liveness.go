@@ -91,24 +91,26 @@ func (r *Registry) Tick(ctx context.Context) error {
 	if err := r.cfg.Store.Trim(ctx); err != nil {
 		failure = errors.Join(failure, fmt.Errorf("drop old events: %w", err))
 	}
-	rules := r.rules()
+	rules, late := r.rules(), map[string]node.Input{}
 	for _, n := range nodes {
 		n = r.refresh(n)
 		if n.LastSeen.Sub(now) > node.ClockSlack {
 			r.hear(n.ID, now)
 		}
-		_, made, err := rules.Apply(n, node.Input{Event: node.EventTick}, now)
+		tick := node.Input{Event: node.EventTick}
+		_, made, err := rules.Apply(n, tick, now)
 		if err != nil {
 			failure = errors.Join(failure, err)
 		}
-		if len(made) == 0 {
-			continue
-		}
-		if _, _, err := r.apply(ctx, n.ID, "", node.Input{Event: node.EventTick}, now, false); err != nil {
-			failure = errors.Join(failure, err)
+		if len(made) > 0 {
+			late[n.ID] = tick
 		}
 	}
-	return failure
+	// Thousands may be late at once, and a store that is away takes its time to refuse each.
+	return errors.Join(failure, each(late, func(id string, tick node.Input) error {
+		_, _, err := r.apply(ctx, id, "", tick, now, false)
+		return err
+	}))
 }
 
 // recount finds the undeclared nodes that others let in.

@@ -2,6 +2,8 @@ package deployer_test
 
 import (
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -146,5 +148,50 @@ func TestFlappingLink(t *testing.T) {
 	}
 	if v := w.node("node01"); len(v.History) != history || w.store.updates.Load() != before {
 		t.Errorf("%d lines of history and %d writes of a link that flapped", len(v.History)-history, w.store.updates.Load()-before)
+	}
+}
+
+// TestManyLate: nodes whose deadlines pass at once are failed at once, since a store that is
+// away takes its time to refuse each; and what it refuses is told in one line.
+func TestManyLate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const late = 300
+	var ids []string
+	for i := range late {
+		ids = append(ids, fmt.Sprintf("node%03d", i))
+	}
+	w.declare(declared(ids...)...)
+	for _, id := range ids {
+		w.says(id, report(node.PhaseBooted))
+	}
+	w.clock.add(31 * time.Minute)
+	w.store.broken.Store(true)
+	var under atomic.Int32
+	two := make(chan struct{})
+	w.store.before = func() {
+		if under.Add(1) == 2 {
+			close(two)
+		}
+		select {
+		case <-two:
+		case <-time.After(10 * time.Second):
+		}
+	}
+	if err := w.Tick(t.Context()); err == nil || !strings.Contains(err.Error(), "and so with 299 other nodes") || len(err.Error()) > 200 {
+		t.Errorf("%v", err)
+	}
+	select {
+	case <-two:
+	default:
+		t.Error("one after the other")
+	}
+	w.store.before = nil
+	w.store.broken.Store(false)
+	w.tick()
+	for _, id := range ids {
+		if n := w.node(id); n.State != node.Failed {
+			t.Fatalf("%s is %s", id, n.State)
+		}
 	}
 }
