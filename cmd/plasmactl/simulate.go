@@ -310,7 +310,7 @@ func (s *simulation) show(w io.Writer, results []fleet.Result) error {
 func writeManifest(path string, nodes int, url string) error {
 	declared := map[string]any{}
 	for i := range nodes {
-		text := fleet.ClusterConfig(i, url)
+		text := fleet.ClusterConfig(i)
 		var config struct {
 			Role string `json:"node_role"`
 			IP   string `json:"node_ip"`

@@ -153,11 +153,12 @@ func (f *Fleet) transport(connections int, dials dial, now func() time.Time) *ht
 // ID is the id of node i.
 func ID(i int) string { return fmt.Sprintf("%s%06d", Prefix, i) }
 
-// ClusterConfig is the cluster-config.json of node i, for a manifest that declares it.
-func ClusterConfig(i int, url string) []byte {
+// ClusterConfig is the cluster-config.json of node i, for a manifest that declares it. It is the
+// same whatever the deployer's URL, which is not known before there is a manifest.
+func ClusterConfig(i int) []byte {
 	text, err := json.Marshal(phonehome.ClusterConfig{
 		SchemaVersion: 1, ClusterName: "simulated", NodeID: ID(i), NodeRole: "worker", NodeIP: address(i).String(),
-		Services: []string{}, Labels: map[string]string{}, InitialPeers: []string{}, DeployerURL: url,
+		Services: []string{}, Labels: map[string]string{}, InitialPeers: []string{},
 	})
 	if err != nil {
 		panic(err) // a type that JSON does not have
@@ -174,7 +175,7 @@ func address(i int) netip.Addr {
 }
 
 func newMember(cfg Config, i int) (*member, error) {
-	cluster, err := phonehome.ParseClusterConfig(ClusterConfig(i, cfg.URL))
+	cluster, err := phonehome.ParseClusterConfig(ClusterConfig(i))
 	if err != nil {
 		return nil, err
 	}

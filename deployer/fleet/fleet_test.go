@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,7 +45,7 @@ func serve(t *testing.T, nodes int, ca *certtest.CA) (url string, client *api.Cl
 	}
 	var declared []node.Declaration
 	for i := range nodes {
-		config, err := phonehome.ParseClusterConfig(fleet.ClusterConfig(i, "http://deployer:8080"))
+		config, err := phonehome.ParseClusterConfig(fleet.ClusterConfig(i))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,6 +141,10 @@ func TestActs(t *testing.T) {
 			}
 			if r, err := f.Check(t.Context(), client); err != nil || !r.OK() {
 				t.Errorf("check: %+v, %v", r, err)
+			}
+			all, err := client.List(t.Context())
+			if err != nil || slices.ContainsFunc(all, func(n api.Node) bool { return n.Config != node.InSync }) {
+				t.Errorf("they do not run what their manifest declares: %v", err)
 			}
 		})
 	}
