@@ -237,6 +237,8 @@ func TestSystemd(t *testing.T) {
 	run("systemctl start " + announcer)
 	await("the routes are there again", learned(wanted...))
 
+	provisionRestarts(t, run, await, m.shell)
+
 	begun := time.Now()
 	run("systemctl stop " + announcer)
 	require.NoError(t, learned()(), "a stop withdraws")
