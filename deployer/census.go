@@ -12,7 +12,7 @@ type Census struct {
 	States       map[node.State]int
 	Reachability map[node.Reachability]int
 	Config       map[node.Config]int
-	Held         int // have a hold
+	Held         int // by an operator
 	Waiting      int // for an operator's approval
 	Undeclared   int
 	Unreadable   int // in no other number
@@ -46,7 +46,7 @@ func (r *Registry) count(nodes []node.Node, unreadable int) {
 		c.States[v.State]++
 		c.Reachability[v.Reachability]++
 		c.Config[v.Config]++
-		if v.Hold != "" {
+		if v.Held != nil {
 			c.Held++
 		}
 		if v.Waiting {

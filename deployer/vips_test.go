@@ -152,6 +152,7 @@ func TestVIPsByNode(t *testing.T) {
 
 func TestVIPEvents(t *testing.T) {
 	w := newWorld(t)
+	w.clock.now = start.In(time.FixedZone("", 3600))
 	w.declare(declared("node01", "node02")...)
 	declare := func() { w.declareVIPs(deployer.VIPDeclaration{VIP: vip1, Nodes: []string{"node01", "node02"}}) }
 	declare()
@@ -175,7 +176,7 @@ func TestVIPEvents(t *testing.T) {
 	want += "\n203.0.113.10/32 vip_unannounced no node announces it: node01 withdrawn (check is down), node02 says nothing of it"
 	same(t, "once it is down", w.vipEvents(), want)
 	all := w.allVIPs()
-	if all[0].Since.IsZero() {
+	if all[0].Since.IsZero() || all[0].Since.Location() != time.UTC {
 		t.Fatalf("%+v", all)
 	}
 	since := all[0].Since

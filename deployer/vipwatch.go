@@ -88,7 +88,7 @@ func (w *vipWatch) since(vip string, status node.VIPStatus) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if known := w.watched[vip]; known != nil && known.status == status {
-		return known.since
+		return known.since.UTC().Truncate(time.Millisecond)
 	}
 	return time.Time{}
 }

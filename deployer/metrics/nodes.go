@@ -31,7 +31,7 @@ func newNodes(r *deployer.Registry) *nodes {
 		states:       desc("nodes", "Nodes by state.", "state"),
 		reachability: desc("nodes_reachability", "Nodes by reachability.", "reachability"),
 		config:       desc("nodes_config", "Nodes by whether they run the expected configuration.", "config"),
-		held:         desc("nodes_held", "Nodes whose machine must not be installed now."),
+		held:         desc("nodes_held", "Nodes that an operator holds."),
 		waiting:      desc("nodes_waiting", "Nodes whose machine waits for an operator's approval."),
 		undeclared:   desc("nodes_undeclared", "Nodes that the manifest does not have."),
 		unreadable:   desc("nodes_unreadable", "Nodes whose record cannot be read; no other number counts them."),

@@ -69,6 +69,9 @@ func TestMetrics(t *testing.T) {
 	}
 	do(t, h, "GET", api.PathNodes+"/node01", "", "")
 	do(t, h, "GET", "/what/a/stranger/likes", "", "")
+	if _, err := registry.Operate(t.Context(), "node02", node.EventHold, deployer.Operator{Name: "alice"}, ""); err != nil {
+		t.Fatal(err)
+	}
 	if err := registry.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +107,7 @@ func TestMetrics(t *testing.T) {
 		`phone_homes_total{code="bad_request",phase="unknown"} 1`,
 		`request_duration_seconds_count{path="/api/v1/nodes/ID",status="200"} 1`,
 		`request_duration_seconds_count{path="other",status="404"} 1`,
-		`store_write_duration_seconds_count{operation="update",result="ok"} 5`,
+		`store_write_duration_seconds_count{operation="update",result="ok"} 6`,
 	)
 
 	deaf.deaf = true

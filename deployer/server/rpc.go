@@ -148,7 +148,9 @@ func (c *rpc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if plain := strings.HasPrefix(r.Header.Get("Content-Type"), "application/json"); problem == nil && plain && r.Header.Get("Content-Encoding") == "" {
 		// Connect would tell of a mistake without the Problem.
 		if err := (strictJSON{}).Unmarshal(body, input.New().Interface()); err != nil {
-			problem = badRequest("", clean(err.Error()))
+			if problem = badOrder("", clean(err.Error())); r.URL.Path == deployerv1connect.DeployerServicePhoneHomeProcedure {
+				problem = badRequest("", clean(err.Error()))
+			}
 		}
 	}
 	switch {

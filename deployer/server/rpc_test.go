@@ -321,6 +321,7 @@ func TestPlainJSON(t *testing.T) {
 		says                      string
 	}{
 		"unknown key":     {"POST", "PhoneHome", plain, `{"node_id":"node01","phaze":"ready"}`, 400, `"code":"bad_request"`},
+		"of no report":    {"POST", "GetNode", plain, `{"nodes":"node01"}`, 400, `The request breaks a rule`},
 		"key twice":       {"POST", "PhoneHome", plain, `{"node_id":"node01","node_id":"node02"}`, 400, "duplicate"},
 		"no JSON":         {"POST", "GetNode", plain, `node01`, 400, `"code":"bad_request"`},
 		"nothing":         {"POST", "GetNode", plain, ``, 400, "want a JSON object"},
