@@ -73,8 +73,9 @@ func (g GracefulShutdown) lowered(p speaker.Path, internalPeer bool) speaker.Pat
 // lower lowers the preference of those of prefixes that leave in two steps. It returns
 // those that are to be withdrawn now, and when the next ones will be (zero: none waits).
 //
-// Where nobody would see the first step it is left out: no router has a session, or
-// traffic that comes is lost already, since nobody holds the VIP.
+// Where nobody would see the first step it is left out: no router has a session. So it is
+// where traffic that comes is lost already: nobody holds the VIP, or its checks are down,
+// whatever else it leaves for; with OnHealth that is no reason.
 func (a *Announcer) lower(ctx context.Context, cfg *Config, prefixes []netip.Prefix, wishes *wishList, now live, speakerErr error) (withdraw []netip.Prefix, next time.Time, err error) {
 	if !now.tableKnown {
 		return nil, time.Time{}, nil // and the delays go on
@@ -87,11 +88,17 @@ func (a *Announcer) lower(ctx context.Context, cfg *Config, prefixes []netip.Pre
 	var send []speaker.Path
 	for _, prefix := range prefixes {
 		addr, live := prefix.Addr(), now.table.Own[prefix]
-		hold := vip.Anyhow
-		if w := of(addr); w.vip != nil && w.hold == vip.None {
-			hold = vip.None
+		hold, broken := vip.Anyhow, false
+		if w := of(addr); w.vip != nil {
+			if w.hold == vip.None {
+				hold = vip.None
+			}
+			if !cfg.GracefulShutdown.OnHealth {
+				want, _, _ := healthOf(w.vip, a.health)
+				broken = want == Withdraw
+			}
 		}
-		if speakerErr != nil || !established || !cfg.GracefulShutdown.applies(of(addr).cause) || !now.addrsKnown || !now.addrs.Holds(addr, hold) {
+		if broken || speakerErr != nil || !established || !cfg.GracefulShutdown.applies(of(addr).cause) || !now.addrsKnown || !now.addrs.Holds(addr, hold) {
 			withdraw = append(withdraw, prefix)
 			continue
 		}

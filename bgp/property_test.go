@@ -73,6 +73,11 @@ func (m *machine) configured(stopping bool) {
 	m.world.leaves = func(a netip.Addr) bool {
 		wishes := m.wishes(stopping)
 		wish := wishes.of(a)
+		if wish.vip != nil && !m.cfg.GracefulShutdown.OnHealth {
+			if want, _, _ := healthOf(wish.vip, m.announcer.health); want == Withdraw {
+				return false
+			}
+		}
 		return !m.world.listFails && m.cfg.GracefulShutdown.applies(wish.cause) && wish.want == Withdraw
 	}
 }
@@ -374,4 +379,35 @@ func TestGracefulShutdownGoesOn(t *testing.T) {
 			t.Errorf("still announced: %v", w.table)
 		}
 	})
+}
+
+// What is drained and whose check then goes down is not left announced for the rest of the
+// delay: a backend is stopped soon after its VIP is drained. With OnHealth it is.
+func TestGracefulShutdownOfWhatIsDown(t *testing.T) {
+	for _, onHealth := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(time.Second, t.Fatalf)
+			cfg := testConfig(2)
+			cfg.GracefulShutdown = GracefulShutdown{Delay: gracefulDelay, OnHealth: onHealth}
+			a := New(Options{Config: cfg, Speaker: worldSpeaker{w}, Holder: worldHolder{w}})
+			down := false
+			a.health = func(c health.Check) health.State {
+				if down && c == checkOf(0) {
+					return health.State{Status: health.Down}
+				}
+				return health.State{Status: health.Up}
+			}
+			a.pass(t.Context(), false)
+			a.SetDrainOrders(DrainOrders{Node: &DrainOrder{}})
+			a.pass(t.Context(), false)
+			time.Sleep(gracefulDelay / 3)
+			down = true
+			a.pass(t.Context(), false)
+			_, first := w.table[speaker.HostPrefix(cfg.VIPs[0].Address)]
+			_, second := w.table[speaker.HostPrefix(cfg.VIPs[1].Address)]
+			if first != onHealth || !second {
+				t.Errorf("on health %v: announced are %v", onHealth, w.table)
+			}
+		})
+	}
 }
