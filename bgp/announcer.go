@@ -179,19 +179,40 @@ func (a *Announcer) Reload(cfg *Config) error {
 
 // reloadable is nil if cfg may take the place of old without a restart.
 func reloadable(old, cfg *Config) error {
-	switch {
-	case old.Speaker != cfg.Speaker:
-		return needsRestart("speaker", old.Speaker, cfg.Speaker)
-	case old.ASN != cfg.ASN:
-		return needsRestart("asn", old.ASN, cfg.ASN)
-	case old.Hold != cfg.Hold:
-		return needsRestart("hold", old.Hold, cfg.Hold)
+	was, is := old.Speaker, cfg.Speaker
+	for _, field := range []struct {
+		name     string
+		from, to any
+	}{
+		{"asn", old.ASN, cfg.ASN},
+		{"speaker.address", was.Address, is.Address},
+		{"speaker.timeout", was.Timeout, is.Timeout},
+		{"speaker.tls", was.TLS.Use, is.TLS.Use},
+		{"speaker.tls.ca", was.TLS.CA, is.TLS.CA},
+		{"speaker.tls.cert", was.TLS.Cert, is.TLS.Cert},
+		{"speaker.tls.key", was.TLS.Key, is.TLS.Key},
+		{"speaker.tls.server_name", was.TLS.ServerName, is.TLS.ServerName},
+		{"hold.interface", old.Hold.Interface, cfg.Hold.Interface},
+		{"hold.netns", old.Hold.NetNS, cfg.Hold.NetNS},
+		{"hold.lifetime", old.Hold.Lifetime, cfg.Hold.Lifetime},
+		{"hold.sysctls", old.Hold.Sysctls, cfg.Hold.Sysctls},
+	} {
+		if field.from != field.to {
+			return fmt.Errorf("%s changed from %s to %s, which a reload cannot do; restart the announcer", field.name, jsonOf(field.from), jsonOf(field.to))
+		}
 	}
 	return nil
 }
 
-func needsRestart(what string, from, to any) error {
-	return fmt.Errorf("%s changed from %v to %v, which a reload cannot do; restart the announcer", what, from, to)
+// jsonOf is v much as announcer.json has it.
+func jsonOf(v any) string {
+	if d, is := v.(time.Duration); is {
+		v = d.String()
+	}
+	if s, is := v.(string); is {
+		return quote(s)
+	}
+	return fmt.Sprint(v)
 }
 
 // checks are those of cfg, each with the VIPs that depend on it.

@@ -57,14 +57,6 @@ type SpeakerConfig struct {
 	TLS     speaker.TLS
 }
 
-func (s SpeakerConfig) String() string {
-	text := fmt.Sprintf("%s with timeout %s", s.Address, s.Timeout)
-	if s.TLS.Use {
-		text += fmt.Sprintf(" and TLS (ca %s, cert %s, key %s, server_name %s)", s.TLS.CA, s.TLS.Cert, s.TLS.Key, s.TLS.ServerName)
-	}
-	return text
-}
-
 // Metrics is where metrics and status are served.
 type Metrics struct{ Listen string } // HOST:PORT; "" is nowhere
 
@@ -111,9 +103,24 @@ func (c *Config) Path(v *VIP) speaker.Path {
 		Communities: v.Communities, LargeCommunities: v.LargeCommunities, MED: v.MED, LocalPref: v.LocalPref}
 }
 
+var errTooLarge = fmt.Errorf("is larger than %d MiB", MaxConfigBytes>>20)
+
 // LoadConfig reads and validates the file. Its error is one line that names the
 // file, the place in it, and the mend.
 func LoadConfig(file string) (*Config, error) {
+	data, err := ReadConfig(file)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := ParseConfig(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return cfg, nil
+}
+
+// ReadConfig reads the bytes of the file, for ParseConfig.
+func ReadConfig(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -131,17 +138,16 @@ func LoadConfig(file string) (*Config, error) {
 	if _, err := data.ReadFrom(io.LimitReader(f, MaxConfigBytes+1)); err != nil {
 		return nil, err
 	}
-	cfg, err := ParseConfig(data.Bytes())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	if data.Len() > MaxConfigBytes {
+		return nil, fmt.Errorf("%s: %w", file, errTooLarge)
 	}
-	return cfg, nil
+	return data.Bytes(), nil
 }
 
 // ParseConfig is LoadConfig for bytes; its error names no file.
 func ParseConfig(data []byte) (*Config, error) {
 	if len(data) > MaxConfigBytes {
-		return nil, fmt.Errorf("is larger than %d MiB", MaxConfigBytes>>20)
+		return nil, errTooLarge
 	}
 	tree, err := parseJSON(data)
 	if err != nil {
@@ -158,12 +164,13 @@ func ParseConfig(data []byte) (*Config, error) {
 func (r *reader) config(tree any) *Config {
 	o := r.object("", tree)
 	cfg := &Config{}
-	if v := o.number("schema_version", 1<<16); o.has("schema_version") && v != SchemaVersion {
+	if v := o.number("schema_version", 1<<16); o.has("schema_version") && len(r.problems) == 0 && v != SchemaVersion {
 		r.add("schema_version", "is %d, and this program reads %d; use an announcer and a configuration of the same release", v, SchemaVersion)
 	}
 	cfg.NodeID = o.text("node_id")
+	before := len(r.problems)
 	cfg.ASN = uint32(o.number("asn", 1<<32-1))
-	if o.has("asn") && cfg.ASN == 0 {
+	if cfg.ASN == 0 && len(r.problems) == before {
 		r.add("asn", "is 0, which is no ASN")
 	}
 	cfg.DrainDelay = o.duration("drain_delay", 5*time.Second)
@@ -200,10 +207,12 @@ func (r *reader) config(tree any) *Config {
 
 	hold := o.optionalObject("hold")
 	cfg.Hold.Interface = hold.textOr("interface", "lo")
-	if n := len(cfg.Hold.Interface); n == 0 || n > 15 {
-		r.add("hold.interface", "%s is no interface name: want 1 to 15 characters", quote(cfg.Hold.Interface))
+	if n := len(cfg.Hold.Interface); n == 0 || n > 15 || strings.ContainsAny(cfg.Hold.Interface, "/: \t\n") {
+		r.add("hold.interface", "%s is no interface name: want 1 to 15 characters, none of them a slash, a colon or a space", quote(cfg.Hold.Interface))
 	}
-	cfg.Hold.NetNS = hold.textOr("netns", "")
+	if cfg.Hold.NetNS = hold.textOr("netns", ""); cfg.Hold.NetNS != "" && !filepath.IsAbs(cfg.Hold.NetNS) {
+		r.add("hold.netns", "%s is no absolute path; want one such as \"/run/netns/edge\"", quote(cfg.Hold.NetNS))
+	}
 	if cfg.Hold.Lifetime = hold.duration("lifetime", 0); cfg.Hold.Lifetime > 0 && cfg.Hold.Lifetime < MinLifetime {
 		r.add("hold.lifetime", "%s is too short for the next announcer to take over; make it at least %s, or remove it", cfg.Hold.Lifetime, "5m")
 	}

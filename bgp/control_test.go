@@ -56,8 +56,8 @@ func TestOperatorDrains(t *testing.T) {
 	expect(1, "reason: is empty", "vip", "drain", v4a, "--reason", " ")
 	expect(1, "reason: has something that does not print", "vip", "drain", v4a, "--reason", "a\nb")
 	expect(1, "at most 200 are allowed", "vip", "drain", v4a, "--reason", strings.Repeat("x", 201))
-	expect(1, v4b+" is no VIP of this node", "vip", "drain", v4b, "--reason", "x")
-	expect(1, `"203.0.113.10/32" is no address of a VIP`, "vip", "drain", v4a+"/32", "--reason", "x")
+	expect(1, v4b+" is no VIP of this node; see plasmactl vip list", "vip", "drain", v4b, "--reason", "x")
+	expect(1, `"203.0.113.10/32" is no address of a VIP; want one such as 203.0.113.10, without a prefix length`, "vip", "drain", v4a+"/32", "--reason", "x")
 	expect(1, "is not drained by an order of its own", "vip", "undrain", v4a)
 	expect(1, "the node is not drained", "vip", "undrain", "--node")
 
@@ -128,7 +128,9 @@ plasmactl: 5 steps to do
 	expect(1, "asn changed from 65001 to 65009, which a reload cannot do", "plan", s.file)
 	s.extra = object{"vips": "all"}
 	s.configure()
-	expect(1, "vips: is the string", "plan", s.file)
+	expect(1, s.file+": vips: is the string", "plan", s.file)
+	expect(1, s.file+".none: no such file or directory; write it first, or name another file", "plan", s.file+".none")
+	expect(1, "/dev/zero: is larger than 32 MiB", "plan", "/dev/zero")
 	s.file = running
 	quiet()
 	s.signal(syscall.SIGTERM)

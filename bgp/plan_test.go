@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -226,9 +227,11 @@ func TestReloadRefusesWhatItCannotDo(t *testing.T) {
 	a := New(Options{Config: testConfig(1), Speaker: worldSpeaker{w}, Holder: worldHolder{w}})
 	defer a.Close()
 	for want, change := range map[string]func(*Config){
-		"speaker changed from 127.0.0.1:50051 with timeout 2s to 127.0.0.1:1 with timeout 2s, which a reload cannot do; restart the announcer": func(c *Config) { c.Speaker.Address = "127.0.0.1:1" },
-		"asn changed from 65001 to 65002": func(c *Config) { c.ASN = 65002 },
-		"hold changed":                    func(c *Config) { c.Hold.Interface = "br0" },
+		`speaker.address changed from "127.0.0.1:50051" to "127.0.0.1:1", which a reload cannot do; restart the announcer`: func(c *Config) { c.Speaker.Address = "127.0.0.1:1" },
+		`speaker.timeout changed from "2s" to "3s"`: func(c *Config) { c.Speaker.Timeout = 3 * time.Second },
+		"speaker.tls changed from false to true":    func(c *Config) { c.Speaker.TLS.Use = true },
+		"asn changed from 65001 to 65002":           func(c *Config) { c.ASN = 65002 },
+		`hold.interface changed from "" to "br0"`:   func(c *Config) { c.Hold.Interface = "br0" },
 	} {
 		cfg := testConfig(2)
 		change(cfg)
@@ -237,6 +240,27 @@ func TestReloadRefusesWhatItCannotDo(t *testing.T) {
 		}
 		if len(a.config().VIPs) != 1 {
 			t.Error("a refused configuration is in use")
+		}
+	}
+	// A field that is new needs a restart as well.
+	for _, of := range []func(*Config) any{
+		func(c *Config) any { return &c.Speaker }, func(c *Config) any { return &c.Speaker.TLS }, func(c *Config) any { return &c.Hold },
+	} {
+		for i := range reflect.TypeOf(of(testConfig(1))).Elem().NumField() {
+			cfg := testConfig(2)
+			switch field := reflect.ValueOf(of(cfg)).Elem().Field(i); field.Kind() {
+			case reflect.String:
+				field.SetString("another")
+			case reflect.Bool:
+				field.SetBool(true)
+			case reflect.Int64:
+				field.SetInt(1)
+			default:
+				continue
+			}
+			if a.Reload(cfg) == nil {
+				t.Errorf("%T: field %d is reloaded", of(cfg), i)
+			}
 		}
 	}
 }

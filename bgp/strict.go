@@ -249,7 +249,7 @@ func (o *object) optionalAddr(key string, is func(netip.Addr) bool, want string)
 	switch {
 	case err != nil:
 		o.r.add(o.at(key), "%v", err)
-	case !is(a) || a.IsUnspecified() || a.IsMulticast():
+	case !is(a) || !a.IsGlobalUnicast(): // to nothing else can a router send
 		o.r.add(o.at(key), "%s is no next hop; want %s, or null for the speaker's own", quote(s), want)
 	default:
 		return a

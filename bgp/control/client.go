@@ -103,7 +103,7 @@ func (c *Client) open(ctx context.Context, client *http.Client, method, path str
 	if err != nil {
 		return nil, err
 	}
-	problem := &Problem{}
+	problem := &Problem{Status: response.StatusCode}
 	if json.Unmarshal(data, problem) != nil || problem.Text == "" {
 		problem.Text = response.Status
 	}

@@ -58,7 +58,8 @@ type Step struct {
 
 // Problem is the answer to what cannot be done.
 type Problem struct {
-	Text string `json:"error"`
+	Text   string `json:"error"`
+	Status int    `json:"-"` // of HTTP
 }
 
 func (p *Problem) Error() string { return p.Text }
@@ -70,7 +71,7 @@ func (o Order) address() (netip.Addr, error) {
 	}
 	addr, err := netip.ParseAddr(o.VIP)
 	if err != nil || addr.Zone() != "" || addr.Is4In6() {
-		return netip.Addr{}, fmt.Errorf("vip: %.60q is no address of a VIP", o.VIP)
+		return netip.Addr{}, fmt.Errorf("vip: %.60q is no address of a VIP; want one such as 203.0.113.10, without a prefix length", o.VIP)
 	}
 	return addr, nil
 }

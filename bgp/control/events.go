@@ -93,7 +93,7 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, q metrics.EventQ
 		news := s.announcer.Events().News() // before the question, so that nothing is missed
 		var err error
 		if list, _, err = q.Ask(s.announcer.Events()); err != nil {
-			_ = encode.Encode(Problem{"you read too slowly: " + err.Error()})
+			_ = encode.Encode(Problem{Text: "you read too slowly: " + err.Error()})
 			send()
 			return
 		}
@@ -200,7 +200,7 @@ func readEvents(r io.Reader, each func(metrics.Event) error) error {
 		}
 		if text := bytes.TrimSpace(lines.Bytes()); len(text) > 0 {
 			if err := json.Unmarshal(text, &line); err != nil {
-				return &Problem{"read an event: " + err.Error()}
+				return &Problem{Text: "read an event: " + err.Error()}
 			}
 			if line.Text != "" {
 				return &line.Problem

@@ -188,7 +188,7 @@ func (s *Server) drain(w http.ResponseWriter, r *http.Request) {
 		case !addr.IsValid():
 			orders.Node = &order
 		case !s.announcer.Configured(addr):
-			return http.StatusNotFound, fmt.Errorf("%s is no VIP of this node", addr)
+			return http.StatusNotFound, fmt.Errorf("%s is no VIP of this node; see plasmactl vip list", addr)
 		default:
 			orders.VIPs[addr] = order
 		}
@@ -319,4 +319,4 @@ func answer(w http.ResponseWriter, code int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // what fails here is the connection
 }
 
-func refuse(w http.ResponseWriter, code int, err error) { answer(w, code, Problem{err.Error()}) }
+func refuse(w http.ResponseWriter, code int, err error) { answer(w, code, Problem{Text: err.Error()}) }

@@ -96,7 +96,7 @@ func (p Path) Validate() error {
 		return fmt.Errorf("prefix %s is an IPv4 address written as IPv6; write %s", p.Prefix, a.Unmap())
 	case !p.Prefix.IsSingleIP():
 		return fmt.Errorf("prefix %s is not a host prefix; want /%d", p.Prefix, a.BitLen())
-	case a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast():
+	case !a.IsGlobalUnicast():
 		return fmt.Errorf("prefix %s cannot be announced: not a global unicast address", p.Prefix)
 	case len(p.ASPath) > MaxASPath:
 		return fmt.Errorf("AS path of %s has %d ASNs; at most %d are allowed", p.Prefix, len(p.ASPath), MaxASPath)

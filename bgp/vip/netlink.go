@@ -88,6 +88,10 @@ func (n *Netlink) enter() error {
 		if err := unix.Stat(n.cfg.NetNS, &there); err != nil {
 			return fmt.Errorf("network namespace %s: %w", n.cfg.NetNS, err)
 		}
+		var on unix.Statfs_t
+		if err := unix.Statfs(n.cfg.NetNS, &on); err == nil && on.Type != unix.NSFS_MAGIC {
+			return fmt.Errorf("%s is no network namespace; name one in hold.netns, such as /run/netns/edge", n.cfg.NetNS)
+		}
 		if n.ns.IsOpen() && unix.Fstat(int(n.ns), &here) == nil && here.Dev == there.Dev && here.Ino == there.Ino {
 			return nil
 		}

@@ -170,8 +170,9 @@ func TestForeignStays(t *testing.T) {
 func TestOpenSaysWhatIsMissing(t *testing.T) {
 	ns := netnstest.New(t)
 	for want, cfg := range map[string]vip.Config{
-		"interface edge0 in " + ns.Path:          {Interface: "edge0", NetNS: ns.Path},
-		"network namespace /run/netns/not-there": {Interface: "lo", NetNS: "/run/netns/not-there"},
+		"interface edge0 in " + ns.Path:                               {Interface: "edge0", NetNS: ns.Path},
+		"network namespace /run/netns/not-there":                      {Interface: "lo", NetNS: "/run/netns/not-there"},
+		"/etc/passwd is no network namespace; name one in hold.netns": {Interface: "lo", NetNS: "/etc/passwd"},
 	} {
 		if _, err := vip.Open(cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want %s", err, want)

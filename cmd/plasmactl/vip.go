@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/centra/plasmacloud/bgp"
 	"github.com/centra/plasmacloud/bgp/control"
 	"github.com/centra/plasmacloud/bgp/metrics"
 	"github.com/centra/plasmacloud/cmd/internal/daemon"
@@ -239,11 +241,14 @@ to do; 64 the command line is wrong.`,
 			var candidate []byte
 			if len(args) == 1 {
 				var err error
-				if candidate, err = os.ReadFile(args[0]); err != nil {
-					return daemon.ConfigError(err)
+				if candidate, err = bgp.ReadConfig(args[0]); err != nil {
+					return err
 				}
 			}
 			plan, err := control.NewClient(socket).Plan(cmd.Context(), candidate)
+			if problem := (*control.Problem)(nil); errors.As(err, &problem) && problem.Status == http.StatusBadRequest {
+				return fmt.Errorf("%s: %w", args[0], err) // which has a mistake
+			}
 			if err != nil {
 				return err
 			}
@@ -257,7 +262,11 @@ to do; 64 the command line is wrong.`,
 					fmt.Fprintln(cmd.OutOrStdout(), "there is nothing to do")
 				}
 			}
-			if n := len(plan.Steps); err == nil && n > 0 {
+			switch n := len(plan.Steps); {
+			case err != nil || n == 0:
+			case n == 1:
+				err = &daemon.ExitError{Code: exitDifference, Err: errors.New("1 step to do")}
+			default:
 				err = &daemon.ExitError{Code: exitDifference, Err: fmt.Errorf("%d steps to do", n)}
 			}
 			return err
