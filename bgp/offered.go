@@ -39,8 +39,9 @@ type offers struct {
 	found found // by the last look
 
 	// Used by looks alone.
-	none   map[netip.Addr]offer // of which it is told that they are offered to nobody
-	failed string               // why the last look failed
+	none      map[netip.Addr]offer // of which it is told that they are offered to nobody
+	failed    string               // why the last look failed
+	noNextHop bool                 // it is told that some lack a next hop
 }
 
 // found is what a look found: most VIPs are offered to the same peers.
@@ -48,6 +49,23 @@ type found struct {
 	asked  map[netip.Addr]bool // about these, but for what was sent since
 	usual  []netip.Addr
 	except map[netip.Addr]offer
+}
+
+// of is to whom addr is offered.
+func (f found) of(addr netip.Addr) []netip.Addr {
+	if one, is := f.except[addr]; is {
+		return one.to
+	}
+	return f.usual
+}
+
+// noNextHop is what is wrong where lacksNextHop.
+const noNextHop = "routers cannot use an IPv6 path with an IPv4 next hop, and over IPv4 sessions the speaker's own address is one; set next_hop.ipv6"
+
+// lacksNextHop reports whether all that are offered vip get it with an IPv4 address for
+// next hop (RFC 4760, section 3): the speaker gives its own address on the session.
+func (n NextHop) lacksNextHop(vip netip.Addr, to []netip.Addr) bool {
+	return vip.Is6() && !n.IPv6.IsValid() && len(to) > 0 && !slices.ContainsFunc(to, netip.Addr.Is6)
 }
 
 // offer is to whom a VIP is offered; why says why to nobody.
@@ -176,6 +194,7 @@ func (a *Announcer) look(ctx context.Context) {
 	}
 	if now.asked != nil {
 		a.noteOffers(s, none)
+		a.noteNextHops(s, now)
 	}
 }
 
@@ -269,12 +288,26 @@ func (a *Announcer) noteOffers(s Status, none map[netip.Addr]offer) {
 	}
 }
 
+// noteNextHops tells once of VIPs that routers cannot use for want of a next hop.
+func (a *Announcer) noteNextHops(s Status, f found) {
+	hop, before := a.config().NextHop, a.offers.noNextHop
+	a.offers.noNextHop = slices.ContainsFunc(s.VIPs, func(v VIPStatus) bool {
+		return v.Announced && v.Want == Announce && hop.lacksNextHop(v.Address, f.of(v.Address))
+	})
+	if a.offers.noNextHop && !before {
+		a.log.Warn(noNextHop)
+	}
+}
+
 // fill says of the VIPs of s to whom they are offered.
-func (o *offers) fill(s *Status) {
+func (o *offers) fill(s *Status, hop NextHop) {
 	s.NotOffered, _ = o.over(s, func(v *VIPStatus, to []netip.Addr, why string) {
 		v.Looked, v.Offered = true, to
 		if v.Want == Announce && len(to) == 0 && v.Trouble == "" && why != "" {
 			v.Trouble = "offered to nobody: " + why
+		}
+		if v.Want == Announce && v.Trouble == "" && hop.lacksNextHop(v.Address, to) {
+			v.Trouble = noNextHop
 		}
 	})
 }

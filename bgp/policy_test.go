@@ -54,6 +54,7 @@ prefix-set = "kept"
 [policy-definitions.statements.actions]
 route-disposition = "reject-route"
 `
+	const noNextHop = "routers cannot use an IPv6 path with an IPv4 next hop, and over IPv4 sessions the speaker's own address is one; set next_hop.ipv6"
 	s, web := newSite(t, gobgpdtest.Config{Generation: g, Extra: policies}), newService(t)
 	always := []object{web.check()} // to count time by
 	s.configure(object{"address": v4a, "checks": always}, object{"address": v4b}, object{"address": v4c}, object{"address": v6a})
@@ -68,7 +69,8 @@ route-disposition = "reject-route"
 		v4a: "127.0.1.2: the speaker changes its attributes; is there an import policy?",
 		v4b: "-: the speaker took it, and dropped it; does an import policy do that?",
 		v4c: "nobody: offered to nobody: an export policy of the speaker drops it",
-		v6a: "127.0.1.2: "})
+		v6a: "127.0.1.2: " + noNextHop})
+	s.waitLog(noNextHop, 1)
 	s.waitLog("the speaker changes the attributes of what we announce; is there an import policy?", 1)
 	before, asked := s.router.Updates(t), web.asked.Load()
 	s.eventually("three periodic passes", func() error {
@@ -108,7 +110,7 @@ route-disposition = "reject-route"
 	s.waitRoutes(v4a, v6a)
 	s.crash()
 	address := fmt.Sprintf("127.0.0.1:%d", gobgpdtest.FreePort(t, "127.0.0.1"))
-	s.extra = object{"metrics": object{"listen": address}}
+	s.extra = object{"metrics": object{"listen": address}, "next_hop": object{"ipv6": "2001:db8:0:1::11"}}
 	s.configure(object{"address": v4c}, object{"address": v6a})
 	s.start()
 	s.waitOffers("they still show", map[string]string{v4c: "nobody: offered to nobody: an export policy of the speaker drops it", v6a: "127.0.1.2: "})

@@ -96,7 +96,7 @@ func (a *Announcer) Status() Status {
 	defer a.mu.Unlock()
 	s := a.status
 	s.VIPs, s.Steps, s.Peers = slices.Clone(s.VIPs), slices.Clone(s.Steps), slices.Clone(s.Peers)
-	a.offers.fill(&s)
+	a.offers.fill(&s, a.cfg.NextHop)
 	return s
 }
 
