@@ -45,13 +45,14 @@ type Announcer struct {
 	unrenewed atomic.Uint64
 	lost      atomic.Pointer[error] // why the speaker was lost since the last pass
 
-	mu     sync.Mutex // guards cfg, users, down, orders, status and steps
-	cfg    *Config
-	users  map[health.Check][]*VIP // by check of cfg
-	down   map[health.Check]bool   // that went down since hurry looked
-	orders DrainOrders
-	status Status
-	steps  []Step // of the pass under way
+	mu      sync.Mutex // guards cfg, refused, users, down, orders, status and steps
+	cfg     *Config
+	refused string                  // why a newer one was refused
+	users   map[health.Check][]*VIP // by check of cfg
+	down    map[health.Check]bool   // that went down since hurry looked
+	orders  DrainOrders
+	status  Status
+	steps   []Step // of the pass under way
 
 	// Used by Run alone; haste has what it shares with hurry.
 	onPass   []func(Status)
@@ -171,10 +172,18 @@ func (a *Announcer) Reload(cfg *Config) error {
 	if err := reloadable(a.cfg, cfg); err != nil {
 		return err
 	}
-	a.cfg, a.users = cfg, checks(cfg)
+	a.cfg, a.refused, a.users = cfg, "", checks(cfg)
 	a.monitor.Update(slices.Collect(maps.Keys(a.users)))
 	a.trigger()
 	return nil
+}
+
+// Refuse notes that a reload came to nothing; Status says so until one does.
+func (a *Announcer) Refuse(err error) {
+	a.mu.Lock()
+	a.refused = err.Error()
+	a.mu.Unlock()
+	a.Note(slog.LevelError, "reload refused; the old configuration stays", Event{Kind: EventReloadRefused, Reason: err.Error()}, "error", err)
 }
 
 // reloadable is nil if cfg may take the place of old without a restart.

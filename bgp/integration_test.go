@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -213,6 +214,11 @@ func testForeignUntouched(t *testing.T, g gobgpdtest.Generation) {
 	s.waitRoutes(v4a, v4b, v4c)
 	s.waitHeld(v4a)
 	s.waitLog("somebody else's; left alone", 2)
+	for v, what := range map[string]string{v4a: "a path", v4b: "the address"} {
+		if out, _ := s.plasmactl("vip", "show", v); !strings.Contains(out, "; "+what+" of somebody else's is left alone") {
+			t.Errorf("not told of %s:\n%s", what, out)
+		}
+	}
 	s.signal(syscall.SIGTERM)
 	if code := s.wait(); code != 0 {
 		t.Fatalf("exit status %d", code)
@@ -295,6 +301,9 @@ func testReload(t *testing.T, g gobgpdtest.Generation) {
 	}
 	s.signal(syscall.SIGHUP)
 	s.waitLog("reload refused; the old configuration stays", 1)
+	if out, _ := s.plasmactl("vip", "list"); !strings.Contains(out, "an older configuration is in force: "+s.file+": schema_version: is missing") {
+		t.Errorf("not told of the refused file:\n%s", out)
+	}
 	s.configure(object{"address": v4a, "checks": []object{web.check()}, "prefix": "x"})
 	s.signal(syscall.SIGHUP)
 	s.waitLog("reload refused; the old configuration stays", 2)
@@ -308,6 +317,12 @@ func testReload(t *testing.T, g gobgpdtest.Generation) {
 	s.waitRoutes(v4a, v4c, v6a)
 	if got := s.router.Updates(t) - before; got != 0 {
 		t.Errorf("%d UPDATEs for a bad file", got)
+	}
+	s.configure(same)
+	s.signal(syscall.SIGHUP)
+	s.waitRoutes(v4a)
+	if out, _ := s.plasmactl("vip", "list"); strings.Contains(out, "in force") {
+		t.Errorf("still told of it:\n%s", out)
 	}
 }
 

@@ -186,7 +186,7 @@ func TestStatus(t *testing.T) {
 			a.pass(t.Context(), false)
 			text := a.Status().String() + "\n"
 			for _, v := range a.Status().VIPs {
-				text += fmt.Sprintln(v.Address, v.Want, v.Announced, v.Held, v.Foreign, v.Draining, v.Why)
+				text += fmt.Sprintln(v.Address, v.Want, v.Announced, v.Held, v.Foreign != "", v.Draining, v.Why)
 			}
 			return text
 		}

@@ -110,18 +110,11 @@ func (a *Announcer) reportPrepend(cfg *Config, now live) {
 func (a *Announcer) reportForeign(wishes *wishList, now live) {
 	for i := range wishes.all {
 		addr := wishes.all[i].addr
-		var what []string
-		if now.addrs.Foreign[addr] {
-			what = append(what, "the address")
-		}
-		if now.table.Foreign[speaker.HostPrefix(addr)] > 0 {
-			what = append(what, "a path")
-		}
 		// What could not be read this time is not news.
 		if !now.tableKnown || !now.addrsKnown {
 			continue
 		}
-		text := strings.Join(what, " and ")
+		text := foreignAt(addr, now)
 		if text == a.reported.foreign[addr] {
 			continue
 		}
@@ -135,9 +128,24 @@ func (a *Announcer) reportForeign(wishes *wishList, now live) {
 		if now.table.Foreign[speaker.HostPrefix(addr)] > 0 {
 			about = append(about, "mind", "traffic keeps coming for that path, also while the VIP is down")
 		}
-		a.Note(slog.LevelWarn, "somebody else's; left alone", Event{Kind: EventConflict, VIP: addr, Reason: text + " of somebody else's is left alone"}, about...)
+		a.Note(slog.LevelWarn, "somebody else's; left alone", Event{Kind: EventConflict, VIP: addr, Reason: text + leftAlone}, about...)
 	}
 	maps.DeleteFunc(a.reported.foreign, func(addr netip.Addr, _ string) bool { return !wishes.has(addr) })
+}
+
+// leftAlone ends what is said of what is foreign.
+const leftAlone = " of somebody else's is left alone"
+
+// foreignAt says what is somebody else's of addr; "": nothing.
+func foreignAt(addr netip.Addr, now live) string {
+	var what []string
+	if now.addrs.Foreign[addr] {
+		what = append(what, "the address")
+	}
+	if now.table.Foreign[speaker.HostPrefix(addr)] > 0 {
+		what = append(what, "a path")
+	}
+	return strings.Join(what, " and ")
 }
 
 // mostShown is how much of a list some shows.

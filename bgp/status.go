@@ -25,6 +25,7 @@ type Status struct {
 	TableRead bool           // the speaker's table is known; without it no VIP counts as announced
 	HostRead  bool           // what the host holds is known; without it no VIP counts as held
 	Stopping  bool
+	Refused   string      // why the last reload was refused; "" if it was not
 	Error     string      // what failed in the pass; "" if nothing
 	VIPs      []VIPStatus // by address; also those of ours that are not configured any more
 	// NotOffered is how many VIPs are wanted, announced, and offered to nobody.
@@ -81,7 +82,7 @@ type VIPStatus struct {
 	Lowered   bool    // announced with the lowest preference, before its withdraw
 	Held      bool    // by the host, whoever made it so
 	As        vip.How // how we hold it
-	Foreign   bool    // the address, or a path for it, is somebody else's; it is left alone
+	Foreign   string  // "the address", "a path", or both, of somebody else's; it is left alone; "" if there is nothing
 	Draining  bool    // withdrawn, and held until the drain is over
 	Damping   DampingState
 
@@ -95,6 +96,7 @@ func (a *Announcer) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.status
+	s.Refused = a.refused
 	s.VIPs, s.Steps, s.Peers = slices.Clone(s.VIPs), slices.Clone(s.Steps), slices.Clone(s.Peers)
 	a.offers.fill(&s, a.cfg.NextHop)
 	return s
@@ -127,8 +129,7 @@ func report(wishes *wishList, now live, leaving map[netip.Prefix]lowering, waiti
 		list = append(list, VIPStatus{
 			Address: addr, Want: w.want, Cause: w.cause, Why: w.why, Announced: announced, Lowered: announced && isLowered,
 			Held: now.addrs.Holds(addr, vip.Anyhow), As: now.addrs.Own[addr],
-			Foreign:  now.addrs.Foreign[addr] || now.table.Foreign[prefix] > 0,
-			Draining: draining, Damping: w.damping, Trouble: troubles.of(addr, w, announced),
+			Foreign: foreignAt(addr, now), Draining: draining, Damping: w.damping, Trouble: troubles.of(addr, w, announced),
 		})
 	}
 	for i := range wishes.all {

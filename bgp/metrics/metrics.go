@@ -72,6 +72,7 @@ func registry(a Announcer, version string) *prometheus.Registry {
 type live struct {
 	announcer                                   Announcer
 	pass, ready, generation, session, checks    *prometheus.Desc
+	refused                                     *prometheus.Desc
 	desired, announced, missing, held, draining *prometheus.Desc
 	notOffered, foreign, suppressed, penalty    *prometheus.Desc
 }
@@ -84,6 +85,7 @@ func newLive(a Announcer) *live {
 		announcer:  a,
 		pass:       desc("last_pass_timestamp_seconds", "When the last pass ended, in seconds since 1970."),
 		ready:      desc("speaker_ready", "1 if the BGP daemon answers, with the right ASN."),
+		refused:    desc("reload_refused", "1 if the last reload was refused, so that an older configuration is in force."),
 		generation: desc("speaker_generation", "Generation of the BGP daemon's API: 3 or 4; 0 before its first answer."),
 		session:    desc("session", "1 for the state that the session with a peer is in, 0 for the others.", "peer", "asn", "state"),
 		checks:     desc("checks", "Health checks by what they found.", "status"),
@@ -111,6 +113,7 @@ func (l *live) Collect(to chan<- prometheus.Metric) {
 	gauge(l.generation, float64(l.announcer.SpeakerGeneration()))
 	s := l.announcer.Status()
 	gauge(l.ready, number(s.Speaker == bgp.Ready))
+	gauge(l.refused, number(s.Refused != ""))
 	if s.At.IsZero() {
 		return
 	}
@@ -127,7 +130,7 @@ func (l *live) Collect(to chan<- prometheus.Metric) {
 		missing += count(v.Want == bgp.Announce && !v.Announced)
 		held += count(v.As != 0)
 		draining += count(v.Draining)
-		foreign += count(v.Foreign)
+		foreign += count(v.Foreign != "")
 		suppressed += count(v.Damping.Suppressed)
 		if v.Damping.Penalty > 0 {
 			gauge(l.penalty, v.Damping.Penalty, v.Address.String())

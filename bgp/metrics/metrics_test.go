@@ -57,7 +57,7 @@ var aPass = bgp.Status{
 	VIPs: []bgp.VIPStatus{
 		{Address: netip.MustParseAddr("203.0.113.1"), Want: bgp.Announce, Cause: bgp.CauseHealth, Why: "its check is up", Announced: true, Held: true, As: bgpvip.Address,
 			Looked: true, Offered: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
-		{Address: netip.MustParseAddr("203.0.113.2"), Want: bgp.Announce, Cause: bgp.CauseNoChecks, Why: "has no checks", Held: true, Foreign: true, Trouble: "was sent"},
+		{Address: netip.MustParseAddr("203.0.113.2"), Want: bgp.Announce, Cause: bgp.CauseNoChecks, Why: "has no checks", Held: true, Foreign: "a path", Trouble: "was sent"},
 		{Address: netip.MustParseAddr("2001:db8::1"), Want: bgp.Withdraw, Cause: bgp.CauseNotConfigured, Why: "is not in the configuration", Held: true, As: bgpvip.Route, Draining: true,
 			Damping: bgp.DampingState{Penalty: 2890.5, Suppressed: true, ReuseAt: time.Unix(1_000_000_001, 0)}},
 	},
@@ -95,7 +95,7 @@ func TestMetrics(t *testing.T) {
 		`steps_total{cause="health",step="bind"} 2`, `steps_total{cause="not_configured",step="withdraw"} 1`,
 		`check_duration_seconds_count{result="good",type="tcp"} 1`, `check_duration_seconds_count{result="bad",type="tcp"} 1`,
 		`checks{status="up"} 3`, `checks{status="down"} 1`, `checks{status="unknown"} 0`,
-		`last_pass_timestamp_seconds 1e+09`, `speaker_ready 1`, `speaker_generation 4`,
+		`last_pass_timestamp_seconds 1e+09`, `speaker_ready 1`, `reload_refused 0`, `speaker_generation 4`,
 		`session{asn="65100",peer="192.0.2.1",state="established"} 1`, `session{asn="65100",peer="192.0.2.1",state="idle"} 0`,
 		`vips_desired 2`, `vips_announced 1`, `vips_missing 1`, `vips_not_offered 5`, `vips_held 2`, `vips_draining 1`, `vips_foreign 1`, `vips_suppressed 1`, `vip_penalty{vip="2001:db8::1"} 2890.5`,
 		"\ngo_goroutines ", "\nprocess_open_fds ",
@@ -109,10 +109,10 @@ func TestMetrics(t *testing.T) {
 	}
 	// What could not be read leaves a gap.
 	away := aPass
-	away.TableRead, away.Peers, away.Speaker, away.Error = false, nil, "speaker is not running", "speaker is not running"
+	away.TableRead, away.Peers, away.Speaker, away.Error, away.Refused = false, nil, "speaker is not running", "speaker is not running", "a mistake"
 	a.pass(away)
 	_, text = get(t, web.URL+"/metrics")
-	for want, there := range map[string]bool{"vips_announced": false, "vips_missing": false, "vips_not_offered": false, "session{": false, "vips_held 2": true, "passes_failed_total 1": true, "speaker_ready 0": true} {
+	for want, there := range map[string]bool{"vips_announced": false, "vips_missing": false, "vips_not_offered": false, "session{": false, "vips_held 2": true, "passes_failed_total 1": true, "speaker_ready 0": true, "reload_refused 1": true} {
 		if strings.Contains(text, "plasmacloud_announcer_"+want) != there {
 			t.Errorf("%s is there: %v", want, !there)
 		}
@@ -135,11 +135,11 @@ func TestStatus(t *testing.T) {
 	}
 	a.pass(aPass)
 	code, text := get(t, web.URL+"/status")
-	const want = `{"node_id":"node01","version":"v1","at":"2001-09-09T01:46:40Z","summary":"announced 1 of 2 healthy VIPs; 5 offered to no peer; speaker: ready","stopping":false,"error":"",` +
+	const want = `{"node_id":"node01","version":"v1","at":"2001-09-09T01:46:40Z","summary":"announced 1 of 2 healthy VIPs; 5 offered to no peer; speaker: ready","stopping":false,"error":"","reload_refused":"",` +
 		`"table_read":true,"host_read":true,"speaker":{"state":"ready","generation":4,"peers":[{"address":"192.0.2.1","asn":65100,"state":"established","since":"2001-09-09T01:46:39Z"}]},"vips":[` +
-		`{"address":"203.0.113.1","want":"announce","cause":"health","why":"its check is up","announced":true,"lowered":false,"held":true,"held_as":"address","foreign":false,"draining":false,"damping":null,"trouble":"","offered_to":["192.0.2.1"]},` +
-		`{"address":"203.0.113.2","want":"announce","cause":"no_checks","why":"has no checks","announced":false,"lowered":false,"held":true,"held_as":"none","foreign":true,"draining":false,"damping":null,"trouble":"was sent","offered_to":null},` +
-		`{"address":"2001:db8::1","want":"withdraw","cause":"not_configured","why":"is not in the configuration","announced":false,"lowered":false,"held":true,"held_as":"route","foreign":false,"draining":true,"damping":{"penalty":2890,"suppressed":true,"reuse_at":"2001-09-09T01:46:41Z"},"trouble":"","offered_to":null}]}` + "\n"
+		`{"address":"203.0.113.1","want":"announce","cause":"health","why":"its check is up","announced":true,"lowered":false,"held":true,"held_as":"address","foreign":false,"conflict":"","draining":false,"damping":null,"trouble":"","offered_to":["192.0.2.1"]},` +
+		`{"address":"203.0.113.2","want":"announce","cause":"no_checks","why":"has no checks","announced":false,"lowered":false,"held":true,"held_as":"none","foreign":true,"conflict":"a path","draining":false,"damping":null,"trouble":"was sent","offered_to":null},` +
+		`{"address":"2001:db8::1","want":"withdraw","cause":"not_configured","why":"is not in the configuration","announced":false,"lowered":false,"held":true,"held_as":"route","foreign":false,"conflict":"","draining":true,"damping":{"penalty":2890,"suppressed":true,"reuse_at":"2001-09-09T01:46:41Z"},"trouble":"","offered_to":null}]}` + "\n"
 	if code != 200 || text != want || !json.Valid([]byte(text)) {
 		t.Errorf("%d\n%s\nwant\n%s", code, text, want)
 	}

@@ -20,6 +20,7 @@ type (
 		Summary   string     `json:"summary"`
 		Stopping  bool       `json:"stopping"`
 		Error     string     `json:"error"`
+		Refused   string     `json:"reload_refused"` // why; an older configuration is in force; "": it is the last one
 		TableRead bool       `json:"table_read"`
 		HostRead  bool       `json:"host_read"`
 		Speaker   Speaker    `json:"speaker"`
@@ -49,6 +50,7 @@ type (
 		Held      bool   `json:"held"`
 		HeldAs    string `json:"held_as"`
 		Foreign   bool   `json:"foreign"`
+		Conflict  string `json:"conflict"` // what is foreign, in words
 		Draining  bool   `json:"draining"`
 
 		Damping *Damping `json:"damping"` // null without a penalty
@@ -76,7 +78,7 @@ func stamp(t time.Time) *time.Time {
 func (s *Server) Status() Status {
 	now := s.announcer.Status()
 	answer := Status{
-		NodeID: s.nodeID, Version: s.version, At: stamp(now.At), Summary: now.String(), Stopping: now.Stopping, Error: now.Error,
+		NodeID: s.nodeID, Version: s.version, At: stamp(now.At), Summary: now.String(), Stopping: now.Stopping, Error: now.Error, Refused: now.Refused,
 		TableRead: now.TableRead, HostRead: now.HostRead,
 		Speaker: Speaker{State: now.Speaker, Generation: s.announcer.SpeakerGeneration(), Peers: []Peer{}},
 		VIPs:    []VIP{},
@@ -86,7 +88,7 @@ func (s *Server) Status() Status {
 	}
 	peers := map[*netip.Addr][]string{} // by the first of a list, of which most VIPs have the same one
 	for _, v := range now.VIPs {
-		answer.VIPs = append(answer.VIPs, VIP{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Lowered, v.Held, v.As.String(), v.Foreign, v.Draining, damping(v.Damping),
+		answer.VIPs = append(answer.VIPs, VIP{v.Address.String(), v.Want.String(), string(v.Cause), v.Why, v.Announced, v.Lowered, v.Held, v.As.String(), v.Foreign != "", v.Foreign, v.Draining, damping(v.Damping),
 			v.Trouble, offered(v, peers)})
 	}
 	return answer

@@ -350,7 +350,7 @@ func (n *notifier) reload(announcer *bgp.Announcer, server *metrics.Server, f fi
 	refused := ""
 	if err != nil {
 		refused = err.Error()
-		announcer.Note(slog.LevelError, "reload refused; the old configuration stays", bgp.Event{Kind: bgp.EventReloadRefused, Reason: refused}, "error", err)
+		announcer.Refuse(err)
 	} else {
 		server.Listen(cfg.Metrics.Listen)
 		keepLast(f.last, cfg, n.logger)

@@ -279,6 +279,9 @@ to do; 64 the command line is wrong.`,
 
 func printVIPs(w io.Writer, s control.State, vips []metrics.VIP) error {
 	fmt.Fprintln(w, s.Status.NodeID+": "+s.Status.Summary)
+	if s.Status.Refused != "" {
+		fmt.Fprintln(w, "the last reload was refused, and an older configuration is in force: "+s.Status.Refused)
+	}
 	if d := s.Drains.Node; d != nil {
 		fmt.Fprintf(w, "the node is drained since %s by %s: %s\n", d.Since.Local().Format("2006-01-02 15:04:05"), d.By, d.Reason)
 	}
@@ -300,6 +303,9 @@ func printVIPs(w io.Writer, s control.State, vips []metrics.VIP) error {
 		why := v.Why
 		if v.Trouble != "" {
 			why += "; but " + v.Trouble
+		}
+		if v.Conflict != "" {
+			why += "; " + v.Conflict + " of somebody else's is left alone"
 		}
 		rows = append(rows, []any{v.Address, v.Want, announced, offeredTo(v), held, why})
 	}
