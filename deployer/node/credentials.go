@@ -29,6 +29,14 @@ type JoinToken struct {
 	usedUp *RefusedError // for a machine that has not joined with it yet
 }
 
+// others are the nodes that the token is for, where n is none of them.
+func (t JoinToken) others(n Node) string {
+	if t.Node != "" && t.Node != n.ID {
+		return "node " + t.Node
+	}
+	return "nodes with the role " + t.Role
+}
+
 // HashSecret is what a record keeps of a secret: "sha256:" and hex. Secrets are
 // random and long, so that a hash without salt gives none away.
 func HashSecret(secret string) string {
@@ -122,7 +130,8 @@ func JoinTokenWrong() *RefusedError {
 func JoinTokenExpired(name string, end time.Time) *RefusedError {
 	return &RefusedError{
 		Code: CodeJoinTokenExpired, Title: "The join token has expired",
-		Detail: fmt.Sprintf("the token %s was good until %s. Give it more time in the deployer's file of join tokens, or give the node another one.",
+		Detail: fmt.Sprintf("the token %s was good until %s. Give the node another one, such as one of plasmactl token create; "+
+			"one of the deployer's file of join tokens may get more time there.",
 			name, end.UTC().Format(time.RFC3339)),
 	}
 }

@@ -72,6 +72,8 @@ func TestAuthenticate(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		case refused != nil && (refused.Title == "" || refused.Detail == ""):
 			t.Errorf("%s: %+v says not all", name, refused)
+		case test.want == CodeJoinTokenScope && !strings.Contains(refused.Detail, " is for "+map[bool]string{true: "nodes with the role control-plane", false: "node node02"}[test.token.Role != ""]+", and not for node node01. "):
+			t.Errorf("%s: %s; it does not name for whom the token is", name, refused.Detail)
 		case refused != nil && test.node.Provisioned && test.node.SecretHash != "" && !strings.Contains(refused.Detail, "reset-secret node01"):
 			t.Errorf("%s: %s; it does not name the way out", name, refused.Detail)
 		}

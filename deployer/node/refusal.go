@@ -67,8 +67,9 @@ func refuse(code string, n Node, r Report) *RefusedError {
 		e.Detail = fmt.Sprintf("node %s has not joined, or has to join anew. Make one with plasmactl token create, and give it to the node: plasmacloud-phone-home --join-token-file FILE.", n.ID)
 	case CodeJoinTokenScope:
 		e.Title = "The join token is for other nodes"
-		e.Detail = fmt.Sprintf("the token %s is not for node %s. Give the node one that is, such as one of plasmactl token create.",
-			r.Credentials.Token.Name, n.ID)
+		token := r.Credentials.Token
+		e.Detail = fmt.Sprintf("the token %s is for %s, and not for node %s. Give the node one that is, such as one of plasmactl token create.",
+			token.Name, token.others(n), n.ID)
 	case CodeNodeSecretRequired:
 		e.Title = "The node's secret is needed"
 		e.Detail = fmt.Sprintf("a report of node %s brings the node's own secret in the header %s. plasmacloud-phone-home keeps it in its --secret-file. %s",
