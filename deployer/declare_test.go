@@ -97,3 +97,17 @@ func TestUnknownNodes(t *testing.T) {
 	w.store.broken.Store(false)
 	w.says("stray2", report(node.PhaseReady))
 }
+
+// TestUnknownNodeThatLeft: who leaves before he is recorded keeps no place.
+func TestUnknownNodeThatLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *deployer.Config) { c.AllowUnknownNodes, c.MaxUnknownNodes = true, 1 })
+	ctx, leave := context.WithCancel(t.Context())
+	w.store.before = leave
+	if _, err := w.PhoneHome(ctx, "stranger1", report(node.PhaseBooted)); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	w.store.before = nil
+	w.says("stranger2", report(node.PhaseBooted))
+	w.refused("stranger3", report(node.PhaseBooted), node.CodeTooManyUnknown)
+}

@@ -366,9 +366,10 @@ func (r *Registry) admit(id string) error {
 	return nil
 }
 
-// unadmit gives back the place of a node whose record was not written.
+// unadmit gives back the place of a node whose record was not written, be it that its
+// client left.
 func (r *Registry) unadmit(ctx context.Context, id string) {
-	if _, err := r.cfg.Store.Get(ctx, id); errors.Is(err, store.ErrNotFound) {
+	if _, err := r.cfg.Store.Get(context.WithoutCancel(ctx), id); errors.Is(err, store.ErrNotFound) {
 		r.mu.Lock()
 		delete(r.unknown, id)
 		r.mu.Unlock()
