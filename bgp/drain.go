@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -19,6 +20,7 @@ type drains map[netip.Addr]drain
 
 // drain is the way out of one address.
 type drain struct {
+	asked time.Time // since when it is asked whether peers are offered it still; zero: not yet
 	since time.Time // since when the delay runs; zero: not yet
 	delay time.Duration
 }
@@ -32,7 +34,7 @@ func (d drains) update(unwanted []netip.Addr, own map[netip.Prefix]speaker.Path,
 			continue
 		}
 		keep[addr] = true
-		d[addr] = drain{d[addr].since, delay(addr)}
+		d[addr] = drain{d[addr].asked, d[addr].since, delay(addr)}
 	}
 	maps.DeleteFunc(d, func(addr netip.Addr, _ drain) bool { return !keep[addr] })
 }
@@ -45,15 +47,6 @@ func (d drains) waiting() bool {
 		}
 	}
 	return false
-}
-
-// start starts every delay that does not run yet.
-func (d drains) start(now time.Time) {
-	for addr, one := range d {
-		if one.since.IsZero() {
-			d[addr] = drain{now, one.delay}
-		}
-	}
 }
 
 // due returns the addresses whose delay is over, and when the next one's will be
@@ -126,8 +119,8 @@ func (a *Announcer) longestDrain(cfg *Config) time.Duration {
 }
 
 // drain moves the unwanted addresses on: from the path being out of the speaker's
-// table, through the delay, to the release. It does nothing unless the table was
-// read in this pass.
+// table, and of what it offers its peers, through the delay, to the release. It does
+// nothing unless the table was read in this pass.
 //
 // The delay has to cover the way of the withdraw from the speaker to the routers,
 // too. How far it has come cannot be asked: gobgpd computes its Adj-RIB-Out from
@@ -140,7 +133,7 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Add
 	a.drains.update(unwanted, now.table.Own, func(addr netip.Addr) time.Duration { return a.delays.of(addr, cfg.DrainDelay) })
 	if a.drains.waiting() {
 		if err = a.told(ctx); err == nil {
-			a.drains.start(time.Now())
+			err = a.startDrains(ctx, cfg.Speaker.Timeout)
 		}
 	}
 	due, next := a.drains.due(time.Now())
@@ -158,6 +151,42 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Add
 		next = time.Now() // to see that nothing is left
 	}
 	return next, errors.Join(err, releaseErr)
+}
+
+// startDrains starts each delay that does not run yet, of what no peer is offered any more.
+// That takes no longer than limit, since the path is out of the speaker's table already.
+func (a *Announcer) startDrains(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("took longer than %s", limit))
+	defer cancel()
+	var waiting []netip.Prefix
+	for addr, one := range a.drains {
+		if one.since.IsZero() {
+			waiting = append(waiting, speaker.HostPrefix(addr))
+			if one.asked.IsZero() {
+				one.asked = time.Now()
+				a.drains[addr] = one
+			}
+		}
+	}
+	offered, err := a.speaker.Advertised(ctx, waiting)
+	var still []netip.Prefix
+	for _, p := range waiting {
+		one, now := a.drains[p.Addr()], time.Now()
+		if now.Sub(one.asked) >= limit || err == nil && len(offered.To[p]) == 0 {
+			one.since = now
+			a.drains[p.Addr()] = one
+		} else {
+			still = append(still, p)
+		}
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask whether peers are offered what is withdrawn: %w", err)
+	case len(still) > 0:
+		slices.SortFunc(still, netip.Prefix.Compare)
+		return fmt.Errorf("the speaker offers peers still what is withdrawn: %s", some(still))
+	}
+	return nil
 }
 
 // errNoSession keeps an address held: whoever had a session with this speaker, or

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/health"
+	"github.com/centra/plasmacloud/bgp/speaker"
 	"github.com/centra/plasmacloud/bgp/vip"
 )
 
@@ -79,6 +80,58 @@ func TestReleaseIsTold(t *testing.T) {
 				}
 				if w.own[second] == vip.None {
 					t.Error("the other one was released, too")
+				}
+			})
+		})
+	}
+}
+
+// offersOnSpeaker offers peers what is withdrawn until it is over, or does not say what it offers.
+type offersOnSpeaker struct {
+	worldSpeaker
+	until time.Time
+	err   error
+}
+
+func (s offersOnSpeaker) Advertised(ctx context.Context, prefixes []netip.Prefix) (speaker.Advertised, error) {
+	got, err := s.worldSpeaker.Advertised(ctx, prefixes)
+	for _, p := range prefixes {
+		if time.Now().Before(s.until) && got.To[p] == nil {
+			got.To[p] = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+		}
+	}
+	return got, errors.Join(err, s.err)
+}
+
+// The delay begins once no peer is offered the path any more; where a speaker does not say
+// so within the time of a request, it begins all the same.
+func TestDrainWaitsForOffers(t *testing.T) {
+	for name, test := range map[string]struct {
+		slow, after time.Duration
+		err         error
+	}{
+		"at once":         {0, 0, nil},
+		"slow":            {time.Second, time.Second, nil},
+		"for ever":        {time.Hour, 2 * time.Second, nil},
+		"it does not say": {0, 2 * time.Second, speaker.ErrNoAnswer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := testConfig(1)
+				w := newWorld(cfg.DrainDelay, t.Errorf)
+				began := time.Now()
+				a := New(Options{Config: cfg, Speaker: offersOnSpeaker{worldSpeaker{w}, began.Add(test.slow), test.err}, Holder: worldHolder{w}})
+				a.health = func(health.Check) health.State { return health.State{Status: health.Up} }
+				a.pass(t.Context(), false)
+				a.SetDrainOrders(DrainOrders{Node: &DrainOrder{}})
+				const step = 100 * time.Millisecond
+				for len(w.own) > 0 && time.Since(began) < time.Minute {
+					if a.pass(t.Context(), false); len(w.own) > 0 {
+						time.Sleep(step)
+					}
+				}
+				if took := time.Since(began) - cfg.DrainDelay; took < test.after || took > test.after+3*step {
+					t.Errorf("released %s after the withdraw and the delay, want %s", took, test.after)
 				}
 			})
 		})

@@ -34,8 +34,8 @@ the VIPs of this host announced.
 A VIP of whose health checks enough are up, by default all, is first held by the
 host, as an address on an interface or as a local route, and then announced. One with
 too many checks down, or that left the configuration, is first withdrawn; once its
-path is out of the daemon's table, and a router has a session with the daemon, the
-drain delay begins, and only after it the host lets go of it.
+path is out of the daemon's table and of what that offers its peers, and a router has a
+session with the daemon, the drain delay begins, and only after it the host lets go of it.
 With graceful_shutdown, routers are asked to prefer other paths, by a community or by
 the MED, before a withdraw that is planned. The drain delay has to cover the withdraw's way to the routers: how far it has come, the
 daemon does not say. What the daemon announces and what the host holds is read anew
