@@ -49,6 +49,11 @@ func TestMigrate(t *testing.T) {
 	want := nodes(p)
 	first := filepath.Join(dir, "first.backup")
 	command("another deployer has "+boltFile, "backup", first, "--store", boltFile)
+	for where, want := range map[string]string{dir: dir + " is a directory; name a file in it", dir + "/none/x": "the directory " + dir + "/none does not exist"} {
+		if err := replaceFile(where, func(io.Writer) error { return nil }); err == nil || err.Error() != want {
+			t.Errorf("a backup to %s: %v", where, err)
+		}
+	}
 	if err := p.end(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

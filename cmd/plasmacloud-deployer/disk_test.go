@@ -125,6 +125,23 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestNoRoomAtFirst: a deployer that had no room for its file starts once it has.
+func TestNoRoomAtFirst(t *testing.T) {
+	t.Parallel()
+	disk := mount(t, "size=4k")
+	args := []string{"--store", filepath.Join(disk, "state.db"), "--manifest", write(t, filepath.Join(t.TempDir(), "m.json"), manifest("node01"))}
+	err := run(t.Context(), append([]string{"serve", "--config", write(t, filepath.Join(t.TempDir(), "c.json"), "{}"), "--listen", "127.0.0.1:0"}, args...), io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "no room") {
+		t.Fatalf("without room: %v", err)
+	}
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	if n := serveProc(t, nil, args...).get("node01"); n.State != node.Pending {
+		t.Errorf("with room: %+v", n)
+	}
+}
+
 // TestRoomAgain: the deployer need not be started anew once there is room.
 func TestRoomAgain(t *testing.T) {
 	t.Parallel()

@@ -80,6 +80,9 @@ func Open(cfg Config) (*Store, error) {
 		FreelistType: bbolt.FreelistMapType, // constant time where the array is linear
 	})
 	if err != nil {
+		if fresh && !errors.Is(err, berrors.ErrTimeout) { // half of a file, for want of room, would be no store next time
+			_ = os.Remove(cfg.Path)
+		}
 		return nil, openError(cfg.Path, err)
 	}
 	epoch, err := prepare(db, fresh, cfg.KeepSchema)
@@ -99,6 +102,8 @@ func openError(path string, err error) error {
 		return fmt.Errorf("store: the directory %s does not exist; create it, or set store.path elsewhere", filepath.Dir(path))
 	case errors.Is(err, syscall.EISDIR):
 		return fmt.Errorf("store: %s is a directory; set store.path to a file in it", path)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("store: there is no room for %s on its filesystem; make some, or set store.path elsewhere", path)
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("store: %s is on a filesystem that is mounted read-only; mount it for writing, or set store.path elsewhere", path)
 	case errors.Is(err, fs.ErrPermission):
