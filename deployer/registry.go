@@ -435,7 +435,7 @@ func (r *Registry) write(err error) error {
 	switch {
 	case errors.As(err, &refused), isCorrupt(err), errors.Is(err, context.Canceled),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrNotFound),
-		errors.Is(err, store.ErrNoToken), errors.Is(err, store.ErrTokenExists):
+		errors.Is(err, store.ErrNoToken), errors.Is(err, store.ErrTokenExists), errors.Is(err, store.ErrTooLarge):
 	default:
 		r.writeFailed.Store(&err)
 	}

@@ -352,3 +352,27 @@ func TestStorm(t *testing.T) {
 		}
 	}
 }
+
+// smallStore takes no record.
+type smallStore struct{ store.Store }
+
+func (smallStore) Update(context.Context, string, store.Change) error {
+	return fmt.Errorf("%w: the record has a byte", store.ErrTooLarge)
+}
+
+// TestTooLarge: one record that does not fit is no failure of the store.
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.declare(declared("node01")...)
+	r, err := deployer.New(t.Context(), deployer.Config{Store: smallStore{w.store}, Logger: w.cfg.Logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.PhoneHome(t.Context(), "node01", report(node.PhaseBooted)); !errors.Is(err, store.ErrTooLarge) {
+		t.Error(err)
+	}
+	if err := r.Health(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

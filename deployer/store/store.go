@@ -15,6 +15,8 @@ import (
 var (
 	// ErrNotFound: no node has that id.
 	ErrNotFound = errors.New("no such node")
+	// ErrTooLarge: one record is larger than the store takes. The others can be written.
+	ErrTooLarge = errors.New("too large")
 	// ErrClosed: the store is closed.
 	ErrClosed = errors.New("the store is closed")
 )

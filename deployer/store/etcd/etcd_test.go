@@ -330,14 +330,31 @@ func (it on) large(t *testing.T) {
 		id := fmt.Sprintf("node%d", i)
 		all.Go(func() {
 			err := s.Update(t.Context(), id, set(id, func(n *node.Node) { n.Facts = map[string]string{"x": strings.Repeat("x", size)} }))
-			tooLarge := err != nil && strings.Contains(err.Error(), "the record of node "+id+" has ")
+			tooLarge := errors.Is(err, store.ErrTooLarge) && strings.Contains(err.Error(), "the record of node "+id+" has ")
 			if tooLarge != (size == 1<<20) || err != nil && !tooLarge {
 				t.Errorf("%d bytes: %v", size, err)
 			}
 		})
 	}
+	// The most that a node can say, in characters that JSON may make more of.
+	for i, c := range []string{"<", `"`} {
+		id := fmt.Sprintf("wordy%d", i)
+		all.Go(func() {
+			err := s.Update(t.Context(), id, set(id, func(n *node.Node) {
+				n.Facts = map[string]string{"x": strings.Repeat(c, api.MaxRequestBytes)}
+				n.LastError = &node.Error{Message: strings.Repeat(c, api.MaxErrorBytes)}
+				n.History = nil
+				for range node.MaxHistory {
+					n.History = append(n.History, node.Transition{Event: node.EventFailed, Reason: n.LastError.Message})
+				}
+			}))
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	all.Wait()
-	if nodes, err := s.List(t.Context()); err != nil || len(nodes) != 7 {
+	if nodes, err := s.List(t.Context()); err != nil || len(nodes) != 9 {
 		t.Errorf("%d nodes, %v", len(nodes), err)
 	}
 }

@@ -61,7 +61,7 @@ type events []json.RawMessage
 
 func (e *events) add(more []store.Event) {
 	for _, event := range more {
-		value, err := json.Marshal(event)
+		value, err := marshal(event)
 		if err != nil {
 			panic(err) // a type that JSON does not have
 		}
@@ -83,7 +83,7 @@ func (s *Store) opsToPut(h happened) (ops []clientv3.Op) {
 		if len(those) == 0 {
 			continue
 		}
-		value, err := json.Marshal(those)
+		value, err := marshal(those)
 		if err != nil {
 			panic(err) // it is made of JSON
 		}

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -109,11 +110,21 @@ func (g *group) compute(tokens map[string]token) {
 }
 
 func encode(id string, n node.Node) ([]byte, error) {
-	value, err := json.Marshal(n)
+	value, err := marshal(n)
 	if err == nil && len(value) > maxBytes {
-		err = fmt.Errorf("the record of node %s has %d bytes, more than the %d that go into etcd", id, len(value), maxBytes)
+		err = fmt.Errorf("%w: the record of node %s has %d bytes, more than the %d that go into etcd", store.ErrTooLarge, id, len(value), maxBytes)
 	}
 	return value, err
+}
+
+// marshal is v as JSON without the escapes that HTML wants: these make six bytes of one,
+// and a node chooses what it says.
+func marshal(v any) ([]byte, error) {
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), err
 }
 
 // finish ends all updates of g: with err, or with what their changes gave.
