@@ -404,7 +404,7 @@ func (r *Registry) Health(ctx context.Context) error {
 		return fmt.Errorf("the last write to the store failed: %w", *failed)
 	}
 	_, err := r.cfg.Store.Get(ctx, "health")
-	if err := r.read(ctx, err); err != nil && !errors.Is(err, store.ErrNotFound) {
+	if err := r.read(ctx, err); err != nil && !errors.Is(err, store.ErrNotFound) && !isCorrupt(err) {
 		return fmt.Errorf("the store does not answer: %w", err)
 	}
 	return nil
