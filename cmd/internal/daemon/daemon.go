@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -22,6 +23,8 @@ const (
 	ExitFailure = 1  // the work failed
 	ExitUsage   = 64 // the command line is wrong
 	ExitConfig  = 78 // a configuration file is wrong
+
+	exitUnread = 128 + int(syscall.SIGPIPE) // nobody reads our output any more: what a shell says of who ends by that
 )
 
 // ExitError carries the exit status with which a binary should end.
@@ -42,15 +45,30 @@ func UsageError(err error) error { return &ExitError{ExitUsage, err} }
 // Exit prints err as one line on stderr, prefixed by the binary's name, and ends
 // the process with the status that belongs to it. A nil error ends it with 0.
 func Exit(name string, err error) {
-	if err == nil {
-		os.Exit(ExitOK)
+	if err != nil && !unread(err) {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 	}
-	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+	os.Exit(status(err))
+}
+
+func status(err error) int {
 	var coded *ExitError
-	if errors.As(err, &coded) {
-		os.Exit(coded.Code)
+	switch {
+	case err == nil:
+		return ExitOK
+	case unread(err):
+		return exitUnread
+	case errors.As(err, &coded):
+		return coded.Code
+	default:
+		return ExitFailure
 	}
-	os.Exit(ExitFailure)
+}
+
+// unread says that whoever reads our output has enough of it, as head(1) does.
+func unread(err error) bool {
+	var write *fs.PathError
+	return errors.As(err, &write) && write.Path == os.Stdout.Name() && errors.Is(write, syscall.EPIPE)
 }
 
 // version is set by the Nix package and the Makefile with -ldflags -X.
