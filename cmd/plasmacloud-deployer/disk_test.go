@@ -142,6 +142,31 @@ func TestNoRoomAtFirst(t *testing.T) {
 	}
 }
 
+// TestFileTakenAway: what would go into a file that nobody finds again is not acknowledged,
+// until it is back.
+func TestFileTakenAway(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "state.db")
+	p := serveProc(t, nil, "--store", file, "--manifest", write(t, filepath.Join(t.TempDir(), "m.json"), manifest("node01", "node02")))
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(file, file+".old")
+	p.unavailable(t, "node01", node.PhaseBooted)
+	if health, err := p.client.Health(t.Context()); err != nil || health.Status != "failing" {
+		t.Errorf("health: %+v, %v", health, err)
+	}
+	write(t, file, "another one")
+	p.unavailable(t, "node01", node.PhaseBooted)
+	move(file+".old", file)
+	if _, err := p.client.PhoneHome(t.Context(), ready("node01", node.PhaseReady)); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRoomAgain: the deployer need not be started anew once there is room.
 func TestRoomAgain(t *testing.T) {
 	t.Parallel()

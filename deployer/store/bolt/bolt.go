@@ -90,8 +90,22 @@ func Open(cfg Config) (*Store, error) {
 		_ = db.Close() // the first error says it all, in one line
 		return nil, fmt.Errorf("store %s: %w", cfg.Path, err)
 	}
+	opened, err := os.Stat(cfg.Path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store: %w", err), db.Close())
+	}
 	nodes := newCache()
-	return &Store{db: db, write: newCommits(db, nodes, cfg.MaxBatchDelay), nodes: nodes, keep: uint64(cmp.Or(cfg.KeptEvents, store.KeptEvents)), epoch: epoch}, nil
+	return &Store{db: db, write: newCommits(db, nodes, cfg.MaxBatchDelay, func() error { return stays(cfg.Path, opened) }), nodes: nodes, keep: uint64(cmp.Or(cfg.KeptEvents, store.KeptEvents)), epoch: epoch}, nil
+}
+
+// stays is an error where the file at path is not the one that was opened any more: what
+// goes into that one is gone with this process.
+func stays(path string, opened fs.FileInfo) error {
+	now, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(opened, now) {
+		return fmt.Errorf("%s was taken away or replaced under the running deployer; put it back, or start the deployer anew to take what is there", path)
+	}
+	return nil
 }
 
 func openError(path string, err error) error {

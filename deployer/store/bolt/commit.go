@@ -19,6 +19,7 @@ type commits struct {
 	db    *bbolt.DB
 	nodes *cache
 	delay time.Duration // how long it waits for company while there is some
+	there func() error  // an error where what is written would be lost
 	some  chan struct{} // of one place: next has somebody
 	done  chan struct{} // closed: none is under way
 
@@ -46,8 +47,8 @@ type txn struct {
 	nodes map[string]kept
 }
 
-func newCommits(db *bbolt.DB, nodes *cache, delay time.Duration) *commits {
-	c := &commits{db: db, nodes: nodes, delay: delay, some: make(chan struct{}, 1), done: make(chan struct{}), next: newGroup()}
+func newCommits(db *bbolt.DB, nodes *cache, delay time.Duration, there func() error) *commits {
+	c := &commits{db: db, nodes: nodes, delay: delay, there: there, some: make(chan struct{}, 1), done: make(chan struct{}), next: newGroup()}
 	go c.run()
 	return c
 }
@@ -97,6 +98,12 @@ func (c *commits) run() {
 
 func (c *commits) commit(writes []*write) {
 	t := txn{nodes: make(map[string]kept, len(writes))}
+	if err := c.there(); err != nil {
+		for _, w := range writes {
+			w.err = err
+		}
+		return
+	}
 	err := c.db.Update(func(tx *bbolt.Tx) error {
 		t.Tx = tx
 		for _, w := range writes {

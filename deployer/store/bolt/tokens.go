@@ -65,6 +65,9 @@ func (s *Store) PutToken(ctx context.Context, t node.Token, entries ...store.Eve
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := s.write.there(); err != nil {
+		return err
+	}
 	return closed(s.db.Update(func(tx *bbolt.Tx) error {
 		if tx.Bucket(bucketTokens).Get([]byte(t.Name)) != nil {
 			return store.ErrTokenExists
@@ -76,6 +79,9 @@ func (s *Store) PutToken(ctx context.Context, t node.Token, entries ...store.Eve
 // DeleteToken implements store.Store.
 func (s *Store) DeleteToken(ctx context.Context, name string, entries ...store.Event) error {
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.write.there(); err != nil {
 		return err
 	}
 	return closed(s.db.Update(func(tx *bbolt.Tx) error {
