@@ -61,6 +61,7 @@ type Announcer struct {
 	rested   *inputs       // of the last pass, if it did nothing and waits for nothing
 	atLeast  time.Duration // see PassEvery
 	drains   drains
+	askAgain time.Time // not before that is asked what is offered, for drains
 	delays   delays
 	reported reports
 	sent     sentPaths

@@ -131,12 +131,16 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Add
 		return time.Time{}, nil
 	}
 	a.drains.update(unwanted, now.table.Own, func(addr netip.Addr) time.Duration { return a.delays.of(addr, cfg.DrainDelay) })
+	var again time.Time
 	if a.drains.waiting() {
 		if err = a.told(ctx); err == nil {
-			err = a.startDrains(ctx, cfg.Speaker.Timeout)
+			again, err = a.startDrains(ctx, cfg.Speaker.Timeout)
 		}
 	}
 	due, next := a.drains.due(time.Now())
+	if next.IsZero() || !again.IsZero() && again.Before(next) {
+		next = again
+	}
 	if len(due) == 0 {
 		return next, err
 	}
@@ -153,40 +157,57 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Add
 	return next, errors.Join(err, releaseErr)
 }
 
+// askShare times what an answer took is how long a speaker is not asked again what it
+// offers: a gobgpd goes over its whole table for that, and a withdraw has to wait.
+const askShare = 10
+
 // startDrains starts each delay that does not run yet, of what no peer is offered any more.
 // That takes no longer than limit, since the path is out of the speaker's table already.
-func (a *Announcer) startDrains(ctx context.Context, limit time.Duration) error {
+// It returns when there is more to ask; zero: nothing waits, or err says for what.
+func (a *Announcer) startDrains(ctx context.Context, limit time.Duration) (again time.Time, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("took longer than %s", limit))
 	defer cancel()
+	began := time.Now()
 	var waiting []netip.Prefix
 	for addr, one := range a.drains {
-		if one.since.IsZero() {
-			waiting = append(waiting, speaker.HostPrefix(addr))
-			if one.asked.IsZero() {
-				one.asked = time.Now()
-				a.drains[addr] = one
-			}
+		if !one.since.IsZero() {
+			continue
 		}
+		if one.asked.IsZero() {
+			one.asked = began
+			a.drains[addr] = one
+		}
+		waiting = append(waiting, speaker.HostPrefix(addr))
 	}
-	offered, err := a.speaker.Advertised(ctx, waiting)
+	var offered speaker.Advertised
+	rests := began.Before(a.askAgain)
+	if !rests {
+		offered, err = a.speaker.Advertised(ctx, waiting)
+		a.askAgain = time.Now().Add(askShare * time.Since(began))
+	}
 	var still []netip.Prefix
 	for _, p := range waiting {
 		one, now := a.drains[p.Addr()], time.Now()
-		if now.Sub(one.asked) >= limit || err == nil && len(offered.To[p]) == 0 {
+		if now.Sub(one.asked) >= limit || !rests && err == nil && len(offered.To[p]) == 0 {
 			one.since = now
 			a.drains[p.Addr()] = one
-		} else {
-			still = append(still, p)
+			continue
+		}
+		still = append(still, p)
+		if end := one.asked.Add(limit); again.IsZero() || end.Before(again) {
+			again = end
 		}
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("ask whether peers are offered what is withdrawn: %w", err)
-	case len(still) > 0:
+		return time.Time{}, fmt.Errorf("ask whether peers are offered what is withdrawn: %w", err)
+	case len(still) > 0 && !rests:
 		slices.SortFunc(still, netip.Prefix.Compare)
-		return fmt.Errorf("the speaker offers peers still what is withdrawn: %s", some(still))
+		return time.Time{}, fmt.Errorf("the speaker offers peers still what is withdrawn: %s", some(still))
+	case len(still) > 0 && a.askAgain.Before(again):
+		again = a.askAgain
 	}
-	return nil
+	return again, nil
 }
 
 // errNoSession keeps an address held: whoever had a session with this speaker, or

@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -136,6 +137,55 @@ func TestDrainWaitsForOffers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// busyOnSpeaker takes 50 ms to say what it offers, and counts how often it was asked.
+type busyOnSpeaker struct {
+	worldSpeaker
+	asked *int
+}
+
+func (s busyOnSpeaker) Advertised(ctx context.Context, prefixes []netip.Prefix) (speaker.Advertised, error) {
+	*s.asked++
+	time.Sleep(50 * time.Millisecond)
+	return s.worldSpeaker.Advertised(ctx, prefixes)
+}
+
+// Where VIPs leave one after the other a speaker that is long about its answers is not
+// asked for each of them, and all are let go.
+func TestDrainsShareQuestions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const vips = 20
+		cfg := testConfig(vips)
+		w := newWorld(cfg.DrainDelay, t.Errorf)
+		asked := 0
+		a := New(Options{Config: cfg, Speaker: busyOnSpeaker{worldSpeaker{w}, &asked}, Holder: worldHolder{w}})
+		a.health = func(health.Check) health.State { return health.State{Status: health.Up} }
+		a.pass(t.Context(), false)
+		orders := map[netip.Addr]DrainOrder{}
+		for _, v := range cfg.VIPs { // one each 100 ms
+			orders = maps.Clone(orders)
+			orders[v.Address] = DrainOrder{}
+			a.SetDrainOrders(DrainOrders{VIPs: orders})
+			a.pass(t.Context(), false)
+			time.Sleep(20 * time.Millisecond)
+			a.pass(t.Context(), false)
+			time.Sleep(80 * time.Millisecond)
+		}
+		if asked > 5 {
+			t.Errorf("%d questions in two seconds", asked)
+		}
+		for len(w.own) > 0 {
+			next := a.pass(t.Context(), false).next
+			if next.IsZero() && len(w.own) > 0 {
+				t.Fatalf("nothing is to come, and %d are held", len(w.own))
+			}
+			time.Sleep(time.Until(next))
+		}
+		if w.released != vips {
+			t.Errorf("%d of %d were let go", w.released, vips)
+		}
+	})
 }
 
 // Who only takes down what is there asks no check, and so runs no program.
