@@ -56,6 +56,7 @@ type Announcer struct {
 
 	// Used by Run alone; haste has what it shares with hurry.
 	onPass   []func(Status)
+	onReady  func(*Config) // nil: called already, or nobody asks
 	onStop   func(context.Context) bool
 	past     histories
 	rested   *inputs       // of the last pass, if it did nothing and waits for nothing
@@ -127,6 +128,10 @@ func (a *Announcer) Close() error {
 // OnPass makes Run call f after every pass, with what it found and did, after what was
 // given before. Call it before Run.
 func (a *Announcer) OnPass(f func(Status)) { a.onPass = append(a.onPass, f) }
+
+// OnReady makes Run call f once, when the speaker is ready for the first time, before it is
+// given anything. Call it before Run.
+func (a *Announcer) OnReady(f func(*Config)) { a.onReady = f }
 
 // OnStop makes Run ask f once it is told to stop. Where f says so, Run ends at once and
 // leaves all as it is, as a crash does, for an announcer that is about to start. Call it

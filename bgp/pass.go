@@ -42,6 +42,10 @@ func (a *Announcer) pass(ctx context.Context, stopping bool) result {
 		a.log.Debug("pass", "took", time.Since(began), "vips", len(cfg.VIPs))
 		return result{now: now}
 	}
+	if speakerErr == nil && a.onReady != nil {
+		a.onReady(cfg)
+		a.onReady = nil
+	}
 	defer a.offers.act()()
 	a.rested, a.troubles = nil, newTroubles()
 	wishes := desired(cfg, in.orders, in.state, a.past, began, now.internalPeer(cfg.ASN), stopping)

@@ -142,6 +142,17 @@ func TestReleaseOfTwoSpeakers(t *testing.T) {
 		s.waitLog("speaker ready", 1)
 		s.crash()
 	}
+	// A slip in between leaves nothing behind.
+	s.extra = object{"speaker": object{"address": "127.0.0.1:1", "timeout": "500ms"}}
+	s.configure(object{"address": v4a}, object{"address": v6a, "hold": "route"})
+	s.start()
+	s.waitLog("speaker not ready", 1)
+	s.crash()
+	s.extra = object{"speaker": object{"address": s.daemon.API, "timeout": "500ms"}}
+	s.configure(object{"address": v4a}, object{"address": v6a, "hold": "route"})
+	s.start()
+	s.waitLog("speaker ready", 1)
+	s.crash()
 	release := func() error {
 		t.Helper()
 		cmd := exec.Command(gobgpdtest.Build(t, "github.com/centra/plasmacloud/cmd/plasmacloud-announcer"), "release", "--config", s.file, "--last", s.file+".last")

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,7 +47,7 @@ func TestPlaces(t *testing.T) {
 	}
 	keep := func(cfg *bgp.Config, want string) {
 		t.Helper()
-		if others, err := Keep(file, cfg); err != nil || text(others) != want {
+		if others, err := Keep(file, cfg, true); err != nil || text(others) != want {
 			t.Errorf("left elsewhere: %q, %v, want %q", text(others), err, want)
 		}
 	}
@@ -72,7 +73,7 @@ func TestPlaces(t *testing.T) {
 	}
 	expect("all are released", nil, "")
 	for i := range 2 * maxPlaces {
-		if _, err := Keep(file, config(t, fmt.Sprintf("127.0.0.1:%d", i+1), "")); err != nil {
+		if _, err := Keep(file, config(t, fmt.Sprintf("127.0.0.1:%d", i+1), ""), true); err != nil {
 			t.Error(err)
 		}
 	}
@@ -88,10 +89,45 @@ func TestPlaces(t *testing.T) {
 	if _, err := Places(file, a); err == nil {
 		t.Error("a broken file is taken")
 	}
-	if others, err := Keep(file, a); err == nil || others != nil {
+	if others, err := Keep(file, a, true); err == nil || others != nil {
 		t.Errorf("a broken file, and nothing said: %q", text(others))
 	}
 	expect("after a broken file", nil, "1/")
+}
+
+// A place whose speaker was never ready, such as one with a slip in its address, does not
+// stay noted beside another in its network namespace; one whose speaker was ready once does.
+func TestPlaceThatNeverWasReady(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "last.json")
+	slip, right, elsewhere := config(t, "127.0.0.1:1", ""), config(t, "127.0.0.1:2", ""), config(t, "127.0.0.1:1", "/run/netns/edge")
+	for i, step := range []struct {
+		cfg   *bgp.Config
+		ready bool
+		want  string // as noted, the last first
+	}{
+		{slip, false, "1/"}, {elsewhere, false, "1/edge 1/"}, {right, false, "2/ 1/edge"}, {right, true, "2/ 1/edge"},
+		{right, false, "2/ 1/edge"}, {slip, false, "1/ 2/ 1/edge"}, {elsewhere, true, "1/edge 1/ 2/"}, {right, false, "2/ 1/edge"},
+	} {
+		_, err := Keep(file, step.cfg, step.ready)
+		if got, readErr := Places(file, nil); err != nil || readErr != nil || text(got) != step.want {
+			t.Fatalf("step %d: %q, %v, %v, want %q", i, text(got), err, readErr, step.want)
+		}
+	}
+}
+
+// What a release before kept, configurations alone, may have paths.
+func TestPlacesOfAReleaseBefore(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "last.json")
+	before, err := config(t, "127.0.0.1:1", "").ForRelease()
+	if err == nil {
+		err = os.WriteFile(file, append(before, before...), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if others, err := Keep(file, config(t, "127.0.0.1:2", ""), true); err != nil || text(others) != "1/ 1/" {
+		t.Errorf("%q, %v", text(others), err)
+	}
 }
 
 // An announcer that starts and a release of another place do not undo each other's notes.
@@ -101,7 +137,7 @@ func TestKeepAtOnce(t *testing.T) {
 	for i := range maxPlaces - 1 {
 		cfg, gone := config(t, fmt.Sprintf("127.0.0.1:%d", i+1), ""), config(t, "127.0.0.1:9", "")
 		all.Go(func() {
-			if _, err := Keep(file, cfg); err != nil {
+			if _, err := Keep(file, cfg, true); err != nil {
 				t.Error(err)
 			}
 			if err := Forget(file, gone); err != nil {
@@ -142,17 +178,13 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var again []byte
-		for _, cfg := range places {
-			one, err := cfg.ForRelease()
-			if err != nil {
-				t.Fatal(err)
-			}
-			again = append(again, one...)
+		again, err := format(places)
+		if err != nil {
+			t.Fatal(err)
 		}
 		kept, err := parse(again)
-		if err != nil || text(kept) != text(places) {
-			t.Errorf("%v: %q became %q", err, text(places), text(kept))
+		if err != nil || text(configs(kept)) != text(configs(places)) || !slices.EqualFunc(kept, places, func(a, b place) bool { return a.ready == b.ready }) {
+			t.Errorf("%v: %q became %q", err, text(configs(places)), text(configs(kept)))
 		}
 	})
 }

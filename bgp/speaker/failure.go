@@ -61,7 +61,11 @@ func (g *GoBGP) explain(ctx context.Context, do string, err error) error {
 		if untrusted := g.untrusted(); untrusted != nil {
 			return fmt.Errorf("%w: %s: %w", ErrTLS, g.cfg.Address, untrusted)
 		}
-		return fmt.Errorf("%w: %s: %s: %s", ErrNoAnswer, g.cfg.Address, do, status.Convert(err).Message())
+		text := status.Convert(err).Message()
+		if !g.cfg.TLS.Use && (strings.Contains(text, `server preface: EOF"`) || strings.Contains(text, "server preface: http2")) {
+			text += "; does it want TLS (speaker.tls), or is it no gobgpd?"
+		}
+		return fmt.Errorf("%w: %s: %s: %s", ErrNoAnswer, g.cfg.Address, do, text)
 	}
 	if s, ok := status.FromError(err); ok {
 		return fmt.Errorf("speaker %s: %s: %s", g.cfg.Address, do, s.Message())

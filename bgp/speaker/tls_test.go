@@ -62,7 +62,7 @@ func testTLS(t *testing.T, g gobgpdtest.Generation) {
 	fail("no certificate", ready(right, speaker.TLS{Use: true, CA: key}), speaker.ErrTLS, "has no certificate in PEM")
 	fail("no key", ready(right, speaker.TLS{Use: true, CA: ours.CA, Cert: cert, Key: ours.CA}), speaker.ErrTLS, "certificate of ours: tls: ")
 	fail("a daemon without TLS", ready(plain, speaker.TLS{Use: true, CA: ours.CA}), speaker.ErrTLS, "first record does not look like a TLS handshake")
-	fail("a client without TLS", ready(right, speaker.TLS{}), speaker.ErrNoAnswer, "")
+	fail("a client without TLS", ready(right, speaker.TLS{}), speaker.ErrNoAnswer, "does it want TLS (speaker.tls), or is it no gobgpd?")
 
 	replace(t, ours.CA, mended+"ca")
 	replace(t, cert, mended+"cert")

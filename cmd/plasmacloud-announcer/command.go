@@ -207,7 +207,7 @@ func run(parent context.Context, f files, logger *slog.Logger) error {
 		return err
 	}
 	defer announcer.Close()
-	for _, left := range keepLast(f.last, cfg, logger) {
+	for _, left := range keepLast(f.last, cfg, false, logger) {
 		logger.Warn("an announcer left something at another place; stop this one and call release", "speaker", left.Speaker.Address, "netns", left.Hold.NetNS)
 	}
 	if cfg.Hold.Sysctls {
@@ -220,6 +220,7 @@ func run(parent context.Context, f files, logger *slog.Logger) error {
 
 	n := &notifier{logger: logger}
 	announcer.OnPass(n.pass)
+	announcer.OnReady(func(cfg *bgp.Config) { keepLast(f.last, cfg, true, logger) })
 	if err := n.watch(announcer); err != nil {
 		return err
 	}
@@ -353,7 +354,7 @@ func (n *notifier) reload(announcer *bgp.Announcer, server *metrics.Server, f fi
 		announcer.Refuse(err)
 	} else {
 		server.Listen(cfg.Metrics.Listen)
-		keepLast(f.last, cfg, n.logger)
+		keepLast(f.last, cfg, false, n.logger) // as ready as it was before
 		announcer.Note(slog.LevelInfo, "reloaded", bgp.Event{Kind: bgp.EventReloaded, Reason: fmt.Sprintf("%d VIPs are configured", len(cfg.VIPs))}, "vips", len(cfg.VIPs))
 	}
 	n.mu.Lock()

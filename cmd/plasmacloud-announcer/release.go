@@ -127,15 +127,15 @@ func toRelease(file, last string, logger *slog.Logger) ([]*bgp.Config, error) {
 }
 
 // keepLast keeps what release needs where the configuration is broken by then, or names
-// another place. It returns what announcers have left at other places. VIPs are announced
+// another place; ready is whether the speaker was, so that there may be paths. It returns what announcers have left at other places. VIPs are announced
 // all the same without.
-func keepLast(file string, cfg *bgp.Config, logger *slog.Logger) []*bgp.Config {
+func keepLast(file string, cfg *bgp.Config, ready bool, logger *slog.Logger) []*bgp.Config {
 	if file == "" {
 		return nil
 	}
-	others, err := release.Keep(file, cfg)
+	others, err := release.Keep(file, cfg, ready)
 	if err != nil {
-		logger.Warn("a release will need this configuration, without mistakes", "error", err)
+		logger.Warn("a release will need this configuration, without mistakes", "last", file, "error", err)
 	}
 	return others
 }
