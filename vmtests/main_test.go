@@ -58,7 +58,7 @@ func run(m *testing.M) int {
 		builds = append(builds, []string{filepath.Join(bin, g) + "/", "github.com/osrg/gobgp/" + g + "/cmd/gobgpd", "github.com/osrg/gobgp/" + g + "/cmd/gobgp"})
 	}
 	for _, args := range builds {
-		build := exec.Command("go", append([]string{"build", "-o"}, args...)...)
+		build := exec.Command("go", append([]string{"build", "-ldflags=-s -w", "-o"}, args...)...)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the package does, for machines with no libc
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)

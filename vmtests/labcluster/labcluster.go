@@ -41,14 +41,15 @@ type Built string
 // graph, and Debian 12's own, 3.10.
 var Speakers = []string{"v3", "v4", "debian"}
 
-// Build builds PlasmaCloud's programs, and gobgpd and gobgp of each generation.
+// Build builds PlasmaCloud's programs, and gobgpd and gobgp of each generation, all
+// without symbols, since to link them is most of the time.
 func Build(dir, repo string) (Built, error) {
 	builds := map[string][]string{dir: {"./cmd/..."}}
 	for _, g := range []string{"v3", "v4"} {
 		builds[filepath.Join(dir, g)] = []string{"github.com/osrg/gobgp/" + g + "/cmd/gobgpd", "github.com/osrg/gobgp/" + g + "/cmd/gobgp"}
 	}
 	for to, packages := range builds {
-		build := exec.Command("go", append([]string{"build", "-o", to + "/"}, packages...)...)
+		build := exec.Command("go", append([]string{"build", "-ldflags=-s -w", "-o", to + "/"}, packages...)...)
 		build.Dir = repo
 		if out, err := build.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build %v: %w: %s", packages, err, out)
