@@ -36,6 +36,11 @@ ExecStart=/bin/sh -c '/bin/busybox httpd -p [::]:80 -h /srv && exec /bin/busybox
 WantedBy=multi-user.target
 `
 
+// webQueue is how many connections wait for busybox' web server to take them. Of more the
+// kernel drops some that clients believe to have, and resets them when they send. There are
+// two clients.
+const webQueue = 9
+
 var ofStore = regexp.MustCompile(`/nix/store/[^/\s]+/bin/[^\s]+`)
 
 // systemdImage is a Debian with systemd and the services of node01, as Nix wrote
@@ -93,8 +98,9 @@ func systemdImage(t *testing.T, place labcluster.Place) string {
 // TestSystemd puts a machine into the lab of the example, in the place of node01: a
 // Debian whose systemd runs the units of that node. Everything else is outside of it:
 // routers, a client behind them, the deployer, and the other nodes. It plays the
-// scenarios that sites.json has for this site, and looks at what they do not say. It
-// runs before the tests that are parallel: an emulated machine is slow enough alone.
+// scenarios that sites.json has for this site, and looks at what they do not say. An
+// emulated machine may be many times slower than its clock, so nothing here asks how
+// soon something was, only in which order, and that it was not too soon.
 func TestSystemd(t *testing.T) {
 	repo, err := filepath.Abs("..")
 	require.NoError(t, err)
@@ -102,7 +108,7 @@ func TestSystemd(t *testing.T) {
 	require.NoError(t, err)
 	var m *guest
 	c, err := labcluster.Start(labcluster.Config{
-		Name: "systemd", Cluster: evaluated["it"], Deployer: true, Clients: true, Requests: 20 * time.Second,
+		Name: "systemd", Cluster: evaluated["it"], Deployer: true, Clients: true, Requests: 20 * time.Second, AtOnce: webQueue / 2,
 		Programs: labcluster.Programs{Bin: bin, GoBGPD: filepath.Join(bin, "v4", "gobgpd"), GoBGP: filepath.Join(bin, "v4", "gobgp"), Router: lab.GoBGPIn(filepath.Join(bin, "v4"))},
 		Machines: map[string]func(labcluster.Place) (labcluster.Control, error){"node01": func(place labcluster.Place) (labcluster.Control, error) {
 			m = &guest{place: place, address: "10.0.0.11", dir: systemdImage(t, place), t: t}
@@ -116,6 +122,7 @@ func TestSystemd(t *testing.T) {
 		assert.NoError(t, c.Close())
 	})
 	require.NoError(t, err)
+	t.Parallel() // only now, so that the longest test is the first to begin
 	took, err := m.Follow(qemu.Phases(false, qemu.Phase{Name: "settled", Check: func() error {
 		return labcluster.Err(labcluster.Failed(c.Checks(t.Context())))
 	}})...)
@@ -194,18 +201,28 @@ func TestSystemd(t *testing.T) {
 		return err
 	}
 
-	require.NoError(t, lab.Eventually(qemu.Limit, serves))
-	heard, err := bird.Updates()
-	require.NoError(t, err)
+	// The router hears nothing of a restart. A machine that is slow enough fails its checks
+	// meanwhile, of which the router does hear: that is no try.
 	const handed = "handed over: all stays as it is, for the next announcer"
-	before, times := show(announcer, "MainPID"), strings.Count(m.Console(), handed)
-	run("systemctl restart " + announcer)
-	assert.NotEqual(t, before, show(announcer, "MainPID"))
-	await("the next announcer has settled", serves)
-	now, err := bird.Updates()
-	require.NoError(t, err)
-	assert.Equal(t, heard, now, "the router hears nothing of a restart")
-	assert.Equal(t, times+1, strings.Count(m.Console(), handed))
+	checksFailed := func() int { return strings.Count(m.Console(), "status=down") }
+	for try := 1; ; try++ {
+		require.NoError(t, lab.Eventually(qemu.Limit, serves))
+		failed := checksFailed()
+		heard, err := bird.Updates()
+		require.NoError(t, err)
+		before, times := show(announcer, "MainPID"), strings.Count(m.Console(), handed)
+		run("systemctl restart " + announcer)
+		assert.NotEqual(t, before, show(announcer, "MainPID"))
+		await("the next announcer has settled", serves)
+		assert.Equal(t, times+1, strings.Count(m.Console(), handed))
+		now, err := bird.Updates()
+		require.NoError(t, err)
+		if now == heard {
+			break
+		}
+		require.NotEqual(t, failed, checksFailed(), "the router heard of a restart: %d UPDATEs, and %d before it", now, heard)
+		require.Less(t, try, 5, "a check fails in every restart")
+	}
 
 	held := "ip address show dev lo | grep -c -F"
 	for _, route := range wanted {
@@ -219,14 +236,15 @@ func TestSystemd(t *testing.T) {
 	run("systemctl stop " + release + `
 		cd /run/systemd/system
 		mkdir -p ` + release + ".d " + announcer + `.d
-		sed -n -e 's/--after 1m/--after 10s/' -e '/^ExecStart=/s//[Service]\nExecStart=\n&/p' /etc/systemd/system/` + release + ` > ` + release + `.d/soon.conf
+		sed -n -e 's/--after 1m/--after 5s/' -e '/^ExecStart=/s//[Service]\nExecStart=\n&/p' /etc/systemd/system/` + release + ` > ` + release + `.d/soon.conf
 		printf '[Service]\nRestart=no\n' > ` + announcer + `.d/once.conf
 		systemctl daemon-reload`)
-	require.Contains(t, show(release, "ExecStart"), "--after 10s")
+	require.Contains(t, show(release, "ExecStart"), "--after 5s")
 	require.Equal(t, "no", show(announcer, "Restart"))
+	killed := time.Now()
 	assert.Equal(t, "3\n", run("systemctl kill -s KILL "+announcer+"; "+held))
-	require.NoError(t, learned(wanted...)(), "nobody has withdrawn yet")
 	await("released", learned())
+	assert.Greater(t, time.Since(killed), 5*time.Second, "nobody withdraws before it is released")
 	await("the release has ended", func() error {
 		out, err := m.shell("systemctl show -P ActiveState " + release + "; systemctl show -P Result " + release + "; " + held)
 		if want := "inactive\nsuccess\n0\n"; err == nil && out != want {

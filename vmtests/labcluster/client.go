@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,6 +27,7 @@ type Client struct {
 
 	sources map[string]place
 	timeout time.Duration // of a request
+	atOnce  int           // requests of a pull; 0: any number
 	mu      sync.Mutex
 	pulls   []*Pull
 }
@@ -36,7 +38,7 @@ func (c *Cluster) wireClient() error {
 	if err != nil {
 		return err
 	}
-	client := &Client{Host: host, sources: map[string]place{}, timeout: cmp.Or(c.cfg.Requests, requestTimeout)}
+	client := &Client{Host: host, sources: map[string]place{}, timeout: cmp.Or(c.cfg.Requests, requestTimeout), atOnce: c.cfg.AtOnce}
 	var errs []error
 	for i, name := range c.RouterNames() {
 		r := c.Routers[name]
@@ -109,13 +111,19 @@ func (c *Client) Pull(vip netip.Addr, router string, every time.Duration) (*Pull
 	p.done.Go(func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
+		var underWay atomic.Int64
 		for {
 			select {
 			case <-p.stop:
 				return
 			case <-tick.C:
 			}
+			if c.atOnce > 0 && underWay.Load() >= int64(c.atOnce) {
+				continue
+			}
+			underWay.Add(1)
 			p.done.Go(func() {
+				defer underWay.Add(-1)
 				r := Request{At: time.Now()}
 				r.Node, r.Err = c.ask(source[family(vip)], vip)
 				if errors.Is(r.Err, errMoved) {

@@ -90,6 +90,7 @@ type Config struct {
 	Deployer bool          // run one, and phone-home on the nodes
 	Clients  bool          // run a client behind the routers, which then forward
 	Requests time.Duration // how long a client's request may take; 0: two seconds
+	AtOnce   int           // how many requests of a client by one router may be under way; it asks less often then. 0: any number
 
 	// Machines are nodes that are machines of their own, with units, by ID: what makes
 	// one. The rest of the cluster stays as it is.

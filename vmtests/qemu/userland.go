@@ -89,7 +89,7 @@ func Shell(h *lab.Host, address string, within time.Duration, commands string) (
 }
 
 // UserlandArgs is the kernel's command line.
-const UserlandArgs = KernelArgs + " systemd.show_status=0 systemd.journald.forward_to_console=1 systemd.default_timeout_start_sec=60s systemd.log_level=notice systemd.crash_reboot=0"
+const UserlandArgs = KernelArgs + " systemd.show_status=0 systemd.journald.forward_to_console=1 systemd.default_timeout_start_sec=180s systemd.log_level=notice systemd.crash_reboot=0"
 
 // Build makes dir/kernel, dir/initrd, and dir/disk, an ext4.
 func (u Userland) Build(dir string) error {
