@@ -62,7 +62,7 @@ type Announcer struct {
 	rested   *inputs       // of the last pass, if it did nothing and waits for nothing
 	atLeast  time.Duration // see PassEvery
 	drains   drains
-	askAgain time.Time // not before that is asked what is offered, for drains
+	goneAsk  goneAsk
 	delays   delays
 	reported reports
 	sent     sentPaths
@@ -288,6 +288,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 	watchers.Go(func() { a.renew(work) })
 	watchers.Go(func() { a.hurryOn(work) })
 	watchers.Go(func() { a.lookOn(work) })
+	a.goneAsk.beside = watchers.Go
 
 	if ctx.Err() == nil { // else nothing is asked that nobody needs to know
 		a.mu.Lock()

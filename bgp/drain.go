@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/centra/plasmacloud/bgp/speaker"
@@ -157,57 +158,104 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Add
 	return next, errors.Join(err, releaseErr)
 }
 
-// askShare times what an answer took is how long a speaker is not asked again what it
-// offers: a gobgpd goes over its whole table for that, and a withdraw has to wait.
+// goneAsk is the question whether peers are offered still what is withdrawn. A gobgpd goes
+// over its whole table for the answer, so Run has it asked beside the passes.
+type goneAsk struct {
+	beside func(func()) // nil: in the pass
+
+	mu    sync.Mutex
+	busy  bool
+	began time.Time             // of the last that was answered
+	gone  map[netip.Prefix]bool // as of then
+	err   error                 // of its answer, or that peers are offered some still
+	rests time.Time             // not before that is asked again
+}
+
+// askShare times what an answer took is how long a speaker is not asked again: meanwhile
+// withdraws had to wait.
 const askShare = 10
 
-// startDrains starts each delay that does not run yet, of what no peer is offered any more.
-// That takes no longer than limit, since the path is out of the speaker's table already.
-// It returns when there is more to ask; zero: nothing waits, or err says for what.
-func (a *Announcer) startDrains(ctx context.Context, limit time.Duration) (again time.Time, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("took longer than %s", limit))
-	defer cancel()
-	began := time.Now()
-	var waiting []netip.Prefix
-	for addr, one := range a.drains {
+// start starts each delay that does not run yet, of what is known to be gone, or was asked
+// about for limit: it is out of the speaker's table already. It returns the others, and when
+// the first of them has waited for so long.
+func (d drains) start(q *goneAsk, limit time.Duration) (waiting []netip.Prefix, next time.Time) {
+	now := time.Now()
+	for addr, one := range d {
 		if !one.since.IsZero() {
 			continue
 		}
 		if one.asked.IsZero() {
-			one.asked = began
-			a.drains[addr] = one
+			one.asked = now
 		}
-		waiting = append(waiting, speaker.HostPrefix(addr))
-	}
-	var offered speaker.Advertised
-	rests := began.Before(a.askAgain)
-	if !rests {
-		offered, err = a.speaker.Advertised(ctx, waiting)
-		a.askAgain = time.Now().Add(askShare * time.Since(began))
-	}
-	var still []netip.Prefix
-	for _, p := range waiting {
-		one, now := a.drains[p.Addr()], time.Now()
-		if now.Sub(one.asked) >= limit || !rests && err == nil && len(offered.To[p]) == 0 {
+		p, end := speaker.HostPrefix(addr), one.asked.Add(limit)
+		if !end.After(now) || q.gone[p] && !q.began.Before(one.asked) {
 			one.since = now
-			a.drains[p.Addr()] = one
-			continue
+		} else {
+			waiting = append(waiting, p)
+			if next.IsZero() || end.Before(next) {
+				next = end
+			}
 		}
-		still = append(still, p)
-		if end := one.asked.Add(limit); again.IsZero() || end.Before(again) {
-			again = end
+		d[addr] = one
+	}
+	return waiting, next
+}
+
+// startDrains starts the delays of what no peer is offered any more, and asks about the
+// rest. It returns when there is more to do, unless an answer comes before; zero: nothing.
+func (a *Announcer) startDrains(ctx context.Context, limit time.Duration) (next time.Time, err error) {
+	q := &a.goneAsk
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	waiting, next := a.drains.start(q, limit)
+	if len(waiting) > 0 && !q.busy && !time.Now().Before(q.rests) {
+		q.busy = true
+		if q.beside == nil {
+			q.mu.Unlock()
+			a.askGone(ctx, waiting, limit)
+			q.mu.Lock()
+			waiting, next = a.drains.start(q, limit)
+		} else {
+			q.beside(func() { a.askGone(ctx, waiting, limit) })
 		}
 	}
-	switch {
-	case err != nil:
-		return time.Time{}, fmt.Errorf("ask whether peers are offered what is withdrawn: %w", err)
-	case len(still) > 0 && !rests:
+	if len(waiting) == 0 {
+		q.gone, q.err = nil, nil
+		return time.Time{}, nil
+	}
+	if !q.busy && q.rests.Before(next) {
+		next = q.rests
+	}
+	return next, q.err
+}
+
+// askGone asks which of prefixes no peer is offered any more, which takes no longer than limit.
+func (a *Announcer) askGone(ctx context.Context, prefixes []netip.Prefix, limit time.Duration) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("took longer than %s", limit))
+	defer cancel()
+	began := time.Now()
+	offered, err := a.speaker.Advertised(ctx, prefixes)
+	gone := make(map[netip.Prefix]bool, len(prefixes))
+	var still []netip.Prefix
+	if err != nil {
+		err = fmt.Errorf("ask whether peers are offered what is withdrawn: %w", err)
+	} else {
+		for _, p := range prefixes {
+			if gone[p] = len(offered.To[p]) == 0; !gone[p] {
+				still = append(still, p)
+			}
+		}
+	}
+	if len(still) > 0 {
 		slices.SortFunc(still, netip.Prefix.Compare)
-		return time.Time{}, fmt.Errorf("the speaker offers peers still what is withdrawn: %s", some(still))
-	case len(still) > 0 && a.askAgain.Before(again):
-		again = a.askAgain
+		err = fmt.Errorf("the speaker offers peers still what is withdrawn: %s", some(still))
 	}
-	return again, nil
+	q := &a.goneAsk
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.busy, q.began, q.gone, q.err = false, began, gone, err
+	q.rests = time.Now().Add(askShare * time.Since(began))
+	a.trigger()
 }
 
 // errNoSession keeps an address held: whoever had a session with this speaker, or

@@ -177,7 +177,7 @@ func TestHurry(t *testing.T) {
 				if h.withdrawn != 1 {
 					t.Errorf("%d withdraws", h.withdrawn)
 				}
-				h.after(t, 4*time.Hour, 1, 2)
+				h.after(t, 8*time.Hour, 1, 2)
 				if h.withdrawn != 1 || h.released != 1 {
 					t.Errorf("%d withdraws, %d releases", h.withdrawn, h.released)
 				}
