@@ -170,7 +170,7 @@ func (r *reader) config(tree any) *Config {
 	cfg.NodeID = o.text("node_id")
 	before := len(r.problems)
 	cfg.ASN = uint32(o.number("asn", 1<<32-1))
-	if cfg.ASN == 0 && len(r.problems) == before {
+	if o.has("asn") && cfg.ASN == 0 && len(r.problems) == before {
 		r.add("asn", "is 0, which is no ASN")
 	}
 	cfg.DrainDelay = o.duration("drain_delay", 5*time.Second)
