@@ -35,7 +35,6 @@ type wish struct {
 	addr  netip.Addr // unset in one that stands for many
 	vip   *VIP       // nil: in no configuration
 	want  Want
-	path  speaker.Path
 	hold  vip.How
 	drain time.Duration // from its withdraw to letting go of it
 	cause Cause
@@ -75,12 +74,16 @@ var cannotBeHeld = wish{want: Withdraw, cause: CauseCannotBeHeld, why: "cannot b
 // brought up to now.
 func desired(cfg *Config, orders DrainOrders, state func(health.Check) health.State, past histories, now time.Time, internalPeer, stopping bool) *wishList {
 	wishes := newWishList(len(cfg.VIPs))
+	wishes.path = func(w *wish) speaker.Path {
+		p := cfg.Path(w.vip)
+		if internalPeer {
+			p.ASPath = nil
+		}
+		return p
+	}
 	for i := range cfg.VIPs {
 		v := &cfg.VIPs[i]
-		w := wish{vip: v, path: cfg.Path(v), hold: v.Hold, drain: v.DrainDelay}
-		if internalPeer {
-			w.path.ASPath = nil
-		}
+		w := wish{vip: v, hold: v.Hold, drain: v.DrainDelay}
 		if stopping {
 			w.want, w.cause, w.why = Withdraw, CauseStopping, "the announcer stops"
 			wishes.add(v.Address, w)

@@ -139,7 +139,7 @@ func (a *Announcer) noteWishes(before Status, wishes *wishList, hurried map[neti
 	for i := range wishes.all {
 		w := &wishes.all[i]
 		was := before.vip(w.addr)
-		if hurried[w.path.Prefix] {
+		if hurried[speaker.HostPrefix(w.addr)] {
 			was.Want = Withdraw
 		}
 		if w.want != was.Want {

@@ -230,6 +230,9 @@ func (a *Announcer) announce(ctx context.Context, paths []speaker.Path, wishes *
 	}
 	a.sent.keep(wishes)
 	a.sent.observe(now.table.Own)
+	if len(a.sent) == 0 {
+		a.sent = sentPaths{} // an empty map keeps the memory of what was in it
+	}
 	paths, changed, news := a.sent.filter(paths, now.table.Own)
 	a.troubles.add(addrsOf(changed), changedWhy)
 	a.noteChanged(news)

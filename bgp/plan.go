@@ -43,14 +43,14 @@ func plan(wishes *wishList, now live) steps {
 	for i := range wishes.all {
 		w := &wishes.all[i]
 		addr := w.addr
-		path, announced := now.table.Own[w.path.Prefix]
+		path, announced := now.table.Own[speaker.HostPrefix(addr)]
 		held := now.addrs.Holds(addr, w.hold)
 		switch {
 		case w.want == Announce:
 			if now.addrsKnown && !held {
 				s.bind[w.hold] = append(s.bind[w.hold], addr)
 			}
-			if now.tableKnown && now.addrsKnown && !(announced && path.Equal(w.path)) {
+			if now.tableKnown && now.addrsKnown && !(announced && path.Equal(wishes.path(w))) {
 				announce = append(announce, w)
 			}
 		case w.want == Leave && announced && now.addrsKnown && !held:
@@ -79,7 +79,7 @@ func plan(wishes *wishList, now live) steps {
 	slices.SortFunc(announce, func(a, b *wish) int { return a.addr.Compare(b.addr) })
 	s.announce = make([]speaker.Path, len(announce)) // 100,000 paths are too big to be sorted, or grown
 	for i, w := range announce {
-		s.announce[i] = w.path
+		s.announce[i] = wishes.path(w)
 	}
 	slices.SortFunc(s.unwanted, netip.Addr.Compare)
 	return s

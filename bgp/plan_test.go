@@ -58,7 +58,8 @@ func TestPlan(t *testing.T) {
 		wishes := newWishList(1)
 		for _, w := range []Want{Announce, Withdraw, Leave} {
 			if w.String() == test.want {
-				wishes.add(addr, wish{want: w, path: path, hold: vip.Address})
+				wishes.add(addr, wish{want: w, hold: vip.Address})
+				wishes.path = func(*wish) speaker.Path { return path }
 			}
 		}
 		now := live{tableKnown: test.blind != "table", addrsKnown: test.blind != "addrs",

@@ -247,14 +247,15 @@ func (m *machine) settle(t *rapid.T) {
 	if r = m.pass(); r.err != nil || !r.next.IsZero() || w.changes() != steps {
 		t.Fatalf("not quiet: %+v, %d steps more", r, w.changes()-steps)
 	}
-	for _, wish := range m.wishes(false).all {
-		addr := wish.addr
-		path, announced := w.table[wish.path.Prefix]
+	wishes := m.wishes(false)
+	for _, wish := range wishes.all {
+		addr, prefix := wish.addr, speaker.HostPrefix(wish.addr)
+		path, announced := w.table[prefix]
 		held := w.held(addr)
 		right := w.own[addr] == wish.hold || wish.hold == vip.Address && w.own[addr] == vip.None && w.others[addr]
 		switch wish.want {
 		case Announce:
-			if !announced || !held || !right || !path.Equal(wish.path) {
+			if !announced || !held || !right || !path.Equal(wishes.path(&wish)) {
 				t.Fatalf("%s should be announced, held as %s: announced %v, held as %s, %+v", addr, wish.hold, announced, w.own[addr], path)
 			}
 		case Withdraw:
@@ -262,7 +263,7 @@ func (m *machine) settle(t *rapid.T) {
 				t.Fatalf("%s should be gone: announced %v, held %v", addr, announced, w.own[addr])
 			}
 		case Leave:
-			if old, was := before.table.Own[wish.path.Prefix]; was != announced || was && !old.Equal(path) {
+			if old, was := before.table.Own[prefix]; was != announced || was && !old.Equal(path) {
 				t.Fatalf("%s should be left: announced %v, was %v", addr, announced, was)
 			}
 			if beforeOwn[addr] != vip.None && !held {
@@ -273,7 +274,6 @@ func (m *machine) settle(t *rapid.T) {
 			}
 		}
 	}
-	wishes := m.wishes(false)
 	for p := range w.table {
 		if !wishes.has(p.Addr()) {
 			t.Fatalf("%s is not configured, and announced", p)

@@ -1,16 +1,21 @@
 package bgp
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/centra/plasmacloud/bgp/speaker"
+)
 
 // wishList has the wishes for the VIPs of a configuration, in its order. That is mostly
 // the order of the addresses, so what is taken from a list need hardly be sorted.
 type wishList struct {
 	all   []wish
 	index map[netip.Addr]int
+	path  func(*wish) speaker.Path // made when asked for: 100,000 paths are much memory
 }
 
 func newWishList(room int) *wishList {
-	return &wishList{make([]wish, 0, room), make(map[netip.Addr]int, room)}
+	return &wishList{all: make([]wish, 0, room), index: make(map[netip.Addr]int, room)}
 }
 
 // add adds the wish for addr, which has none yet.
