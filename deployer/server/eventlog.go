@@ -34,8 +34,11 @@ func (l *eventLog) newest(ctx context.Context, r *deployer.Registry) (newestEven
 	for {
 		reading := l.since(asked, r)
 		got, err := reading.wait(ctx)
-		if err != nil || !reading.began.Before(asked) { // or it began too early
-			return got, err
+		if err != nil {
+			return newestEvents{}, err
+		}
+		if !reading.began.Before(asked) { // or it began too early
+			return got, nil
 		}
 	}
 }
@@ -48,18 +51,17 @@ func (l *eventLog) since(asked time.Time, r *deployer.Registry) *reading[newestE
 		last := l.last
 		l.reading = beginReading(eventLogRead, func(ctx context.Context) (newestEvents, error) {
 			got, err := last.andNewer(ctx, r)
-			if err == nil {
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				l.last = got
-			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.last = got
 			return got, err
 		})
 	}
 	return l.reading
 }
 
-// andNewer is n with what came since.
+// andNewer is n with what came since, or with an error as much of it as could be read, so
+// that the next reading of a slow store comes further.
 func (n newestEvents) andNewer(ctx context.Context, r *deployer.Registry) (newestEvents, error) {
 	for {
 		got, err := r.Events(ctx, n.cursor, 1000)
@@ -68,7 +70,7 @@ func (n newestEvents) andNewer(ctx context.Context, r *deployer.Registry) (newes
 			continue
 		}
 		if err != nil {
-			return newestEvents{}, err
+			return n, err
 		}
 		n.cursor = got.Next
 		if len(got.Events) > 0 {

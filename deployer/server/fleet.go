@@ -84,6 +84,9 @@ func (f *fleet) keep(state *fleetState) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.last = nil
+			if f.reading != nil && f.reading.over() { // it has the same
+				f.reading = nil
+			}
 		})
 	}
 	f.idle.Reset(fleetIdle)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/centra/plasmacloud/deployer"
@@ -126,4 +127,31 @@ func TestListWhileOthersRead(t *testing.T) {
 	if s.fleet.reading.over() {
 		t.Error("the list waited for a reading of others")
 	}
+}
+
+// TestFleetIdle: nothing holds a fleet that nobody wants any more.
+func TestFleetIdle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var f fleet
+		f.mu.Lock()
+		f.reading = beginReading(fleetRead, func(context.Context) (*fleetState, error) {
+			state := new(fleetState)
+			f.keep(state)
+			return state, nil
+		})
+		f.mu.Unlock()
+		time.Sleep(fleetIdle - time.Second)
+		f.mu.Lock()
+		if f.last == nil {
+			t.Error("it was not kept")
+		}
+		f.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.last != nil || f.reading != nil {
+			t.Errorf("after %s: %v, %v", fleetIdle, f.last, f.reading)
+		}
+	})
 }

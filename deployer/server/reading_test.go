@@ -111,3 +111,39 @@ func TestPagesStoreAway(t *testing.T) {
 		t.Errorf("%d readings", reads)
 	}
 }
+
+// stepStore gives events one by one, and fails one reading.
+type stepStore struct {
+	store.Store
+	after []string
+}
+
+func (s *stepStore) Events(ctx context.Context, after string, _ int) (store.Page, error) {
+	if s.after = append(s.after, after); len(s.after) == 3 {
+		return store.Page{}, errors.New("away")
+	}
+	return s.Store.Events(ctx, after, 1)
+}
+
+// TestEventLogGoesOn: after a reading that failed half-way the next one goes on from there.
+func TestEventLogGoesOn(t *testing.T) {
+	t.Parallel()
+	s, kept := bareServer(t)
+	for range 2 {
+		if err := kept.Append(t.Context(), store.Event{At: time.Now(), Event: store.EventManifest}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	steps := &stepStore{Store: kept.Store}
+	registry, err := deployer.New(t.Context(), deployer.Config{Store: steps, Logger: s.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if newest, err := s.ui.log.newest(t.Context(), registry); err == nil || newest.cursor != "" || newest.events != nil {
+		t.Errorf("with a failure: %+v, %v", newest, err)
+	}
+	newest, err := s.ui.log.newest(t.Context(), registry)
+	if err != nil || len(newest.events) != 3 || steps.after[3] != newest.events[1].Cursor {
+		t.Errorf("%+v, %v, read after %q", newest, err, steps.after)
+	}
+}
