@@ -80,8 +80,8 @@ func Open(cfg Config) (*Store, error) {
 		FreelistType: bbolt.FreelistMapType, // constant time where the array is linear
 	})
 	if err != nil {
-		if fresh && !errors.Is(err, berrors.ErrTimeout) { // half of a file, for want of room, would be no store next time
-			_ = os.Remove(cfg.Path)
+		if fresh && !errors.Is(err, berrors.ErrTimeout) {
+			removeHalf(cfg.Path)
 		}
 		return nil, openError(cfg.Path, err)
 	}
@@ -96,6 +96,14 @@ func Open(cfg Config) (*Store, error) {
 	}
 	nodes := newCache()
 	return &Store{db: db, write: newCommits(db, nodes, cfg.MaxBatchDelay, func() error { return stays(cfg.Path, opened) }), nodes: nodes, keep: uint64(cmp.Or(cfg.KeptEvents, store.KeptEvents)), epoch: epoch}, nil
+}
+
+// removeHalf removes a new file that had no room for the four pages that a store begins
+// with, since next time it would be none. One that has them is left: another may have made it.
+func removeHalf(path string) {
+	if info, err := os.Stat(path); err == nil && info.Size() < 4*int64(os.Getpagesize()) {
+		_ = os.Remove(path)
+	}
 }
 
 // stays is an error where the file at path is not the one that was opened any more: what

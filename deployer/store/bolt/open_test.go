@@ -1,7 +1,10 @@
 package bolt
 
 import (
+	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,5 +22,29 @@ func TestOpenErrorNamesTheMend(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q in it", errno, err, want)
 		}
+	}
+}
+
+// TestRemoveHalf: what is removed of a first start that failed is never a store.
+func TestRemoveHalf(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state.db")
+	s, err := Open(Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	removeHalf(path)
+	if _, err := os.Stat(path); err != nil {
+		t.Error("a store was removed:", err)
+	}
+	if err := os.Truncate(path, int64(3*os.Getpagesize())); err != nil {
+		t.Fatal(err)
+	}
+	removeHalf(path)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("half of one was not removed:", err)
 	}
 }
