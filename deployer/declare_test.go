@@ -111,3 +111,22 @@ func TestUnknownNodeThatLeft(t *testing.T) {
 	w.says("stranger2", report(node.PhaseBooted))
 	w.refused("stranger3", report(node.PhaseBooted), node.CodeTooManyUnknown)
 }
+
+// TestUnknownNodeThatLeftShared: a store that is shared may record him yet, so he keeps his
+// place until the nodes are counted.
+func TestUnknownNodeThatLeftShared(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *deployer.Config) {
+		c.AllowUnknownNodes, c.MaxUnknownNodes = true, 1
+		c.Lead = func() bool { return true }
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	w.store.before = leave
+	if _, err := w.PhoneHome(ctx, "stranger1", report(node.PhaseBooted)); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	w.store.before = nil
+	w.refused("stranger2", report(node.PhaseBooted), node.CodeTooManyUnknown)
+	w.tick()
+	w.says("stranger2", report(node.PhaseBooted))
+}

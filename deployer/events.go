@@ -56,8 +56,9 @@ func (n *notable) forget(origin, what string) {
 	delete(n.known[origin], what)
 }
 
-// refused notes a refusal. Where that cannot be written it is refused all the same, and the
-// next one like it is noted.
+// refused notes a refusal, also where its client leaves: else nobody would know whether it
+// was written. Where that cannot be written it is refused all the same, and the next one
+// like it is noted.
 func (r *Registry) refused(ctx context.Context, id string, no *node.RefusedError) {
 	now := r.cfg.Now()
 	r.refusals.add(ctx, now, id, no)
@@ -66,7 +67,7 @@ func (r *Registry) refused(ctx context.Context, id string, no *node.RefusedError
 		return
 	}
 	e := store.Event{At: now.UTC().Truncate(time.Millisecond), Node: id, Event: store.EventRefused, Code: no.Code, Reason: no.Detail}
-	if err := r.write(r.cfg.Store.Append(ctx, e)); err != nil {
+	if err := r.write(r.cfg.Store.Append(context.WithoutCancel(ctx), e)); err != nil {
 		r.notable.forget("", what)
 		r.cfg.Logger.DebugContext(ctx, "refusal is no event, it could not be written", "node", id, "error", err)
 	}

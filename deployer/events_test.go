@@ -1,6 +1,8 @@
 package deployer_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/centra/plasmacloud/deployer"
 	"github.com/centra/plasmacloud/deployer/node"
+	"github.com/centra/plasmacloud/deployer/store"
 )
 
 // TestEvents: what happens to nodes is there in its order; refusals are in it within a
@@ -82,6 +85,40 @@ func TestRefusalIsTriedAgain(t *testing.T) {
 	}
 	page, err := w.Events(t.Context(), "", 1000)
 	if err != nil || len(page.Events) != 1 || page.Events[0].Node != "stray0" || page.Events[0].Code != node.CodeUnknownNode {
+		t.Errorf("%+v, %v", page.Events, err)
+	}
+}
+
+// leaveStore has the one who asks for a node leave once it was read.
+type leaveStore struct {
+	store.Store
+	leave func()
+}
+
+func (s *leaveStore) Get(ctx context.Context, id string) (node.Node, error) {
+	defer s.leave()
+	return s.Store.Get(ctx, id)
+}
+
+// TestRefusedWhoLeft: a refusal is noted once also where its client leaves.
+func TestRefusedWhoLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	leaves := &leaveStore{Store: w.store}
+	w.cfg.Store = leaves
+	r, err := deployer.New(t.Context(), w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		ctx, leave := context.WithCancel(t.Context())
+		leaves.leave = leave
+		var refused *node.RefusedError
+		if _, err := r.PhoneHome(ctx, "stray", report(node.PhaseBooted)); !errors.As(err, &refused) || ctx.Err() == nil {
+			t.Errorf("%v", err)
+		}
+	}
+	if page, err := w.Events(t.Context(), "", 1000); err != nil || len(page.Events) != 1 {
 		t.Errorf("%+v, %v", page.Events, err)
 	}
 }

@@ -369,6 +369,9 @@ func (r *Registry) admit(id string) error {
 // unadmit gives back the place of a node whose record was not written, be it that its
 // client left.
 func (r *Registry) unadmit(ctx context.Context, id string) {
+	if r.cfg.Lead != nil && ctx.Err() != nil { // a shared store may write it yet; recount will know
+		return
+	}
 	if _, err := r.cfg.Store.Get(context.WithoutCancel(ctx), id); errors.Is(err, store.ErrNotFound) {
 		r.mu.Lock()
 		delete(r.unknown, id)
