@@ -40,14 +40,14 @@ func (d drains) update(unwanted []netip.Addr, own map[netip.Prefix]speaker.Path,
 	maps.DeleteFunc(d, func(addr netip.Addr, _ drain) bool { return !keep[addr] })
 }
 
-// waiting reports whether the delay of any address does not run yet.
-func (d drains) waiting() bool {
+// waiting reports whether the delay of any address does not run yet; fresh is whether one
+// of those was not asked about either.
+func (d drains) waiting() (waiting, fresh bool) {
 	for _, one := range d {
-		if one.since.IsZero() {
-			return true
-		}
+		waiting = waiting || one.since.IsZero()
+		fresh = fresh || one.since.IsZero() && one.asked.IsZero()
 	}
-	return false
+	return waiting, fresh
 }
 
 // due returns the addresses whose delay is over, and when the next one's will be
@@ -133,8 +133,8 @@ func (a *Announcer) drain(ctx context.Context, cfg *Config, unwanted []netip.Add
 	}
 	a.drains.update(unwanted, now.table.Own, func(addr netip.Addr) time.Duration { return a.delays.of(addr, cfg.DrainDelay) })
 	var again time.Time
-	if a.drains.waiting() {
-		if err = a.told(ctx); err == nil {
+	if waiting, fresh := a.drains.waiting(); waiting {
+		if err = a.told(ctx, fresh); err == nil {
 			again, err = a.startDrains(ctx, cfg.Speaker.Timeout)
 		}
 	}
@@ -166,8 +166,8 @@ type goneAsk struct {
 	mu    sync.Mutex
 	busy  bool
 	began time.Time             // of the last that was answered
-	gone  map[netip.Prefix]bool // as of then
-	err   error                 // of its answer, or that peers are offered some still
+	gone  map[netip.Prefix]bool // as of then, of what it was about
+	err   error                 // why there was no answer
 	rests time.Time             // not before that is asked again
 }
 
@@ -176,10 +176,11 @@ type goneAsk struct {
 const askShare = 10
 
 // start starts each delay that does not run yet, of what is known to be gone, or was asked
-// about for limit: it is out of the speaker's table already. It returns the others, and when
-// the first of them has waited for so long.
-func (d drains) start(q *goneAsk, limit time.Duration) (waiting []netip.Prefix, next time.Time) {
+// about for limit: it is out of the speaker's table already. It returns the others, when
+// the first of them has waited for so long, and what the last answer says against them.
+func (d drains) start(q *goneAsk, limit time.Duration) (waiting []netip.Prefix, next time.Time, err error) {
 	now := time.Now()
+	var still []netip.Prefix
 	for addr, one := range d {
 		if !one.since.IsZero() {
 			continue
@@ -188,17 +189,28 @@ func (d drains) start(q *goneAsk, limit time.Duration) (waiting []netip.Prefix, 
 			one.asked = now
 		}
 		p, end := speaker.HostPrefix(addr), one.asked.Add(limit)
-		if !end.After(now) || q.gone[p] && !q.began.Before(one.asked) {
+		answered := !q.began.Before(one.asked) // else what is known is of an earlier drain
+		gone, about := q.gone[p]
+		if !end.After(now) || answered && gone {
 			one.since = now
 		} else {
 			waiting = append(waiting, p)
+			if answered && about {
+				still = append(still, p)
+			} else if answered {
+				err = q.err
+			}
 			if next.IsZero() || end.Before(next) {
 				next = end
 			}
 		}
 		d[addr] = one
 	}
-	return waiting, next
+	if len(still) > 0 {
+		slices.SortFunc(still, netip.Prefix.Compare)
+		err = fmt.Errorf("the speaker offers peers still what is withdrawn: %s", some(still))
+	}
+	return waiting, next, err
 }
 
 // startDrains starts the delays of what no peer is offered any more, and asks about the
@@ -207,14 +219,14 @@ func (a *Announcer) startDrains(ctx context.Context, limit time.Duration) (next 
 	q := &a.goneAsk
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	waiting, next := a.drains.start(q, limit)
+	waiting, next, err := a.drains.start(q, limit)
 	if len(waiting) > 0 && !q.busy && !time.Now().Before(q.rests) {
 		q.busy = true
 		if q.beside == nil {
 			q.mu.Unlock()
 			a.askGone(ctx, waiting, limit)
 			q.mu.Lock()
-			waiting, next = a.drains.start(q, limit)
+			waiting, next, err = a.drains.start(q, limit)
 		} else {
 			q.beside(func() { a.askGone(ctx, waiting, limit) })
 		}
@@ -226,7 +238,7 @@ func (a *Announcer) startDrains(ctx context.Context, limit time.Duration) (next 
 	if !q.busy && q.rests.Before(next) {
 		next = q.rests
 	}
-	return next, q.err
+	return next, err
 }
 
 // askGone asks which of prefixes no peer is offered any more, which takes no longer than limit.
@@ -236,19 +248,12 @@ func (a *Announcer) askGone(ctx context.Context, prefixes []netip.Prefix, limit 
 	began := time.Now()
 	offered, err := a.speaker.Advertised(ctx, prefixes)
 	gone := make(map[netip.Prefix]bool, len(prefixes))
-	var still []netip.Prefix
 	if err != nil {
 		err = fmt.Errorf("ask whether peers are offered what is withdrawn: %w", err)
 	} else {
 		for _, p := range prefixes {
-			if gone[p] = len(offered.To[p]) == 0; !gone[p] {
-				still = append(still, p)
-			}
+			gone[p] = len(offered.To[p]) == 0
 		}
-	}
-	if len(still) > 0 {
-		slices.SortFunc(still, netip.Prefix.Compare)
-		err = fmt.Errorf("the speaker offers peers still what is withdrawn: %s", some(still))
 	}
 	q := &a.goneAsk
 	q.mu.Lock()
@@ -264,8 +269,8 @@ func (a *Announcer) askGone(ctx context.Context, prefixes []netip.Prefix, limit 
 var errNoSession = errors.New("no router has a session with the speaker, so none has been told of the withdraw; one that waits for a graceful restart still sends traffic")
 
 // told is nil if the speaker has somebody to tell of a withdraw, or is configured
-// with nobody.
-func (a *Announcer) told(ctx context.Context) error {
+// with nobody. With note it notes who is not told.
+func (a *Announcer) told(ctx context.Context, note bool) error {
 	peers, err := a.speaker.Peers(ctx)
 	if err != nil {
 		return err
@@ -280,7 +285,7 @@ func (a *Announcer) told(ctx context.Context) error {
 	case len(without) == 0:
 	case len(without) == len(peers):
 		return errNoSession
-	default:
+	case note:
 		a.Note(slog.LevelWarn, "not every router is told of the withdraw, for want of a session; one that waits for a graceful restart still sends traffic",
 			Event{Kind: EventNotAllTold, Reason: "no session with " + some(without) + ", who may still send traffic"}, "routers", some(without))
 	}

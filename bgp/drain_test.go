@@ -203,3 +203,73 @@ func TestStopAsksNothing(t *testing.T) {
 		}
 	})
 }
+
+// besideSpeaker offers what is withdrawn while offers, and has a second peer, without a session.
+type besideSpeaker struct {
+	worldSpeaker
+	offers *bool
+}
+
+func (s besideSpeaker) Advertised(ctx context.Context, prefixes []netip.Prefix) (speaker.Advertised, error) {
+	got, err := s.worldSpeaker.Advertised(ctx, prefixes)
+	for _, p := range prefixes {
+		if *s.offers {
+			got.To[p] = []netip.Addr{theRouter}
+		}
+	}
+	return got, err
+}
+
+func (s besideSpeaker) Peers(ctx context.Context) ([]speaker.Peer, error) {
+	peers, err := s.worldSpeaker.Peers(ctx)
+	return append(peers, speaker.Peer{Address: theRouter.Next(), ASN: 65100}), err
+}
+
+// What was said of a drain is not held against the next, and that a router is not told is
+// noted once for each, however many passes ask before it begins.
+func TestDrainsKeepToTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, offers := testConfig(1), true
+		w := newWorld(cfg.DrainDelay, t.Errorf)
+		a := New(Options{Config: cfg, Speaker: besideSpeaker{worldSpeaker{w}, &offers}, Holder: worldHolder{w}})
+		a.health = func(health.Check) health.State { return health.State{Status: health.Up} }
+		a.goneAsk.beside = func(f func()) { go f() }
+		pass := func(want string) {
+			t.Helper()
+			got := ""
+			if err := a.pass(t.Context(), false).err; err != nil {
+				got = err.Error()
+			}
+			if got != want {
+				t.Errorf("error is %q, want %q", got, want)
+			}
+			synctest.Wait()
+			time.Sleep(100 * time.Millisecond)
+		}
+		drained := DrainOrders{Node: &DrainOrder{}}
+		pass("")
+		a.SetDrainOrders(drained)
+		pass("")
+		pass("") // asks
+		pass("the speaker offers peers still what is withdrawn: 203.0.113.1/32")
+		a.SetDrainOrders(DrainOrders{})
+		for range 3 {
+			pass("")
+		}
+		offers = false
+		a.SetDrainOrders(drained)
+		for range 3 {
+			pass("")
+		}
+		events, _ := all(t, a.Events(), "", netip.Addr{}, 1000)
+		noted := 0
+		for _, e := range events {
+			if e.Kind == EventNotAllTold {
+				noted++
+			}
+		}
+		if noted != 2 {
+			t.Errorf("noted %d times that a router is not told of one of two drains", noted)
+		}
+	})
+}

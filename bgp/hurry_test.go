@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -288,6 +289,8 @@ func TestSpeakerRestartsBetweenPasses(t *testing.T) {
 		h.after(t, time.Minute, 0, 1)
 		restart()
 		h.slow.Store("")
+		h.after(t, time.Hour, 0, 1)
+		h.dies <- fmt.Errorf("%w: %w", speaker.ErrNoAnswer, context.DeadlineExceeded) // it was late once
 		h.after(t, time.Hour, 0, 1)
 		var kinds []EventKind
 		events, _ := all(t, h.a.Events(), "", netip.Addr{}, 1000)

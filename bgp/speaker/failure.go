@@ -28,10 +28,11 @@ type tooLong time.Duration
 
 func (t tooLong) Error() string { return fmt.Sprintf("took longer than %s", time.Duration(t)) }
 
+func (tooLong) Is(target error) bool { return target == context.DeadlineExceeded }
+
 // isLate reports whether a request was given up for its own deadline.
 func isLate(err error) bool {
-	late := tooLong(0)
-	return status.Code(err) == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &late)
+	return status.Code(err) == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded)
 }
 
 // explain turns a gRPC error into one of the sentinels, with its detail; nil stays

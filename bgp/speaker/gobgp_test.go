@@ -323,6 +323,9 @@ func testWatch(t *testing.T, g gobgpdtest.Generation) {
 		select {
 		case err := <-ended:
 			t.Logf("ended after %s: %v", time.Since(began).Round(100*time.Microsecond), err)
+			if errors.Is(err, context.DeadlineExceeded) != errors.Is(want, speaker.ErrNoAnswer) {
+				t.Errorf("late, or lost: %v", err)
+			}
 		case <-time.After(within):
 			t.Fatalf("%v not seen within %s", want, within)
 		}

@@ -54,7 +54,8 @@ type Speaker interface {
 	// Filtered has those of prefixes, and perhaps others, that an export policy keeps from
 	// some established peer.
 	Filtered(ctx context.Context, prefixes []netip.Prefix) (map[netip.Prefix]bool, error)
-	// Watch blocks until the daemon is lost, hangs, or ctx ends, and returns why.
+	// Watch blocks until the daemon is lost, hangs, or ctx ends, and returns why: where its
+	// answer was late, which it may be and live, that is context.DeadlineExceeded too.
 	// It calls changed whenever a session with a peer comes or goes.
 	Watch(ctx context.Context, changed func()) error
 	// Generation is the generation of the daemon's API that answered last, such as 4; 0
