@@ -25,6 +25,11 @@ func TestHostFails(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		stopped := make(chan error, 1)
 		go func() { stopped <- a.Run(ctx) }()
+		change := func(f func()) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			f()
+		}
 		settle := func() Status {
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -33,19 +38,19 @@ func TestHostFails(t *testing.T) {
 		if s := settle(); !strings.Contains(s.Error, "bind "+refused.String()+": no buffer space") || len(w.table) != 1 || len(w.own) != 1 {
 			t.Errorf("%s: announced %v, held %v", s.Error, w.table, w.own)
 		}
-		delete(w.bindFails, refused)
+		change(func() { delete(w.bindFails, refused) })
 		if s := settle(); s.Error != "" || len(w.table) != 2 || len(w.own) != 2 {
 			t.Errorf("%s: announced %v, held %v", s.Error, w.table, w.own)
 		}
 		bound, announced := w.bound, len(w.table)
-		w.listFails = true
+		change(func() { w.listFails = true })
 		if s := settle(); s.HostRead || !strings.Contains(s.Error, "dump interrupted") {
 			t.Errorf("host read: %v, %s", s.HostRead, s.Error)
 		}
 		if w.bound != bound || len(w.table) != announced || w.withdrawn != 0 || w.released != 0 {
 			t.Errorf("bound %d times, before %d; announced %v; %d withdraws, %d releases", w.bound, bound, w.table, w.withdrawn, w.released)
 		}
-		w.listFails = false
+		change(func() { w.listFails = false })
 		if s := settle(); s.Error != "" || !s.HostRead || w.bound != bound {
 			t.Errorf("host read: %v, %s; bound %d times, before %d", s.HostRead, s.Error, w.bound, bound)
 		}

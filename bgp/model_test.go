@@ -19,7 +19,7 @@ import (
 // world models a BGP daemon and a host, and complains when the announcer does
 // what would lose a packet or touch what is not its own.
 type world struct {
-	mu       sync.Mutex // guards table and routes against looks at what is offered
+	mu       sync.Mutex // guards all of it where Run is under way
 	complain func(format string, args ...any)
 	delay    time.Duration // of the drain, of those that are not in delays
 	delays   map[netip.Addr]time.Duration
@@ -234,6 +234,8 @@ func (w worldSpeaker) Generation() int { return 4 }
 func (w worldSpeaker) Close() error { return nil }
 
 func (w worldHolder) List(context.Context) (vip.Held, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.listFails {
 		return vip.Held{}, errors.New("dump interrupted")
 	}
@@ -241,6 +243,8 @@ func (w worldHolder) List(context.Context) (vip.Held, error) {
 }
 
 func (w worldHolder) Bind(_ context.Context, how vip.How, addrs []netip.Addr) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	var errs []error
 	for _, a := range addrs {
 		switch {
@@ -255,6 +259,8 @@ func (w worldHolder) Bind(_ context.Context, how vip.How, addrs []netip.Addr) er
 }
 
 func (w worldHolder) Release(_ context.Context, how vip.How, addrs []netip.Addr) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, a := range addrs {
 		if w.own[a]&how == 0 {
 			continue
