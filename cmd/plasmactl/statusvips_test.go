@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"log/slog"
+	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -111,6 +113,21 @@ func TestCompletionOfVIPs(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, out, line)
 	}
+}
+
+// Whoever else listens at the socket is told apart from a mistake in a file that was not given.
+func TestPlanOfAnotherServer(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "another.sock")
+	listener, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "client version 1 is too old", http.StatusBadRequest)
+	})}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	t.Setenv(socketVariable, socket)
+	_, _, _, err = plasmactl(t, "plan")
+	assert.ErrorContains(t, err, "400 Bad Request")
 }
 
 func TestPartsOf(t *testing.T) {

@@ -246,7 +246,7 @@ to do; 64 the command line is wrong.`,
 				}
 			}
 			plan, err := control.NewClient(socket).Plan(cmd.Context(), candidate)
-			if problem := (*control.Problem)(nil); errors.As(err, &problem) && problem.Status == http.StatusBadRequest {
+			if problem := (*control.Problem)(nil); len(args) == 1 && errors.As(err, &problem) && problem.Status == http.StatusBadRequest {
 				return fmt.Errorf("%s: %w", args[0], err) // which has a mistake
 			}
 			if err != nil {
