@@ -256,9 +256,12 @@ func (a *Announcer) config() *Config {
 }
 
 // trigger starts a pass soon; many triggers at once start one.
-func (a *Announcer) trigger() {
+func (a *Announcer) trigger() { poke(a.wake) }
+
+// poke wakes who waits for c, which has room for one; many pokes at once wake once.
+func poke(c chan<- struct{}) {
 	select {
-	case a.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -403,22 +406,16 @@ func (a *Announcer) gaveUp(r result) error {
 
 // watchSpeaker is the speaker's Watch, of which the start and the end are news by themselves.
 func (a *Announcer) watchSpeaker(ctx context.Context, changed func()) error {
-	turn := func() {
-		select {
-		case a.turned <- struct{}{}:
-		default:
-		}
-	}
 	var came atomic.Bool
 	err := a.speaker.Watch(ctx, func() {
 		if !came.Swap(true) {
-			turn()
+			poke(a.turned)
 		}
 		changed()
 	})
 	if came.Load() && !errors.Is(err, context.DeadlineExceeded) { // of one that is late, the pass's own question says more
 		a.lost.Store(&err)
-		turn()
+		poke(a.turned)
 	}
 	return err
 }

@@ -64,14 +64,7 @@ func (a *Announcer) hasFallen(c health.Check) {
 	a.mu.Lock()
 	a.down[c] = true
 	a.mu.Unlock()
-	a.urge()
-}
-
-func (a *Announcer) urge() {
-	select {
-	case a.fell <- struct{}{}:
-	default:
-	}
+	poke(a.fell)
 }
 
 // hurryOn hurries until ctx ends.
@@ -251,5 +244,5 @@ func (a *Announcer) haveSent(more bool) {
 		h.sending = nil
 	}
 	h.Unlock()
-	a.urge()
+	poke(a.fell)
 }

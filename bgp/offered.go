@@ -116,10 +116,7 @@ func (o *offers) passed(before, now Status, unknown bool) {
 	o.mu.Lock()
 	o.happened = time.Now()
 	o.mu.Unlock()
-	select {
-	case o.news <- struct{}{}:
-	default:
-	}
+	poke(o.news)
 }
 
 // wait is how long it is until the next look.

@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -11,6 +12,14 @@ import (
 
 // lockPatience is far longer than anybody needs to read a file and to replace it.
 const lockPatience = 5 * time.Second
+
+// LockThere is Lock where there is a file, and else nil: then there is nothing to undo.
+func LockThere(file string) (unlock func(), err error) {
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return Lock(file)
+}
 
 // Lock keeps others who Lock a file of the same folder waiting until unlock, so that what
 // was read of it is still so when it is replaced. The lock is flock(2) of the folder, since

@@ -107,11 +107,8 @@ func Keep(file string, cfg *bgp.Config, ready bool) ([]*bgp.Config, error) {
 
 // Forget notes in file that nothing is left where an announcer ran with cfg.
 func Forget(file string, cfg *bgp.Config) error {
-	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	unlock, err := control.Lock(file)
-	if err != nil {
+	unlock, err := control.LockThere(file)
+	if unlock == nil {
 		return err
 	}
 	defer unlock()

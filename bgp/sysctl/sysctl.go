@@ -78,11 +78,8 @@ func Set(file, ns string) error {
 // Restore puts back what Set has changed in the network namespace, where it still is what
 // Set made it, and forgets it. Without a file there is nothing to do.
 func Restore(file, ns string) error {
-	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	unlock, err := control.Lock(file)
-	if err != nil {
+	unlock, err := control.LockThere(file)
+	if unlock == nil {
 		return err
 	}
 	defer unlock()

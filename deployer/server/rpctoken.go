@@ -24,7 +24,7 @@ func (c *rpc) CreateToken(ctx context.Context, m *deployerv1.CreateTokenRequest)
 			wanted := api.TokenRequest{Name: m.Name, Node: m.Node, Role: m.Role, Uses: int(m.Uses)}
 			if m.Expires != nil {
 				if m.Expires.CheckValid() != nil {
-					return refused(*badOrder("expires", "expires: want a time"))
+					return refused(*badField("expires", "want a time"))
 				}
 				wanted.Expires = m.Expires.AsTime()
 			}

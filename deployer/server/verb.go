@@ -44,9 +44,9 @@ func (s *server) order(r *http.Request, id string, verb node.Event, read func(*a
 	}
 	switch {
 	case len(order.Reason) > api.MaxReason || !printable(order.Reason):
-		return refused(*badOrder("reason", fmt.Sprintf("reason: want at most %d printable bytes", api.MaxReason)))
+		return refused(*badField("reason", fmt.Sprintf("want at most %d printable bytes", api.MaxReason)))
 	case order.Machine != "" && verb != node.EventApprove:
-		return refused(*badOrder("machine", "machine: goes only with approve"))
+		return refused(*badField("machine", "goes only with approve"))
 	}
 	return s.turnstile(r, func() answer {
 		var v deployer.View
@@ -92,6 +92,9 @@ func (s *server) readOrder(w http.ResponseWriter, r *http.Request, into any) *an
 	}
 	return &no
 }
+
+// badField is badOrder of one field, and says which.
+func badField(field, reason string) *api.Problem { return badOrder(field, field+": "+reason) }
 
 func badOrder(field, detail string) *api.Problem {
 	return &api.Problem{

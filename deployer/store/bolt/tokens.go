@@ -62,33 +62,32 @@ func (s *Store) Tokens(ctx context.Context) (all []node.Token, err error) {
 
 // PutToken implements store.Store.
 func (s *Store) PutToken(ctx context.Context, t node.Token, entries ...store.Event) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := s.write.there(); err != nil {
-		return err
-	}
-	return closed(s.db.Update(func(tx *bbolt.Tx) error {
+	return s.update(ctx, func(tx *bbolt.Tx) error {
 		if tx.Bucket(bucketTokens).Get([]byte(t.Name)) != nil {
 			return store.ErrTokenExists
 		}
 		return errors.Join(putToken(tx, t), s.put(tx, bucketAudit, entries))
-	}))
+	})
 }
 
 // DeleteToken implements store.Store.
 func (s *Store) DeleteToken(ctx context.Context, name string, entries ...store.Event) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := s.write.there(); err != nil {
-		return err
-	}
-	return closed(s.db.Update(func(tx *bbolt.Tx) error {
+	return s.update(ctx, func(tx *bbolt.Tx) error {
 		tokens := tx.Bucket(bucketTokens)
 		if tokens.Get([]byte(name)) == nil {
 			return store.ErrNoToken
 		}
 		return errors.Join(tokens.Delete([]byte(name)), s.put(tx, bucketAudit, entries))
-	}))
+	})
+}
+
+// update is a transaction by itself, for what is rare.
+func (s *Store) update(ctx context.Context, change func(*bbolt.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.write.there(); err != nil {
+		return err
+	}
+	return closed(s.db.Update(change))
 }
